@@ -1,0 +1,494 @@
+"""Measure oneDNN's primitives on this machine, by layout, and what making them costs.
+
+Sections: load, layers (each convolution of ResNet-50 alone), networks (all 53 in a row, each with
+its own weights), precisions, alternatives, depthwise, matmul, fully_connected, concat, recurrent.
+Everything compared is interleaved in this process; times are medians.  Run alone on the machine::
+
+    python benchmarks/onednn_primitives_bench.py --sections layers networks --json out.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lamina.backends.cpu.onednn import library, primitives
+from lamina.backends.cpu.onednn.attributes import (
+    Attributes,
+    DepthwisePostOp,
+    EltwisePostOp,
+    Scale,
+)
+from lamina.backends.cpu.onednn.convolution import Convolution
+from lamina.backends.cpu.onednn.library import OneDnnError
+from lamina.backends.cpu.onednn.matmul import InnerProduct, MatMul
+from lamina.backends.cpu.onednn.memory import NUMPY_DTYPE, Layout, allocate
+from lamina.backends.cpu.onednn.rnn import BIASES, GATES, Recurrent
+
+ROUNDS = 15
+RELU = EltwisePostOp("relu")
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One square convolution: input channels and size, output channels, kernel, stride, groups."""
+
+    channels: int
+    size: int
+    outputs: int
+    kernel: int
+    stride: int = 1
+    groups: int = 1
+
+    @property
+    def padding(self) -> int:
+        return self.kernel // 2
+
+    @property
+    def output_size(self) -> int:
+        return (self.size + 2 * self.padding - self.kernel) // self.stride + 1
+
+    @property
+    def gflop(self) -> float:
+        positions = self.output_size**2
+        taps = self.channels // self.groups * self.kernel**2
+        return 2e-9 * positions * self.outputs * taps
+
+    def __str__(self) -> str:
+        groups = f" g{self.groups}" if self.groups > 1 else ""
+        shape = f"{self.channels}x{self.size} -> {self.outputs}"
+        return f"{shape} k{self.kernel} s{self.stride}{groups}"
+
+
+def resnet50() -> list[Layer]:
+    """Return the 53 convolutions in order of execution."""
+    layers = [Layer(3, 224, 64, 7, 2)]
+    channels, size = 64, 56
+    for width, blocks, first_stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
+        for block in range(blocks):
+            stride = first_stride if block == 0 else 1
+            layers.append(Layer(channels, size, width, 1))
+            layers.append(Layer(width, size, width, 3, stride))
+            layers.append(Layer(width, size // stride, 4 * width, 1))
+            if block == 0:
+                layers.append(Layer(channels, size, 4 * width, 1, stride))
+            channels, size = 4 * width, size // stride
+    return layers
+
+
+def activation(layout: str, dims: tuple[int, ...], dtype: str = "f32") -> Layout:
+    """Return the layout of an activation by its short name."""
+    if layout == "nhwc":
+        return Layout.channels_last(dims, dtype)
+    if layout == "nChw16c" and dims[1] >= 16:
+        return Layout.blocked(dims, 16, dtype)
+    return Layout.dense(dims, dtype)
+
+
+def convolution(layer: Layer, layout: str, dtype: str = "f32", batch: int = 1) -> Convolution:
+    """Return the layer with bias and ReLU, weights as the library likes them."""
+    src_dims = (batch, layer.channels, layer.size, layer.size)
+    dst_dims = (batch, layer.outputs, layer.output_size, layer.output_size)
+    per_group = layer.channels // layer.groups
+    weights = (layer.outputs, per_group, layer.kernel, layer.kernel)
+    if layer.groups > 1:
+        weights = (layer.groups, layer.outputs // layer.groups, *weights[1:])
+    scales: tuple[Scale, ...] = ()
+    if dtype == "u8":
+        mask = 1 if layer.groups == 1 else 3
+        scales = (Scale("src"), Scale("weights", mask, layer.outputs), Scale("dst"))
+    return Convolution(
+        activation(layout, src_dims, dtype),
+        Layout.any(weights, "i8" if dtype == "u8" else dtype),
+        activation(layout, dst_dims, dtype),
+        Layout.dense((layer.outputs,)),
+        (layer.stride,) * 2,
+        (),
+        (layer.padding,) * 2,
+        (layer.padding,) * 2,
+        attributes=Attributes((RELU,), scales),
+    )
+
+
+class Runnable:
+    """A primitive with buffers full of small random numbers."""
+
+    def __init__(self, onednn: library.Library, spec: primitives.Specification) -> None:
+        rng = np.random.default_rng(1)
+        self.primitive = primitives.create(onednn, spec)
+        self.arguments = self.primitive.arguments()
+        self.buffers = []
+        for name in self.primitive.argument_names:
+            layout = self.primitive.layout(name)
+            buffer = allocate(max(layout.size_bytes, 64))
+            buffer[:] = rng.integers(0, 5, buffer.size, np.uint8)
+            if layout.dtype in ("f32", "bf16", "f16"):
+                values = buffer.view(NUMPY_DTYPE[layout.dtype])
+                values[:] = rng.standard_normal(values.size, np.float32)
+            self.buffers.append(buffer)
+            self.arguments.point(name, buffer.ctypes.data)
+        self.stream = onednn.stream()
+
+    def __call__(self) -> None:
+        self.arguments.run(self.stream)
+
+
+def interleaved_ms(calls: dict[str, Callable[[], None]], rounds: int = ROUNDS) -> dict[str, float]:
+    """Return the median milliseconds of each call, all called in turn in every round."""
+    repeats = {}
+    for name, call in calls.items():
+        call()
+        start = time.perf_counter()
+        call()
+        repeats[name] = max(1, min(50, int(2e-3 / (time.perf_counter() - start))))
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            for _ in range(repeats[name]):
+                call()
+            times[name].append((time.perf_counter() - start) / repeats[name])
+    return {name: statistics.median(values) * 1e3 for name, values in times.items()}
+
+
+def compare(onednn: library.Library, title: str, specs: dict[str, Any], gflop: float) -> list[Row]:
+    """Time specifications against each other; one that the library refuses says why."""
+    runnables, rows = {}, []
+    for name, spec in specs.items():
+        try:
+            runnable = Runnable(onednn, spec)
+        except OneDnnError as e:
+            rows.append({"case": title, "variant": name, "refused": e.status})
+            continue
+        if runnable.primitive.implementation.startswith("ref") and gflop > 1e-2:
+            rows.append({"case": title, "variant": name, "refused": "only reference code"})
+        else:
+            runnables[name] = runnable
+    for name, ms in interleaved_ms(dict(runnables)).items():
+        rows.append(
+            {
+                "case": title,
+                "variant": name,
+                "ms": round(ms, 4),
+                "gflops": round(gflop / ms * 1e3, 1),
+                "implementation": runnables[name].primitive.implementation,
+            }
+        )
+    return rows
+
+
+LAYOUTS = ("nchw", "nhwc", "nChw16c")
+
+
+def layers(onednn: library.Library) -> list[Row]:
+    """Each distinct convolution alone, its data in cache as far as it fits."""
+    rows, count = [], resnet50()
+    for layer in dict.fromkeys(count):
+        specs = {layout: convolution(layer, layout) for layout in LAYOUTS}
+        if layer.channels == 3:
+            nhwc = specs["nhwc"]
+            specs["nhwc to nChw16c"] = replace(nhwc, dst=specs["nChw16c"].dst)
+            specs["nchw to nhwc"] = replace(nhwc, src=specs["nchw"].src)
+        for row in compare(onednn, str(layer), specs, layer.gflop):
+            rows.append({**row, "times_in_network": count.count(layer)})
+    for layout in LAYOUTS:
+        mine = [row for row in rows if row["variant"] == layout]
+        total = sum(row["ms"] * row["times_in_network"] for row in mine)
+        rows.append({"case": "sum of layers alone", "variant": layout, "ms": round(total, 2)})
+    best: dict[str, float] = {}
+    for row in rows:
+        if "times_in_network" in row:
+            ms = row["ms"] * row["times_in_network"]
+            best[row["case"]] = min(ms, best.get(row["case"], ms))
+    total = round(sum(best.values()), 2)
+    return [*rows, {"case": "sum of layers alone", "variant": "best of each", "ms": total}]
+
+
+def networks(onednn: library.Library) -> list[Row]:
+    """All 53 convolutions in a row, each with its own weights and buffers, as a network runs."""
+    variants = [("f32", layout, 1) for layout in LAYOUTS]
+    variants += [("bf16", "nhwc", 1), ("bf16", "nChw16c", 1), ("u8", "nhwc", 1)]
+    variants += [("f32", "nhwc", 8), ("f32", "nChw16c", 8)]
+    gflop = sum(layer.gflop for layer in resnet50())
+    calls: dict[str, Callable[[], None]] = {}
+    for dtype, layout, batch in variants:
+        chain = [Runnable(onednn, convolution(la, layout, dtype, batch)) for la in resnet50()]
+        calls[f"{dtype} {layout} batch {batch}"] = lambda chain=chain: [run() for run in chain]
+    return [
+        {
+            "case": "ResNet-50 convolutions",
+            "variant": name,
+            "ms": round(ms, 2),
+            "gflops": round(gflop * int(name.split()[-1]) / ms * 1e3, 1),
+        }
+        for name, ms in interleaved_ms(calls, rounds=9).items()
+    ]
+
+
+def precisions(onednn: library.Library) -> list[Row]:
+    """Time a few layers in bf16 and int8 beside f32."""
+    rows = []
+    for layer in (
+        Layer(3, 224, 64, 7, 2),
+        Layer(64, 56, 64, 3),
+        Layer(256, 14, 256, 3),
+        Layer(256, 14, 1024, 1),
+        Layer(512, 7, 2048, 1),
+    ):
+        specs: dict[str, Any] = {}
+        for dtype, layout in (
+            ("f32", "nhwc"),
+            ("f32", "nChw16c"),
+            ("bf16", "nhwc"),
+            ("bf16", "nChw16c"),
+            ("u8", "nhwc"),
+        ):
+            specs[f"{dtype} {layout}"] = convolution(layer, layout, dtype)
+        fast = replace(specs["f32 nhwc"].attributes, fpmath_mode="bf16")
+        specs["f32 as bf16 nhwc"] = replace(specs["f32 nhwc"], attributes=fast)
+        rows += compare(onednn, str(layer), specs, layer.gflop)
+    return rows
+
+
+def alternatives(onednn: library.Library) -> list[Row]:
+    """Time the library's other implementations of channels-last and blocked layers."""
+    rows = []
+    for layer in dict.fromkeys(resnet50()):
+        specs: dict[str, Any] = {}
+        for layout, count in (("nhwc", 3), ("nChw16c", 2)):
+            spec = convolution(layer, layout)
+            for n in range(count):
+                attributes = replace(spec.attributes, alternative=n)
+                specs[f"{layout} alternative {n}"] = replace(spec, attributes=attributes)
+        rows += compare(onednn, str(layer), specs, layer.gflop)
+    return rows
+
+
+def depthwise(onednn: library.Library) -> list[Row]:
+    """MobileNet-v2: depthwise layers alone, and fused behind their 1x1 expansion."""
+    rows = []
+    shapes = ((32, 112, 1), (96, 112, 2), (144, 56, 1), (144, 56, 2), (192, 28, 1), (192, 28, 2))
+    shapes += ((384, 14, 1), (576, 14, 1), (576, 14, 2), (960, 7, 1))
+    for channels, size, stride in shapes:
+        layer = Layer(channels, size, channels, 3, stride, channels)
+        specs = {layout: convolution(layer, layout) for layout in LAYOUTS}
+        rows += compare(onednn, str(layer), specs, layer.gflop)
+    for inputs, expanded, size, stride in ((24, 144, 56, 1), (32, 192, 28, 1), (96, 576, 14, 1)):
+        expand = Layer(inputs, size, expanded, 1)
+        spatial = Layer(expanded, size, expanded, 3, stride, expanded)
+        for layout in ("nhwc", "nChw16c"):
+            fused = convolution(expand, layout)
+            ops = (RELU, DepthwisePostOp(3, stride, 1), RELU)
+            fused = replace(fused, attributes=Attributes(ops))
+            pair = [Runnable(onednn, convolution(la, layout)) for la in (expand, spatial)]
+            calls = {"separate": lambda pair=pair: [run() for run in pair]}
+            try:
+                calls["fused"] = Runnable(onednn, fused)
+            except OneDnnError as e:
+                rows.append({"case": f"{expand} + {spatial}", "variant": layout, "no": e.status})
+            rows += [
+                {"case": f"{expand} + depthwise", "variant": f"{layout} {name}", "ms": round(ms, 4)}
+                for name, ms in interleaved_ms(calls).items()
+            ]
+    return rows
+
+
+def matmul(onednn: library.Library) -> list[Row]:
+    """BERT-base at sequence 128, batch 1 and 8; weights packed or plain; bias fused."""
+    rows = []
+    for m, k, n in (
+        (128, 768, 768),
+        (128, 768, 2304),
+        (128, 768, 3072),
+        (128, 3072, 768),
+        (1024, 768, 768),
+        (1024, 768, 3072),
+    ):
+        specs: dict[str, Any] = {}
+        for dtype in ("f32", "bf16"):
+            for name, weights in (
+                ("any", Layout.any((k, n), dtype)),
+                ("plain", Layout.dense((k, n), dtype)),
+                ("transposed", Layout((k, n), dtype, strides=(1, k))),
+            ):
+                specs[f"{dtype} {name}"] = MatMul(
+                    Layout.dense((m, k), dtype), weights, Layout.dense((m, n), dtype),
+                    Layout.dense((1, n)),
+                )  # fmt: skip
+        gelu = Attributes((EltwisePostOp("gelu_erf"),))
+        specs["f32 any + gelu"] = replace(specs["f32 any"], attributes=gelu)
+        specs["f32 inner product"] = InnerProduct(
+            Layout.dense((m, k)), Layout.any((n, k)), Layout.dense((m, n)), Layout.dense((n,))
+        )
+        scales = Attributes((), (Scale("src"), Scale("weights", 2, n)))
+        specs["u8 any"] = MatMul(
+            Layout.dense((m, k), "u8"), Layout.any((k, n), "i8"), Layout.dense((m, n)),
+            Layout.dense((1, n)), scales,
+        )  # fmt: skip
+        rows += compare(onednn, f"{m}x{k} @ {k}x{n}", specs, 2e-9 * m * k * n)
+    heads, steps, width = 12, 128, 64
+    qkv = (heads * width, width, 1)
+    for name, a, b, out in (
+        ("scores", (steps, width), (width, steps), (steps, steps)),
+        ("context", (steps, steps), (steps, width), (steps, width)),
+    ):
+        dense = [Layout.dense((heads, *dims)) for dims in (a, b, out)]
+        q = Layout((heads, steps, width), strides=(qkv[1], qkv[0], 1))
+        k = Layout((heads, width, steps), strides=(qkv[1], 1, qkv[0]))
+        in_place = [q, k, dense[2]] if name == "scores" else [dense[0], q, q]
+        specs = {"dense heads": MatMul(*dense), "heads in place": MatMul(*in_place)}
+        rows += compare(onednn, f"attention {name}", specs, 2e-9 * heads * steps * steps * width)
+    return rows
+
+
+def fully_connected(onednn: library.Library) -> list[Row]:
+    """AlexNet's fully connected layers at batch 1: bound by reading the weights."""
+    rows = []
+    for k, n in ((9216, 4096), (4096, 4096), (4096, 1000)):
+        specs: dict[str, Any] = {}
+        for dtype in ("f32", "bf16"):
+            shape = ((1, k), (n, k), (1, n))
+            src, weights, dst = (Layout.dense(dims, dtype) for dims in shape)
+            bias = Layout.dense((n,))
+            packed = Layout.any((n, k), dtype)
+            specs[f"{dtype} inner product any"] = InnerProduct(src, packed, dst, bias)
+            specs[f"{dtype} inner product plain"] = InnerProduct(src, weights, dst, bias)
+            row = Layout.dense((1, n))
+            transposed = Layout((k, n), dtype, strides=(1, k))
+            specs[f"{dtype} matmul any"] = MatMul(src, Layout.any((k, n), dtype), dst, row)
+            specs[f"{dtype} matmul transposed"] = MatMul(src, transposed, dst, row)
+            plain = Layout.dense((k, n), dtype)
+            specs[f"{dtype} matmul plain"] = MatMul(src, plain, dst, row)
+        for row in compare(onednn, f"1x{k} @ {k}x{n}", specs, 2e-9 * k * n):
+            size = 4 if row["variant"].startswith("f32") else 2
+            gigabytes = k * n * size / row["ms"] * 1e-6 if "ms" in row else 0
+            rows.append({**row, "weights_gb_s": round(gigabytes, 1)})
+    return rows
+
+
+def concat(onednn: library.Library) -> list[Row]:
+    """Time convolutions that write or read a slice of a wider buffer."""
+    rows = []
+    for layer, parent in (
+        (Layer(64, 56, 192, 3), 256),
+        (Layer(128, 28, 32, 3), 512),
+        (Layer(512, 14, 128, 1), 512),
+        (Layer(256, 28, 64, 1), 480),
+        (Layer(480, 14, 192, 1), 512),
+    ):
+        specs: dict[str, Any] = {}
+        for layout in LAYOUTS:
+            spec = convolution(layer, layout)
+            wide_dst = (1, max(parent, layer.outputs), *spec.dst.dims[2:])
+            wide_src = (1, max(parent, layer.channels), *spec.src.dims[2:])
+            specs[layout] = spec
+            specs[f"{layout} dst slice"] = replace(spec, dst=spec.dst.within(wide_dst))
+            specs[f"{layout} src slice"] = replace(spec, src=spec.src.within(wide_src))
+        rows += compare(onednn, f"{layer} in {parent} channels", specs, layer.gflop)
+    return rows
+
+
+def recurrent(onednn: library.Library) -> list[Row]:
+    """One layer, 256 inputs and units, sequence 32, batch 1 and 8."""
+    rows = []
+    steps, inputs, hidden = 32, 256, 256
+    for batch in (1, 8):
+        specs: dict[str, Any] = {}
+        for cell in ("lstm", "gru", "lbr_gru", "vanilla"):
+            specs[cell] = Recurrent(
+                cell,
+                Layout.dense((steps, batch, inputs)),
+                Layout.any((1, 1, inputs, GATES[cell], hidden)),
+                Layout.any((1, 1, hidden, GATES[cell], hidden)),
+                Layout.dense((steps, batch, hidden)),
+                Layout.dense((1, 1, BIASES[cell], hidden)),
+            )
+        for name, spec in specs.items():
+            rows += compare(onednn, f"batch {batch}", {name: spec}, 2e-9 * spec.multiply_adds)
+    return rows
+
+
+LOAD_SCRIPT = """
+import sys, time
+sys.path.insert(0, {folder!r})
+import numpy
+start = time.perf_counter()
+import onednn_primitives_bench as bench
+imported = time.perf_counter()
+onednn = bench.library.load()
+loaded = time.perf_counter()
+onednn.set_threads(2)
+made = [bench.primitives.create(onednn, bench.convolution(la, {layout!r}))
+        for la in bench.resnet50()]
+created = time.perf_counter()
+tables = [p.arguments() for p in made]
+done = time.perf_counter()
+print((imported - start) * 1e3, (loaded - imported) * 1e3, (created - loaded) * 1e3,
+      (done - created) * 1e3)
+"""
+
+
+def load(onednn: library.Library) -> list[Row]:
+    """Fresh processes: import, library load, the 53 convolutions of ResNet-50, their tables."""
+    rows = []
+    for layout in LAYOUTS:
+        script = LOAD_SCRIPT.format(folder=str(Path(__file__).parent), layout=layout)
+        runs = []
+        for _ in range(7):
+            command = [sys.executable, "-c", script]
+            text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            runs.append([float(word) for word in text.split()])
+        names = ("import_ms", "library_ms", "create_53_ms", "argument_tables_ms")
+        medians = [round(statistics.median(column), 2) for column in zip(*runs, strict=True)]
+        rows.append({"case": "load", "variant": layout, **dict(zip(names, medians, strict=True))})
+    tiny = MatMul(Layout.dense((1, 16)), Layout.any((16, 16)), Layout.dense((1, 16)))
+    rows += compare(onednn, "call overhead: 1x16 @ 16x16 from Python", {"f32": tiny}, 5e-7)
+    return rows
+
+
+SECTIONS: dict[str, Callable[[library.Library], list[Row]]] = {
+    section.__name__: section
+    for section in (
+        load, layers, networks, precisions, alternatives, depthwise, matmul, fully_connected,
+        concat, recurrent,
+    )
+}  # fmt: skip
+
+
+def main() -> None:
+    """Run the chosen sections, print rows, write them as JSON where asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sections", nargs="*", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--library", help="path of another libdnnl.so.3")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    onednn = library.load(options.library)
+    onednn.set_threads(options.threads)
+    results: dict[str, Any] = {
+        "onednn": ".".join(map(str, onednn.version)),
+        "isa": onednn.isa,
+        "threads": options.threads,
+    }
+    for name in options.sections:
+        print(f"== {name}")
+        results[name] = SECTIONS[name](onednn)
+        for row in results[name]:
+            print("  ", *(f"{key}={value}" for key, value in row.items()))
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""Compiles an optimized graph for the CPU: candidates, times, layouts, views, steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from lamina.backends.cpu.assemble import Assembler
+from lamina.backends.cpu.code import Code
+from lamina.backends.cpu.driver import CpuDriver
+from lamina.backends.cpu.form import Form, possible_forms, same_bytes, size_bytes
+from lamina.backends.cpu.native import RUN
+from lamina.backends.cpu.selection import Choices, Measurer, enumerate_candidates, problem_key
+from lamina.backends.cpu.tactics.candidate import Candidate, CpuTarget, constant
+from lamina.backends.cpu.views import plan_concats, view_offset
+from lamina.codegen.llvm import target as llvm_target
+from lamina.codegen.llvm.compile_pool import CompilePool
+from lamina.config import BuildConfig, isa_limit
+from lamina.errors import where
+from lamina.ir.dims import evaluate, symbols
+from lamina.ir.graph import Graph, Node, Value
+from lamina.ir.types import TensorType
+from lamina.ops import Const, If, Loop
+from lamina.plan.plan import Program, Section
+from lamina.schedule.forms import Assignment, NodeOptions, Option, assign_forms
+from lamina.tactics.cache import TimingCache
+
+_REORDER_BYTES_PER_MICROSECOND = 8e3
+_REORDER_MICROSECONDS = 2.0
+_HOST_MICROSECONDS = 50.0
+
+Report = Callable[[str, int, int, str], None]
+
+
+@dataclass
+class Compiled:
+    """A section, and what in it runs on the host."""
+
+    section: Section
+    fallbacks: list[str]
+
+
+class CpuCompiler:
+    """Compiles graphs for this machine's CPU."""
+
+    def __init__(self, config: BuildConfig, env: Mapping[str, int], report: Report) -> None:
+        self.config, self.report = config, report
+        self.driver = CpuDriver(config.threads or None)
+        self.reference = config.target == "reference"
+        isa = llvm_target.AVX2 if isa_limit() == "avx2" else llvm_target.host_isa()
+        self.target = CpuTarget(self.driver.library, isa, self.driver.threads, dict(env))
+
+    def compile(self, graph: Graph, cache: TimingCache) -> Compiled:
+        """Return the section that runs ``graph`` on this machine."""
+        with CompilePool(self.target.isa, 2) as pool:
+            self.measurer = Measurer(self.target, cache, pool)
+            self._measured: dict[str, tuple[list[str], list[float]]] = {}
+            code = Code(self.target.isa, pool)
+            fallbacks: list[str] = []
+            program = self._program(graph, code, fallbacks)
+            self.report("compile", 0, 1, f"{len(code.modules)} kernels")
+            image = code.image()
+        cache.save()
+        assert RUN in image.symbols
+        target = dict(self.driver.target())
+        used = {f for f in self.target.isa.features if f in target["features"].split(",")}
+        target["features"] = ",".join(sorted(used))
+        section = Section(
+            target=tuple(sorted(target.items())),
+            program=program,
+            image=image,
+            blobs=tuple(code.blobs),
+        )
+        return Compiled(section, fallbacks)
+
+    def _program(self, graph: Graph, code: Code, fallbacks: list[str]) -> Program:
+        nodes = [n for n in graph.nodes() if not isinstance(n.op, Const)]
+        choices = {n: self._choices(n, i, len(nodes)) for i, n in enumerate(nodes)}
+        chosen, forms = self._layouts(graph, nodes, choices)
+        assembler = Assembler(code, self.target, graph, plan_concats(graph, forms))
+        for node in nodes:
+            with where(f"at {node}"), where(f"from {node.loc}"):
+                self._emit(assembler, node, choices[node], chosen.get(node), fallbacks)
+        fallbacks += assembler.fallbacks
+        return assembler.finish()
+
+    def _choices(self, node: Node, number: int, total: int) -> Choices:
+        if self.reference or isinstance(node.op, If | Loop):
+            return Choices(node, [], [])
+        choices = enumerate_candidates(node, self.target)
+        self.report("tactics", number, total, str(node.loc))
+        if len(choices.candidates) > 1 and self.config.optimization_level > 0:
+            self.measurer.measure(choices)
+        return choices
+
+    def _emit(
+        self,
+        assembler: Assembler,
+        node: Node,
+        choices: Choices,
+        candidate: Candidate | None,
+        fallbacks: list[str],
+    ) -> None:
+        if isinstance(node.op, If | Loop):
+            self._control(assembler, choices, fallbacks)
+        elif node in assembler.views.concats:
+            return
+        elif _is_view(node) and (offset := view_offset(node)) is not None:
+            assembler.view(node, offset)
+        elif candidate is None:
+            assembler.host(choices)
+        else:
+            assembler.run(choices, candidate)
+
+    def _control(self, assembler: Assembler, choices: Choices, fallbacks: list[str]) -> None:
+        op = choices.node.op
+        graphs = [op.then_branch, op.else_branch] if isinstance(op, If) else [op.body]  # type: ignore[attr-defined]
+        programs = tuple(self._program(g, assembler.code, fallbacks) for g in graphs)
+        spec = str(op.carried) if isinstance(op, Loop) else ""
+        assembler.host(choices, programs, spec)
+
+    def _layouts(
+        self, graph: Graph, nodes: list[Node], choices: Mapping[Node, Choices]
+    ) -> tuple[dict[Node, Candidate], dict[Value, str]]:
+        values: dict[Value, int] = {}
+        for v in (*graph.inputs, *(v for n in nodes for v in (*n.inputs, *n.outputs))):
+            values.setdefault(v, len(values))
+        listed = list(values)
+        options = [self._options(n, values, choices[n]) for n in nodes]
+        fixed = {values[v]: str(Form.PLAIN) for v in (*graph.inputs, *graph.outputs) if v in values}
+        fixed |= {i: str(Form.PLAIN) for i, v in enumerate(listed) if constant(v) is not None}
+        possible = [[str(f) for f in possible_forms(v.type)] for v in listed]
+        result: Assignment = assign_forms(options, possible, fixed, self._reorder_cost(listed))
+        chosen = {
+            n: choices[n].candidates[i]
+            for n, i in zip(nodes, result.chosen, strict=True)
+            if choices[n].candidates
+        }
+        return chosen, dict(zip(listed, result.forms, strict=True))
+
+    def _options(self, node: Node, values: Mapping[Value, int], choices: Choices) -> NodeOptions:
+        inputs = tuple(values[v] for v in node.inputs)
+        outputs = tuple(values[v] for v in node.outputs)
+        plain = str(Form.PLAIN)
+        if not choices.candidates:
+            cost = 0.0 if _is_view(node) else _HOST_MICROSECONDS
+            only = Option((plain,) * len(inputs), (plain,) * len(outputs), cost)
+            return NodeOptions(inputs, outputs, (only,))
+        options = tuple(
+            Option(
+                tuple(None if f is None or constant(v) is not None else str(f) for f, v in zip(c.reads, node.inputs, strict=True)),
+                tuple(map(str, c.writes)),
+                us,
+            )
+            for c, us in zip(choices.candidates, choices.microseconds, strict=True)
+        )
+        return NodeOptions(inputs, outputs, options)
+
+    def _reorder_cost(self, values: list[Value]) -> Callable[[int, str, str], float]:
+        env = dict(self.target.env)
+
+        def cost(v: int, have: str, need: str) -> float:
+            type = values[v].type
+            if not isinstance(type, TensorType) or same_bytes(type, have, need):
+                return 0.0
+            size = size_bytes(type, need)
+            if any(s not in env for s in symbols(size)):
+                return _REORDER_MICROSECONDS
+            return _REORDER_MICROSECONDS + 2 * evaluate(size, env) / _REORDER_BYTES_PER_MICROSECOND
+
+        return cost
+
+
+def _is_view(node: Node) -> bool:
+    return view_offset(node) is not None
+
+
+__all__ = ["Compiled", "CpuCompiler", "problem_key"]

@@ -1,0 +1,82 @@
+"""Runtime half of the CPU backend; imports no compiler."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from lamina.backends.cpu.features import cpu_features
+from lamina.backends.cpu.onednn import library as onednn
+from lamina.backends.cpu.resources import Resources
+from lamina.backends.cpu.runner import CpuRunner
+from lamina.config import default_threads, onednn_path
+from lamina.errors import DeviceError
+from lamina.plan.plan import Section, StepKind
+
+
+@lru_cache(maxsize=1)
+def find_library() -> tuple[onednn.Library | None, str]:
+    """Return oneDNN, or None and the reason why it is absent."""
+    try:
+        return onednn.load(onednn_path()), ""
+    except DeviceError as e:
+        return None, str(e)
+
+
+class CpuDriver:
+    """The cores of this machine."""
+
+    name = "cpu"
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.threads = threads or default_threads()
+        self.library, self.why_not = find_library()
+
+    def target(self) -> tuple[tuple[str, str], ...]:
+        """Return the instruction sets and the library of this machine."""
+        library = self.library
+        version = ".".join(map(str, library.version)) if library else "none"
+        return (
+            ("device", "cpu"),
+            ("features", ",".join(sorted(cpu_features()))),
+            ("onednn", f"{version} {library.isa}" if library else "none"),
+        )
+
+    def refusal(self, section: Section) -> str | None:
+        """Return why ``section`` cannot run here, or None.
+
+        Code needs its instruction sets; packed weights need the library that packed them.
+        """
+        needs, here = dict(section.target), dict(self.target())
+        if needs.get("device") != "cpu":
+            return f"it is for {needs.get('device')}"
+        missing = set(needs.get("features", "").split(",")) - {*cpu_features(), ""}
+        if missing:
+            return f"it needs {', '.join(sorted(missing))}, which this CPU lacks"
+        if _uses_library(section) and needs.get("onednn") != here["onednn"]:
+            why = f" ({self.why_not.splitlines()[0]})" if self.why_not else ""
+            return f"it needs oneDNN {needs.get('onednn')}, here is {here['onednn']}{why}"
+        return None
+
+    def load(self, section: Section) -> LoadedSection:
+        """Map the section's code and constants."""
+        return LoadedSection(Resources(section, self.library, self.threads))
+
+
+class LoadedSection:
+    """A section ready to run; contexts share its code and constants."""
+
+    def __init__(self, resources: Resources) -> None:
+        self.resources = resources
+
+    def runner(self) -> CpuRunner:
+        """Return a runner with buffers of its own."""
+        return CpuRunner(self.resources, self.resources.section.program)
+
+
+def _uses_library(section: Section) -> bool:
+    return any(s.kind is StepKind.PRIMITIVE for s in section.program.steps)
+
+
+def driver(threads: int | None = None) -> CpuDriver:
+    """Return the driver of this machine's CPU."""
+    return CpuDriver(threads)

@@ -1,0 +1,184 @@
+"""A program bound to concrete sizes: its memory, and its steps grouped into native segments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lamina.backends.cpu.native import address, aligned_bytes
+from lamina.backends.cpu.resources import Resources
+from lamina.backends.cpu.segment import Location, Segment
+from lamina.errors import PlanError
+from lamina.ir.attributes import attribute_symbols
+from lamina.ir.dims import evaluate
+from lamina.ir.types import TensorType
+from lamina.plan.plan import Place, Program, Step, StepKind, Tensor
+from lamina.runtime.arena import Lifetime, plan_arena
+
+NATIVE = (StepKind.KERNEL, StepKind.PRIMITIVE)
+
+
+class Instance:
+    """Memory of a program for one binding of its symbols.
+
+    Tensors whose size is known at the start share an arena; those whose size depends on data get
+    memory of their own when the step before them has run.
+    """
+
+    def __init__(self, resources: Resources, program: Program, env: dict[str, int]) -> None:
+        self.resources, self.program = resources, program
+        self.base_env = dict(env)
+        self.env = dict(env)
+        self.pointers = np.zeros(max(1, len(program.inputs) + len(program.outputs)), np.int64)
+        self.io: list[Any] = [None] * self.pointers.size
+        self.objects: dict[int, Any] = {}
+        self._own: dict[int, np.ndarray] = {}
+        self._views: dict[int, np.ndarray] = {}
+        self._segments: dict[int, tuple[tuple[int, ...], Segment]] = {}
+        self.groups = _groups(program.steps)
+        self._plan_arena()
+
+    def _plan_arena(self) -> None:
+        tensors = self.program.tensors
+        first, last = _lifetimes(self.program)
+        planned = [
+            i
+            for i, t in enumerate(tensors)
+            if t.place is Place.ARENA and i in first and self._known(t)
+        ]
+        lifetimes = [
+            Lifetime(evaluate(tensors[i].size_bytes, self.env), first[i], last[i]) for i in planned
+        ]
+        arena = plan_arena(lifetimes)
+        self.arena_bytes, self.lower_bound_bytes = arena.size_bytes, arena.lower_bound_bytes
+        self._arena = aligned_bytes(arena.size_bytes)
+        self._offsets = dict(zip(planned, arena.offsets, strict=True))
+
+    def _known(self, tensor: Tensor) -> bool:
+        return all(s in self.env for s in attribute_symbols(tensor.size_bytes))
+
+    def begin(self) -> None:
+        """Forget what data decided in an earlier run."""
+        if len(self.env) != len(self.base_env):
+            self.env = dict(self.base_env)
+            self._own.clear()
+            self._views.clear()
+        self.objects.clear()
+
+    def locate(self, tensor: int) -> Location:
+        """Return where tensor number ``tensor`` is."""
+        t = self.program.tensors[tensor]
+        if t.place is Place.VIEW:
+            base = self.locate(t.index)
+            return Location(base.address + evaluate(t.offset, self.env), base.pointer)
+        if t.place is Place.INPUT:
+            return Location(0, t.index)
+        if t.place is Place.OUTPUT:
+            return Location(0, len(self.program.inputs) + t.index)
+        if t.place is Place.CONSTANT:
+            return Location(address(self.resources.constants[t.index]))
+        if t.place is Place.ARENA:
+            if tensor in self._offsets:
+                return Location(address(self._arena) + self._offsets[tensor])
+            return Location(address(self._owned(tensor, t)))
+        raise PlanError(f"tensor {t.name} is a host object, but a native step uses it")
+
+    def _owned(self, tensor: int, t: Tensor) -> np.ndarray:
+        size = evaluate(t.size_bytes, self.env)
+        have = self._own.get(tensor)
+        if have is None or have.size != size:
+            self._own[tensor] = have = aligned_bytes(size)
+        return have
+
+    def array(self, tensor: int) -> Any:
+        """Return a tensor as the array (or object) that a host step works on."""
+        t = self.program.tensors[tensor]
+        if t.place is Place.HOST:
+            return self.objects[tensor]
+        if not isinstance(t.type, TensorType):
+            return self._io(t)
+        if t.place in (Place.INPUT, Place.OUTPUT):
+            return self._io(t).reshape(self.shape(t.type))
+        if tensor not in self._views:
+            self._views[tensor] = self._view(tensor, t, t.type)
+            if self.locate(tensor).pointer >= 0:
+                return self._views.pop(tensor)
+        return self._views[tensor]
+
+    def _io(self, t: Tensor) -> Any:
+        return self.io[t.index if t.place is Place.INPUT else len(self.program.inputs) + t.index]
+
+    def _view(self, tensor: int, t: Tensor, type: TensorType) -> np.ndarray:
+        dtype, shape = type.dtype.numpy, self.shape(type)
+        raw, offset = self._bytes(tensor, t)
+        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        if dtype == object:
+            return raw
+        return raw[offset : offset + size].view(dtype).reshape(shape)
+
+    def _bytes(self, tensor: int, t: Tensor) -> tuple[np.ndarray, int]:
+        if t.place is Place.VIEW:
+            raw, offset = self._bytes(t.index, self.program.tensors[t.index])
+            return raw, offset + evaluate(t.offset, self.env)
+        if t.place is Place.CONSTANT:
+            constant = self.resources.constants[t.index]
+            return (constant if constant.dtype == object else constant.reshape(-1).view(np.uint8)), 0
+        if t.place is Place.ARENA:
+            if tensor in self._offsets:
+                return self._arena, self._offsets[tensor]
+            return self._owned(tensor, t), 0
+        return self._io(t).reshape(-1).view(np.uint8), 0
+
+    def shape(self, type: TensorType) -> tuple[int, ...]:
+        """Return the shape of a type for the current sizes."""
+        return tuple(evaluate(d, self.env) for d in type.shape)
+
+    def segment(self, group: int) -> Segment:
+        """Return the native segment of group number ``group`` for the current sizes."""
+        begin, end = self.groups[group]
+        key = tuple(self.env[s] for s in sorted(self.env) if s not in self.base_env)
+        have = self._segments.get(group)
+        if have is None or have[0] != key:
+            steps = self.program.steps[begin:end]
+            have = (key, Segment(self.resources, steps, self, self.pointers, dict(self.env)))
+            self._segments[group] = have
+        return have[1]
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Bytes of scratch memory of the segments made so far."""
+        return sum(s.workspace_bytes for _, s in self._segments.values())
+
+
+def _groups(steps: Sequence[Step]) -> list[tuple[int, int]]:
+    """Return ranges of steps: native runs, and single host steps."""
+    groups: list[tuple[int, int]] = []
+    for i, s in enumerate(steps):
+        native = s.kind in NATIVE
+        if native and groups and steps[groups[-1][0]].kind in NATIVE and groups[-1][1] == i:
+            groups[-1] = (groups[-1][0], i + 1)
+        else:
+            groups.append((i, i + 1))
+    return groups
+
+
+def _lifetimes(program: Program) -> tuple[dict[int, int], dict[int, int]]:
+    """Return first and last step of each tensor that owns memory; results live to the end."""
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+
+    def base(tensor: int) -> int:
+        while program.tensors[tensor].place is Place.VIEW:
+            tensor = program.tensors[tensor].index
+        return tensor
+
+    for i, step in enumerate(program.steps):
+        for tensor in (*step.reads, *step.writes):
+            b = base(tensor)
+            first.setdefault(b, i)
+            last[b] = i
+    for port in program.outputs:
+        last[base(port.tensor)] = len(program.steps)
+    return first, last

@@ -1,0 +1,9 @@
+"""Generators of contraction kernels; each module offers the same five functions."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from lamina.backends.cpu.kernels import winograd
+
+KERNELS: tuple[ModuleType, ...] = (winograd,)

@@ -1,0 +1,93 @@
+"""The register-blocked f32 matrix product that every contraction kernel is built on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lamina.codegen.llvm.builder import F32, Builder, Value
+
+
+@dataclass(frozen=True)
+class RowAccess:
+    """Where the left operand's element (row, depth) lies.
+
+    Rows are ``row_bytes`` apart. Depth runs in blocks of ``block`` consecutive values; a block
+    starts ``block_bytes`` after the one before.
+    """
+
+    row_bytes: int
+    block: int
+    block_bytes: int | Value
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The register tile: ``rows`` by ``vectors`` accumulators, ``unroll`` depths per loop step."""
+
+    rows: int
+    vectors: int
+    unroll: int = 4
+
+    def fits(self, registers: int) -> bool:
+        """Tell whether accumulators, one row of columns and one broadcast fit the registers."""
+        return self.rows * self.vectors + self.vectors + 1 <= registers
+
+
+def multiply_accumulate(
+    k: Builder,
+    left: Value,
+    access: RowAccess,
+    packed: Value,
+    tile: Tile,
+    *,
+    blocks: int | Value,
+    start: list[Value] | None = None,
+    prefetch_bytes: int = 0,
+) -> list[Value]:
+    """Return the accumulator registers of left @ packed for one register tile, row by row.
+
+    ``packed`` holds, for each depth, ``tile.vectors`` registers of consecutive columns. Depth is
+    ``blocks * access.block``. ``prefetch_bytes`` asks for the packed operand that far ahead.
+    """
+    type_ = F32.vector(k.isa.lanes(F32))
+    column_bytes = tile.vectors * type_.nbytes
+    unroll = min(tile.unroll, access.block)
+    if access.block % unroll:
+        raise ValueError(f"a block of {access.block} is no multiple of the unrolling {unroll}")
+    carried = start or [k.const(type_, 0.0) for _ in range(tile.rows * tile.vectors)]
+    skip = access.block_bytes - access.block * 4
+
+    def steps(sums: list[Value], a: Value, b: Value) -> list[Value]:
+        for depth in range(unroll):
+            _one_depth(k, sums, (a, access.row_bytes, depth), (b, depth * column_bytes), tile)
+            for line in range(0, column_bytes if prefetch_bytes else 0, 64):
+                k.prefetch(b, depth * column_bytes + line + prefetch_bytes, locality=2)
+        return [*sums, a + unroll * 4, b + unroll * column_bytes]
+
+    with k.loop(0, blocks, carry=[*carried, left, packed]) as outer:
+        if unroll == access.block:
+            *sums, a, b = steps(list(outer.values[:-2]), *outer.values[-2:])
+        else:
+            with k.loop(0, access.block, unroll, carry=outer.values) as inner:
+                inner.next(*steps(list(inner.values[:-2]), *inner.values[-2:]))
+            *sums, a, b = inner.results
+        outer.next(*sums, a + skip, b)
+    return list(outer.results[:-2])
+
+
+def _one_depth(
+    k: Builder,
+    sums: list[Value],
+    left: tuple[Value, int, int],
+    packed: tuple[Value, int],
+    tile: Tile,
+) -> None:
+    type_ = sums[0].type
+    a, row_bytes, depth = left
+    b, column_offset = packed
+    columns = [k.load(type_, b, column_offset + j * type_.nbytes) for j in range(tile.vectors)]
+    for row in range(tile.rows):
+        x = k.load_broadcast(type_, a, row * row_bytes + depth * 4)
+        for j, column in enumerate(columns):
+            at = row * tile.vectors + j
+            sums[at] = k.fma(x, column, sums[at])

@@ -1,0 +1,143 @@
+"""The transforms of Winograd's minimal filtering F(m x m, r x r), exact, and as instructions.
+
+The Cook-Toom construction over points and infinity (Lavin and Gray, "Fast Algorithms for
+Convolutional Neural Networks", 2015; Blahut, "Fast Algorithms for Signal Processing", chapter 5):
+y = A^T [(G g) * (B^T d)] in one dimension, nested for two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lamina.codegen.llvm.builder import Builder, Value
+
+Matrix = tuple[tuple[Fraction, ...], ...]
+
+_POINTS = tuple(Fraction(p) for p in ("0", "1", "-1", "2", "-2", "1/2", "-1/2"))
+
+
+@dataclass(frozen=True)
+class Transforms:
+    """The three matrices of F(m, r): ``output`` is m x n, ``weights`` n x r, ``input`` n x n."""
+
+    output: Matrix
+    weights: Matrix
+    input: Matrix
+
+
+def _product(roots: Sequence[Fraction]) -> list[Fraction]:
+    """Return the coefficients of the polynomial with these roots, constant term first."""
+    result = [Fraction(1)]
+    for root in roots:
+        shifted = [Fraction(0), *result]
+        result = [s - root * c for s, c in zip(shifted, [*result, Fraction(0)], strict=True)]
+    return result
+
+
+def transforms(m: int, r: int) -> Transforms:
+    """Return the matrices of F(m, r) for m + r <= 9."""
+    n = m + r - 1
+    points = _POINTS[: n - 1]
+    output = [[p**i for p in points] + [Fraction(i == m - 1)] for i in range(m)]
+    weights, inputs = [], []
+    for i, point in enumerate(points):
+        others = [p for j, p in enumerate(points) if j != i]
+        scale = Fraction(1)
+        for other in others:
+            scale *= point - other
+        weights.append([point**j / scale for j in range(r)])
+        inputs.append([*_product(others), Fraction(0)])
+    weights.append([Fraction(j == r - 1) for j in range(r)])
+    inputs.append(_product(points))
+    return Transforms(_freeze(output), _freeze(weights), _freeze(inputs))
+
+
+def _freeze(rows: Sequence[Sequence[Fraction]]) -> Matrix:
+    return tuple(tuple(row) for row in rows)
+
+
+def transformed_weights(w: NDArray[np.float32], m: int) -> NDArray[np.float64]:
+    """Return G w G^T of each [.., r, r] filter in f64: [.., n, n]."""
+    g = np.array(transforms(m, w.shape[-1]).weights, np.float64)
+    result: NDArray[np.float64] = np.einsum("ia,...ab,jb->...ij", g, w.astype(np.float64), g)
+    return result
+
+
+def linear(k: Builder, matrix: Matrix, x: Sequence[Value]) -> list[Value]:
+    """Return matrix @ x on registers, sharing the sums that symmetric points have in common.
+
+    Rows of points +a and -a are e + o and e - o with disjoint e and o (input transforms); columns
+    of +a and -a agree up to sign in every row, so x_i + x_j and x_i - x_j serve all rows (output
+    transforms).
+    """
+    pairs = _column_pairs(matrix)
+    if pairs:
+        return _with_column_pairs(k, matrix, x, pairs)
+    results: dict[int, Value] = {}
+    for i, row in enumerate(matrix):
+        if i in results:
+            continue
+        partner = next(
+            (j for j in range(i + 1, len(matrix)) if j not in results and _mirrored(row, matrix[j])),
+            None,
+        )
+        if partner is None:
+            results[i] = _combination(k, row, x)
+            continue
+        other = matrix[partner]
+        even = _combination(k, [(a + b) / 2 for a, b in zip(row, other, strict=True)], x)
+        odd = _combination(k, [(a - b) / 2 for a, b in zip(row, other, strict=True)], x)
+        results[i], results[partner] = even + odd, even - odd
+    return [results[i] for i in range(len(matrix))]
+
+
+def _mirrored(row: Sequence[Fraction], other: Sequence[Fraction]) -> bool:
+    same = any(a == b != 0 for a, b in zip(row, other, strict=True))
+    opposite = any(a == -b != 0 for a, b in zip(row, other, strict=True))
+    return same and opposite and all(abs(a) == abs(b) for a, b in zip(row, other, strict=True))
+
+
+def _column_pairs(matrix: Matrix) -> list[tuple[int, int]]:
+    columns = list(zip(*matrix, strict=True))
+    pairs, used = [], set()
+    for i, first in enumerate(columns):
+        for j in range(i + 1, len(columns)):
+            if i not in used and j not in used and len(matrix) > 1 and _mirrored(first, columns[j]):
+                pairs.append((i, j))
+                used |= {i, j}
+    return pairs if len(matrix) < len(columns) else []
+
+
+def _with_column_pairs(
+    k: Builder, matrix: Matrix, x: Sequence[Value], pairs: list[tuple[int, int]]
+) -> list[Value]:
+    terms = list(x)
+    for i, j in pairs:
+        terms[i], terms[j] = x[i] + x[j], x[i] - x[j]
+    rows = []
+    for row in matrix:
+        folded = list(row)
+        for i, j in pairs:
+            folded[i] = row[i] if row[i] == row[j] else Fraction(0)
+            folded[j] = row[i] if row[i] != row[j] else Fraction(0)
+        rows.append(_combination(k, folded, terms))
+    return rows
+
+
+def _combination(k: Builder, coefficients: Sequence[Fraction], x: Sequence[Value]) -> Value:
+    """Return the weighted sum, starting from a term of weight one so that the rest are FMAs."""
+    terms = [(c, v) for c, v in zip(coefficients, x, strict=True) if c]
+    terms.sort(key=lambda term: term[0] != 1)
+    (c, v), *rest = terms
+    total = v if c == 1 else v * float(c)
+    for c, v in rest:
+        if abs(c) == 1:
+            total = total + v if c == 1 else total - v
+        else:
+            total = k.fma(v, float(c), total)
+    return total

@@ -1,0 +1,79 @@
+"""The tables that the native step loop reads: their layout, and building them with NumPy.
+
+Everything is 64-bit words.  A *context* has the words named by :class:`Word`; a *record* is five
+words ``(kind, a, b, c, d)``:
+
+======== ================== =============== ================ ==================
+kind     a                  b               c                d
+======== ================== =============== ================ ==================
+SERIAL   function           arguments       parameters       –
+TEAM     function           arguments       parameters       number of threads
+LIBRARY  primitive          stream          argument count   argument table
+POINT    address of a slot  pointer index   byte offset      –
+HANDLE   library memory     pointer index   byte offset      –
+======== ================== =============== ================ ==================
+
+POINT and HANDLE put ``pointers[b] + c`` where a later step finds it: this is how the caller's own
+arrays are read and written without a copy.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+Words = npt.NDArray[np.int64]
+
+
+class Word(IntEnum):
+    """Position of each word of a context."""
+
+    PARALLEL = 0
+    """``GOMP_parallel``, or 0: teams then run one member after the other."""
+    THREAD_NUMBER = 1
+    TEAM_SIZE = 2
+    SET_THREADS = 3
+    EXECUTE = 4
+    """``dnnl_primitive_execute``."""
+    SET_HANDLE = 5
+    """``dnnl_memory_set_data_handle``."""
+    POINTERS = 6
+    RECORDS = 7
+    COUNT = 8
+    THREADS = 9
+    TIMES = 10
+    """Receives a cycle count before each record and after the last (timed runs only)."""
+
+
+class Kind(IntEnum):
+    """What a record does."""
+
+    SERIAL = 0
+    TEAM = 1
+    LIBRARY = 2
+    POINT = 3
+    HANDLE = 4
+
+
+CONTEXT_WORDS: Final = len(Word)
+RECORD_WORDS: Final = 5
+
+RUN: Final = "lamina_run"
+RUN_TIMED: Final = "lamina_run_timed"
+"""Functions ``int64 (context*)``: 0, or ``(record + 1) << 32 | status`` of the step that failed."""
+
+
+def address(array: npt.NDArray[np.generic]) -> int:
+    """Return where the first byte of an array is."""
+    result: int = array.__array_interface__["data"][0]
+    return result
+
+
+def aligned_bytes(size: int) -> npt.NDArray[np.uint8]:
+    """Return uninitialized bytes that begin at a cache line."""
+    raw = np.empty(size + 64, np.uint8)
+    begin = -address(raw) % 64
+    return raw[begin : begin + size]

@@ -1,0 +1,65 @@
+"""Code, constants and library of one loaded section; shared by all contexts of an engine."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+
+import numpy as np
+
+from lamina.backends.cpu.image import LoadedImage, load_image
+from lamina.backends.cpu.native import RUN, RUN_TIMED, address, aligned_bytes
+from lamina.backends.cpu.onednn.library import Library
+from lamina.plan.plan import Section
+
+NativeRun = Callable[[int], int]
+
+
+class Resources:
+    """What the steps of a section refer to.
+
+    Constants are used where they lie (in the mapped plan file) when they begin at a cache line,
+    else from an aligned copy.
+    """
+
+    def __init__(self, section: Section, library: Library | None, threads: int) -> None:
+        self.section = section
+        self.library = library
+        self.threads = threads
+        image = section.image
+        self.image: LoadedImage = load_image(image.code, image.symbols, image.externals)
+        self.constants = [_aligned(w.array) for w in section.blobs]
+        run = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)
+        self.run: NativeRun = run(self.image.address(RUN))
+        self.run_timed: NativeRun = run(self.image.address(RUN_TIMED))
+
+    @property
+    def constant_bytes(self) -> int:
+        """Bytes of all constants."""
+        return sum(c.nbytes for c in self.constants)
+
+    def context_functions(self) -> dict[str, int]:
+        """Return the addresses that the step loop calls, by the names of its words."""
+        if self.library is None:
+            return {}
+        return {
+            "PARALLEL": self.library.openmp_address("GOMP_parallel"),
+            "THREAD_NUMBER": self.library.openmp_address("omp_get_thread_num"),
+            "TEAM_SIZE": self.library.openmp_address("omp_get_num_threads"),
+            "SET_THREADS": self.library.openmp_address("omp_set_num_threads"),
+            "EXECUTE": self.library.address("primitive_execute"),
+            "SET_HANDLE": self.library.address("memory_set_data_handle"),
+        }
+
+
+def _aligned(array: np.ndarray) -> np.ndarray:
+    if array.dtype == object:
+        return array
+    flat = np.ascontiguousarray(array)
+    if flat.nbytes == 0 or address(flat) % 64 == 0:
+        return flat
+    copy = aligned_bytes(flat.nbytes)
+    copy[:] = flat.reshape(-1).view(np.uint8)
+    return copy.view(flat.dtype).reshape(flat.shape)
+
+

@@ -1,0 +1,117 @@
+"""What a tactic offers for a node, and the step that it turns into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from lamina.backends.cpu.form import Form
+from lamina.backends.cpu.onednn.library import Library
+from lamina.codegen.layout import Layout
+from lamina.codegen.llvm.target import Isa
+from lamina.ir.dims import Dim
+from lamina.ir.graph import Node, Value
+from lamina.ir.pattern import Reject
+from lamina.ir.types import TensorType
+from lamina.ir.weight import Weight
+from lamina.ops import Const
+from lamina.plan.plan import StepKind
+
+
+@dataclass(frozen=True)
+class CpuTarget:
+    """What candidates may use: library (None without oneDNN), instruction set, threads.
+
+    ``env`` gives the likeliest value of each symbol; kernels are tuned for it.
+    """
+
+    library: Library | None
+    isa: Isa
+    threads: int
+    env: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Read:
+    """Operand number ``index`` of the node."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Write:
+    """Result number ``index`` of the node."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A constant made for this step, such as packed weights."""
+
+    weight: Weight
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """The workspace of the step."""
+
+
+Role = Read | Write | Blob | Scratch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """A step whose tensors are not numbered yet; ``module`` is the LLVM text of its kernels."""
+
+    kind: StepKind
+    arguments: tuple[Role, ...]
+    names: tuple[str, ...] = ()
+    symbols: tuple[str, ...] = ()
+    parameters: tuple[Dim, ...] = ()
+    threads: int = 1
+    workspace_bytes: Dim = 0
+    spec: str = ""
+    module: str = ""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where operands and results lie, and a name that is unique in the code image."""
+
+    operands: tuple[Layout, ...]
+    results: tuple[Layout, ...]
+    name: str
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to run a node: forms it reads (None: a constant it packs itself) and writes."""
+
+    tactic: str
+    reads: tuple[Form | None, ...]
+    writes: tuple[Form, ...]
+    estimate_microseconds: float
+    draft: Callable[[Placement], Draft]
+    overwrites: int | None = None
+    """Operand whose memory the result takes over (it must hold that operand's contents)."""
+
+
+class Tactic(Protocol):
+    """One source of kernels."""
+
+    name: str
+
+    def candidates(self, node: Node, target: CpuTarget) -> list[Candidate] | Reject | None:
+        """Return what it offers for a node, a reason why not, or None for foreign operators."""
+
+
+def constant(value: Value) -> Weight | None:
+    """Return the contents of a constant value, or None."""
+    return value.node.op.weight if value.node and isinstance(value.node.op, Const) else None
+
+
+def concrete(type: TensorType, env: Mapping[str, int]) -> TensorType:
+    """Return a type with the likeliest sizes."""
+    return type.substitute(dict(env))

@@ -1,0 +1,156 @@
+"""Convolutions through oneDNN: direct, grouped, depthwise, dilated, transposed, 1-D to 3-D."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lamina.backends.cpu.form import Form, library_layout
+from lamina.backends.cpu.onednn import convolution as specs
+from lamina.backends.cpu.onednn.attributes import Attributes, BinaryPostOp, PostOp
+from lamina.backends.cpu.onednn.memory import Layout as LibraryLayout
+from lamina.backends.cpu.tactics.candidate import (
+    Candidate,
+    CpuTarget,
+    Draft,
+    Placement,
+    Read,
+    Role,
+    Write,
+    constant,
+)
+from lamina.backends.cpu.tactics.library_step import eltwise, library_draft
+from lamina.ir.dims import Dim
+from lamina.ir.graph import Node
+from lamina.ir.pattern import Reject
+from lamina.ir.types import DType
+from lamina.ops import Convolution, Deconvolution
+
+_FLOPS_PER_MICROSECOND = 1e5
+
+
+class LibraryConvolution:
+    """oneDNN's convolution and deconvolution with bias, residual and activation fused."""
+
+    name = "onednn"
+
+    def candidates(self, node: Node, target: CpuTarget) -> list[Candidate] | Reject | None:
+        """Offer channel blocks, channels last and, for few input channels, row-major input."""
+        op = node.op
+        if not isinstance(op, Convolution | Deconvolution):
+            return None
+        if reason := _refusal(node, target):
+            return Reject(reason)
+        channels = node.inputs[0].tensor.shape[1]
+        pairs = [(Form.BLOCKED, Form.BLOCKED), (Form.CHANNELS_LAST, Form.CHANNELS_LAST)]
+        if isinstance(channels, int) and channels < 16:
+            pairs = [(Form.PLAIN, Form.BLOCKED), *pairs[1:]]
+            if op.groups > 1 or node.inputs[0].tensor.rank != 4:
+                pairs = [(Form.CHANNELS_LAST, Form.CHANNELS_LAST)]
+        return [self._candidate(node, op, target, src, dst) for src, dst in pairs]
+
+    def _candidate(
+        self,
+        node: Node,
+        op: Convolution | Deconvolution,
+        target: CpuTarget,
+        src: Form,
+        dst: Form,
+    ) -> Candidate:
+        reads: list[Form | None] = [src, None, None, dst][: len(node.inputs)]
+
+        def draft(p: Placement) -> Draft:
+            return _draft(node, op, target, p)
+
+        macs = _multiply_adds(node, target)
+        return Candidate(
+            "onednn", tuple(reads), (dst,), 2 * macs / _FLOPS_PER_MICROSECOND, draft
+        )
+
+
+def _refusal(node: Node, target: CpuTarget) -> str | None:
+    x, w = node.inputs[0].tensor, node.inputs[1]
+    if target.library is None:
+        return "oneDNN is not available"
+    if x.dtype not in (DType.F32, DType.BF16):
+        return f"needs f32 or bf16, got {x.dtype}"
+    if x.dtype is DType.BF16 and not target.isa.has("avx512bf16"):
+        return "this CPU has no bf16 arithmetic"
+    if constant(w) is None or not node.inputs[0].tensor.shape[1:]:
+        return "the weights are not constant"
+    if len(node.inputs) > 2 and constant(node.inputs[2]) is None:
+        return "the bias is not constant"
+    if not all(isinstance(d, int) for d in x.shape[1:2]):
+        return "the number of channels is not known"
+    activation = node.op.activation  # type: ignore[attr-defined]
+    if activation is not None and eltwise(activation) is None:
+        return f"oneDNN has no activation {activation.kind}"
+    return None
+
+
+def _multiply_adds(node: Node, target: CpuTarget) -> float:
+    y = node.output.tensor.substitute(dict(target.env))
+    w = node.inputs[1].tensor
+    taps = 1.0
+    for d in w.static_shape[1:]:
+        taps *= d
+    size = y.size
+    return float(size if isinstance(size, int) else 1) * taps
+
+
+def _draft(
+    node: Node, op: Convolution | Deconvolution, target: CpuTarget, p: Placement
+) -> Draft:
+    x, w = node.inputs[0].tensor, node.inputs[1]
+    y = node.output.tensor
+    weights = _weights(op, constant(w).array)  # type: ignore[union-attr]
+    arguments: dict[str, Role] = {"src": Read(0), "weights": Read(1)}
+    bias = None
+    packed = {"weights": weights}
+    if len(node.inputs) > 2:
+        array = constant(node.inputs[2]).array  # type: ignore[union-attr]
+        bias = LibraryLayout(array.shape, "f32", strides=(1,))
+        arguments["bias"] = Read(2)
+        packed["bias"] = array.astype(np.float32)
+    arguments["dst"] = Write(0)
+    post_ops: list[PostOp] = []
+    if len(node.inputs) > 3:
+        post_ops.append(BinaryPostOp("add", library_layout(y, p.operands[3])))
+        arguments["post_op[0]"] = Read(3)
+    if op.activation is not None and (fused := eltwise(op.activation)) is not None:
+        post_ops.append(fused)
+    spec = _spec(
+        op,
+        src=library_layout(x, p.operands[0]),
+        weights=LibraryLayout.any(weights.shape, x.dtype.value),
+        dst=library_layout(y, p.results[0]),
+        bias=bias,
+        attributes=Attributes(post_ops=tuple(post_ops)),
+    )
+    return library_draft(target, spec, arguments, packed)
+
+
+def _spec(op: Convolution | Deconvolution, **operands: Any) -> Any:
+    if isinstance(op, Convolution):
+        ends: tuple[Dim, ...] = op.pads_end
+        kind: type = specs.Convolution
+    else:
+        kind = specs.Deconvolution
+        ends = tuple(e - o for e, o in zip(op.pads_end, op.output_padding, strict=True))
+    return kind(
+        strides=op.strides,
+        dilations=op.dilations,
+        padding_begin=op.pads_begin,
+        padding_end=ends,
+        **operands,
+    )
+
+
+def _weights(op: Convolution | Deconvolution, w: np.ndarray) -> np.ndarray:
+    """Return weights as the library wants them: [G, O/G, C/G, ...] with groups."""
+    g, kernel = op.groups, w.shape[2:]
+    if isinstance(op, Convolution):
+        return w.reshape(g, w.shape[0] // g, w.shape[1], *kernel) if g > 1 else w
+    grouped = w.reshape(g, w.shape[0] // g, w.shape[1], *kernel).swapaxes(1, 2)
+    return grouped if g > 1 else grouped[0]

@@ -1,0 +1,66 @@
+"""Pooling through oneDNN."""
+
+from __future__ import annotations
+
+from lamina.backends.cpu.form import Form, library_layout, possible_forms
+from lamina.backends.cpu.onednn.pooling import Pooling
+from lamina.backends.cpu.tactics.candidate import (
+    Candidate,
+    CpuTarget,
+    Draft,
+    Placement,
+    Read,
+    Write,
+)
+from lamina.backends.cpu.tactics.library_step import library_draft
+from lamina.ir.graph import Node
+from lamina.ir.pattern import Reject
+from lamina.ir.types import DType
+from lamina.ops import Pool
+from lamina.ops.kinds import PoolKind
+
+_BYTES_PER_MICROSECOND = 1e4
+
+
+class LibraryPooling:
+    """oneDNN's maximum and average pooling."""
+
+    name = "onednn"
+
+    def candidates(self, node: Node, target: CpuTarget) -> list[Candidate] | Reject | None:
+        """Offer every form of the operand."""
+        op = node.op
+        if not isinstance(op, Pool):
+            return None
+        if target.library is None:
+            return Reject("oneDNN is not available")
+        x, y = node.inputs[0].tensor, node.output.tensor
+        if op.kind is PoolKind.LP:
+            return Reject("oneDNN has no Lp pooling")
+        if x.dtype not in (DType.F32, DType.BF16) or not isinstance(x.shape[1], int):
+            return Reject(f"needs f32 or bf16 and known channels, got {x}")
+        if op.ceil_mode:
+            return Reject("a window may reach beyond the padding (ceil_mode)")
+        size = y.substitute(dict(target.env)).size
+        cost = float(size if isinstance(size, int) else 1) * 8 / _BYTES_PER_MICROSECOND
+        average = "average_include_padding" if op.count_include_pad else "average_exclude_padding"
+        algorithm = "max" if op.kind is PoolKind.MAX else average
+
+        def draft(p: Placement) -> Draft:
+            spec = Pooling(
+                library_layout(x, p.operands[0]),
+                library_layout(y, p.results[0]),
+                op.kernel,
+                op.strides,
+                op.dilations,
+                op.pads_begin,
+                op.pads_end,
+                algorithm,
+            )
+            return library_draft(target, spec, {"src": Read(0), "dst": Write(0)}, {})
+
+        return [
+            Candidate("onednn", (form,), (form,), cost, draft)
+            for form in possible_forms(x)
+            if form is not Form.PLAIN or x.rank == 4
+        ]

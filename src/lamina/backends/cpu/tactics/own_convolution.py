@@ -1,0 +1,192 @@
+"""Convolutions through Lamina's own kernels: Winograd, direct, depthwise."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from lamina.backends.cpu.form import BLOCK, Form
+from lamina.backends.cpu.kernels import KERNELS, epilogue
+from lamina.backends.cpu.kernels.convolution import (
+    ActivationLayout,
+    ConvolutionProblem,
+    Epilogue,
+)
+from lamina.backends.cpu.tactics.candidate import (
+    Blob,
+    Candidate,
+    CpuTarget,
+    Draft,
+    Placement,
+    Read,
+    Role,
+    Scratch,
+    Write,
+    constant,
+)
+from lamina.codegen.layout import Layout
+from lamina.codegen.llvm.builder import Module
+from lamina.ir.graph import Node
+from lamina.ir.pattern import Reject
+from lamina.ir.types import DType
+from lamina.ir.weight import Weight
+from lamina.ops import Convolution
+from lamina.plan.plan import StepKind
+
+_FLOPS_PER_MICROSECOND = 1e5
+_FORMS = (Form.BLOCKED, Form.CHANNELS_LAST)
+
+
+class OwnConvolution:
+    """Kernels of :mod:`lamina.backends.cpu.kernels`, each with its configurations."""
+
+    name = "lamina"
+
+    def candidates(self, node: Node, target: CpuTarget) -> list[Candidate] | Reject | None:
+        """Offer every kernel and configuration that takes the problem, in two forms."""
+        if not isinstance(node.op, Convolution):
+            return None
+        if reason := _refusal(node):
+            return Reject(reason)
+        found, reasons = [], []
+        for kernel in KERNELS:
+            for form in _FORMS:
+                problem = _problem(node, form)
+                if why := kernel.why_not(problem):
+                    reasons.append(f"{_kernel_name(kernel)}: {why}")
+                    continue
+                found += [
+                    _candidate(node, target, kernel, config, problem, form)
+                    for config in kernel.configs(problem, target.isa, threads=target.threads)
+                ]
+        return found or Reject("; ".join(dict.fromkeys(reasons)))
+
+
+def _kernel_name(kernel: ModuleType) -> str:
+    return kernel.__name__.rpartition(".")[2]
+
+
+def _refusal(node: Node) -> str | None:
+    op = node.op
+    assert isinstance(op, Convolution)
+    types = [v.tensor for v in (*node.inputs, node.output)]
+    if not all(t.is_static for t in types):
+        return "needs static shapes"
+    if types[0].rank != 4 or types[0].dtype is not DType.F32:
+        return f"needs a 4-D f32 operand, got {types[0]}"
+    if any(constant(v) is None for v in node.inputs[1:3]):
+        return "weights or bias are not constant"
+    if op.activation is not None and op.activation.kind.value not in epilogue.SUPPORTED:
+        return f"no activation {op.activation.kind}"
+    return None
+
+
+def _problem(
+    node: Node, form: Form, placement: Placement | None = None
+) -> ConvolutionProblem:
+    op = node.op
+    assert isinstance(op, Convolution)
+    x, w, y = (v.tensor.static_shape for v in (*node.inputs[:2], node.output))
+
+    def where(shape: tuple[int, ...], given: Layout | None) -> ActivationLayout:
+        _, channels, height, width = shape
+        dense = ActivationLayout.channels_last
+        if form is Form.BLOCKED:
+            dense = ActivationLayout.blocked
+        return dense(channels, height, width) if given is None else _activation_layout(given)
+
+    residual = where(y, placement.operands[3] if placement else None)
+    activation = op.activation
+    return ConvolutionProblem(
+        batch=x[0],
+        in_channels=x[1],
+        out_channels=y[1],
+        height=x[2],
+        width=x[3],
+        kernel=(w[2], w[3]),
+        src=where(x, placement.operands[0] if placement else None),
+        dst=where(y, placement.results[0] if placement else None),
+        strides=(op.strides[0], op.strides[1]),
+        dilations=(op.dilations[0], op.dilations[1]),
+        pads=(*op.pads_begin, *op.pads_end),  # type: ignore[arg-type]
+        groups=op.groups,
+        bias=len(node.inputs) > 2,
+        residual=residual if len(node.inputs) > 3 else None,
+        activation=Epilogue(activation.kind.value, activation.alpha, activation.beta)
+        if activation
+        else None,
+    )
+
+
+def _activation_layout(given: Layout) -> ActivationLayout:
+    strides = [int(s) * 4 for s in given.strides]  # type: ignore[arg-type]
+    if given.is_blocked:
+        return ActivationLayout(strides[0], strides[1], strides[2], strides[3], True)
+    return ActivationLayout(strides[0], BLOCK * 4, strides[2], strides[3], False)
+
+
+def _candidate(
+    node: Node,
+    target: CpuTarget,
+    kernel: ModuleType,
+    config: Any,
+    problem: ConvolutionProblem,
+    form: Form,
+) -> Candidate:
+    text = ",".join(f"{k}={v}" for k, v in asdict(config).items())
+
+    def draft(p: Placement) -> Draft:
+        return _draft(node, target, kernel, config, form, p)
+
+    reads: list[Form | None] = [form, None, None, form]
+    return Candidate(
+        f"{_kernel_name(kernel)}({text})",
+        tuple(reads[: len(node.inputs)]),
+        (form,),
+        2 * problem.multiply_adds / _FLOPS_PER_MICROSECOND,
+        draft,
+    )
+
+
+def _draft(
+    node: Node, target: CpuTarget, kernel: ModuleType, config: Any, form: Form, p: Placement
+) -> Draft:
+    if len(p.operands) < 4:
+        p = Placement((*p.operands, *p.results, *p.results)[:4], p.results, p.name)
+    problem = _problem(node, form, p)
+    module = Module(target.isa)
+    symbols = kernel.build(module, p.name, problem, config)
+    weights = constant(node.inputs[1])
+    assert weights is not None
+    packed = kernel.pack_weights(
+        np.asarray(weights.array, np.float32), problem, config, target.isa
+    )
+    roles: dict[str, Role] = {
+        "src": Read(0),
+        "weights": Blob(Weight(packed)),
+        "dst": Write(0),
+        "workspace": Scratch(),
+    }
+    if len(node.inputs) > 2:
+        bias = constant(node.inputs[2])
+        assert bias is not None
+        roles["bias"] = Blob(Weight(_padded(bias.array)))
+    if len(node.inputs) > 3:
+        roles["residual"] = Read(3)
+    return Draft(
+        kind=StepKind.KERNEL,
+        arguments=tuple(roles[name] for name in problem.operands),
+        symbols=tuple(symbols),
+        threads=target.threads,
+        workspace_bytes=kernel.workspace_bytes(problem, config, target.isa, target.threads),
+        module=str(module),
+    )
+
+
+def _padded(bias: np.ndarray) -> np.ndarray:
+    """Fill the last block of channels with zeros, since kernels load whole blocks."""
+    whole = -(-bias.size // BLOCK) * BLOCK
+    return np.pad(bias.astype(np.float32), (0, whole - bias.size))

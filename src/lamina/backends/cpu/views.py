@@ -1,0 +1,115 @@
+"""Which values need no memory of their own: reshapes, whole slices, parts of a concatenation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lamina.backends.cpu.form import BLOCK, Form
+from lamina.backends.cpu.tactics.candidate import constant
+from lamina.codegen.layout import Layout
+from lamina.ir.dims import Dim, is_static, product
+from lamina.ir.graph import Graph, Node, Value
+from lamina.ir.types import TensorType
+from lamina.ops import Concat, Reshape, Slice, Transpose
+
+
+@dataclass
+class ViewPlan:
+    """``inside`` says of a value that it is written into a larger one, from which index on."""
+
+    inside: dict[Value, tuple[Value, int]] = field(default_factory=dict)
+    concats: set[Node] = field(default_factory=set)
+    axis: dict[Value, int] = field(default_factory=dict)
+
+    def parent(self, v: Value) -> tuple[Value, int] | None:
+        """Return the value that ``v`` is a part of and where it begins on the axis."""
+        return self.inside.get(v)
+
+    def offset_bytes(self, whole: Value, form: str, first: int, where: Layout) -> Dim:
+        """Return where the part that begins at index ``first`` lies in ``whole``."""
+        axis = self.axis[whole]
+        step = where.strides[axis]
+        position: Dim = first * step
+        if where.is_blocked and axis == where.block_axis:
+            position = first // BLOCK * step
+        return position * whole.tensor.dtype.itemsize
+
+
+def view_offset(node: Node) -> Dim | None:
+    """Return the byte offset when a row-major result lies whole inside the first operand."""
+    op = node.op
+    if isinstance(op, Reshape):
+        return 0
+    if isinstance(op, Transpose):
+        shape = node.inputs[0].tensor.shape
+        moved = [a for a in op.perm if shape[a] != 1]
+        return 0 if moved == sorted(moved) else None
+    if isinstance(op, Slice):
+        return _slice_offset(op, node.inputs[0].tensor)
+    return None
+
+
+def _slice_offset(op: Slice, x: TensorType) -> Dim | None:
+    """A slice is contiguous when only one axis is cut and all axes before it have size 1."""
+    if any(s != 1 for s in op.steps):
+        return None
+    cut = [a for a, d in enumerate(x.shape) if op.sizes[a] != d]
+    if not cut:
+        return 0
+    first = cut[0]
+    if len(cut) > 1 and any(op.sizes[a] != 1 for a in range(first, cut[-1])):
+        return None
+    if any(op.sizes[a] != 1 for a in range(first)):
+        return None
+    offset: Dim = 0
+    for a in cut:
+        offset = offset + op.starts[a] * product(x.shape[a + 1 :])
+    return offset * x.dtype.itemsize
+
+
+def plan_concats(graph: Graph, forms: dict[Value, str]) -> ViewPlan:
+    """Let parts of a concatenation be written in place where all parts can be.
+
+    A part must be made by a step of its own, in the form of the whole, and belong to one
+    concatenation alone; with channel blocks it must begin at a whole block.
+    """
+    plan = ViewPlan()
+    results = set(graph.outputs)
+    for node in reversed(list(graph.nodes())):
+        if isinstance(node.op, Concat) and _fits(node, node.op, plan, forms, results):
+            begin = 0
+            plan.concats.add(node)
+            plan.axis[node.output] = node.op.axis
+            for v in node.inputs:
+                plan.inside[v] = (node.output, begin)
+                begin += int(v.tensor.shape[node.op.axis])  # type: ignore[arg-type]
+    return plan
+
+
+def _fits(
+    node: Node, op: Concat, plan: ViewPlan, forms: dict[Value, str], results: set[Value]
+) -> bool:
+    whole = node.output
+    form = forms.get(whole, Form.PLAIN)
+    if whole.tensor.rank < 1 or len(set(node.inputs)) != len(node.inputs):
+        return False
+    if form == Form.PLAIN and any(d != 1 for d in whole.tensor.shape[: op.axis]):
+        return False
+    if form != Form.PLAIN and op.axis != 1:
+        return False
+    begin = 0
+    for v in node.inputs:
+        if not is_static(v.tensor.shape[op.axis]) or v in plan.inside or v in results:
+            return False
+        if v.node is None or constant(v) is not None or not _owns_memory(v.node):
+            return False
+        if forms.get(v, Form.PLAIN) != form or (form == Form.BLOCKED and begin % BLOCK):
+            return False
+        begin += int(v.tensor.shape[op.axis])  # type: ignore[arg-type]
+    return True
+
+
+def _owns_memory(node: Node) -> bool:
+    if isinstance(node.op, Concat):
+        return True
+    return view_offset(node) is None

@@ -1,0 +1,1 @@
+"""Kernels for CPUs as LLVM text, compiled to objects and linked to one code image."""

@@ -1,0 +1,376 @@
+"""Turns a graph of operators into a loop nest, from the outputs backwards.
+
+A value is evaluated at a :data:`Position`: one index per axis, made of loops and, for gathers, of
+computed numbers.  Operators that only move elements change the position; pointwise operators apply
+their scalar operation; reductions add reduced loops.  One rule per operator, in the ``rules_*``
+files.  What a rule cannot express it refuses with a :class:`Refusal`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from lamina.codegen.indexing import (
+    AxisIndex,
+    Position,
+    Splits,
+    broadcast,
+    exact_quotient,
+    leaves,
+    resolve,
+)
+from lamina.codegen.layout import Layout
+from lamina.codegen.nest import (
+    Apply,
+    Constant,
+    Fold,
+    LoopNest,
+    Refusal,
+    Table,
+)
+from lamina.codegen.placement import RawIndex, RawLoad, RawNest, RawStore, place
+from lamina.codegen.scalar import SCALAR_DTYPES
+from lamina.ir.dims import Dim, is_static
+from lamina.ir.graph import Graph, Node, Op, Value
+from lamina.ir.types import DType, TensorType
+from lamina.ops.cast import Cast
+from lamina.ops.const import Const
+from lamina.ops.elementwise import Binary, Select
+from lamina.ops.kinds import BinaryKind
+
+MOST_NODES = 250
+Rule = Callable[["Lowering", Node, int, Position], int]
+"""Evaluates result number ``int`` of a node at a position; returns an instruction."""
+
+
+@dataclass
+class Lowering:
+    """The nest being built: loops, program, and what was evaluated where."""
+
+    rules: dict[type[Op], Rule]
+    operands: dict[Value, tuple[int, Layout]]
+    sizes: list[Dim] = field(default_factory=list)
+    reduced: set[int] = field(default_factory=set)
+    program: list[object] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    predicate: int | None = None
+    splits: Splits = field(default_factory=dict)
+    _homes: dict[int, int] = field(default_factory=dict)
+    _known: dict[object, int] = field(default_factory=dict)
+    _folded: frozenset[int] | None = None
+
+    def loop(self, size: Dim, *, reduced: bool = False) -> AxisIndex:
+        """Add a loop and return its index; a loop of size one is the index 0."""
+        if size == 1:
+            return AxisIndex()
+        self.sizes.append(size)
+        if reduced:
+            self.reduced.add(len(self.sizes) - 1)
+        return AxisIndex.loop(len(self.sizes) - 1)
+
+    def output_loops(self, shape: Sequence[Dim]) -> Position:
+        """Add one loop per axis of the largest output."""
+        position = tuple(self.loop(d) for d in shape)
+        for axis, index in enumerate(position):
+            for d in index.loops:
+                self._homes[d] = axis - len(position)
+        return position
+
+    def add(self, instruction: object) -> int:
+        """Append an instruction, or return the equal one that is there."""
+        found = self._known.get(instruction)
+        if found is None:
+            found = self._known[instruction] = len(self.program)
+            self.program.append(instruction)
+        return found
+
+    def dtype(self, instruction: int) -> DType:
+        """Return the element type of an instruction."""
+        found: DType = self.program[instruction].dtype  # type: ignore[attr-defined]
+        return found
+
+    def constant(self, dtype: DType, number: float) -> int:
+        """Add a number."""
+        return self.add(Constant(dtype, number))
+
+    def apply(self, op: Op, *args: int, dtype: DType | None = None) -> int:
+        """Add a pointwise operator; the dtype is that of the last operand unless given."""
+        return self.add(Apply(op, args, dtype or self.dtype(args[-1])))
+
+    def binary(self, kind: BinaryKind, a: int, b: int) -> int:
+        """Add a binary operator."""
+        dtype = DType.BOOL if kind.is_comparison else self.dtype(a)
+        return self.add(Apply(Binary(kind=kind), (a, b), dtype))
+
+    def number(self, a: int, value: float) -> int:
+        """Add a constant of the dtype of instruction ``a``."""
+        return self.constant(self.dtype(a), value)
+
+    def select(self, condition: int, a: int, b: int) -> int:
+        """Add a choice."""
+        return self.add(Apply(Select(), (condition, a, b), self.dtype(a)))
+
+    def cast(self, a: int, dtype: DType) -> int:
+        """Add a conversion unless the dtype is right already."""
+        if self.dtype(a) is dtype:
+            return a
+        return self.add(Apply(Cast(dtype=dtype), (a,), dtype))
+
+    def index(self, position: AxisIndex) -> int:
+        """Add the value of an index as an i32."""
+        result = self.add(RawIndex(AxisIndex(position.offset, position.terms)))
+        for instruction, step in position.dynamic:
+            if not is_static(step):
+                raise Refusal("an index computed from data has a symbolic step")
+            part = self.cast(instruction, DType.I32)
+            scaled = self.binary(BinaryKind.MUL, part, self.number(part, int(step)))  # type: ignore[arg-type]
+            result = self.binary(BinaryKind.ADD, result, scaled)
+        return result
+
+    def table(self, dtype: DType, values: Sequence[float], position: AxisIndex) -> int:
+        """Add a load from a constant table that the kernel carries."""
+        table = Table(dtype, tuple(values))
+        if table not in self.tables:
+            self.tables.append(table)
+        number = -1 - self.tables.index(table)
+        return self.add(RawLoad(number, dtype, Layout((1,)), (position,), None))
+
+    def fold(self, kind: str, *args: int, dtype: DType | None = None, last: bool = False) -> int:
+        """Join an instruction over the reduced loops."""
+        return self.add(Fold(kind, args, dtype or self.dtype(args[-1]), last))
+
+    def evaluate(self, value: Value, position: Position) -> int:
+        """Return the instruction that computes ``value`` at ``position``."""
+        tensor = value.tensor
+        position = tuple(
+            AxisIndex() if d == 1 else p for d, p in zip(tensor.shape, position, strict=True)
+        )
+        key = ("value", id(value), position, self.predicate)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._evaluate(value, tensor, position)
+        return found
+
+    def _evaluate(self, value: Value, tensor: TensorType, position: Position) -> int:
+        if value in self.operands:
+            operand, layout = self.operands[value]
+            return self.add(RawLoad(operand, tensor.dtype, layout, position, self.predicate))
+        node = value.node
+        if node is None:
+            raise Refusal(f"%{value.name} is no operand")
+        if isinstance(node.op, Const):
+            return self._constant_value(node.op, tensor, position)
+        if (rule := self.rules.get(type(node.op))) is None:
+            raise Refusal(f"{node.op.name} has no loop-nest rule")
+        return rule(self, node, value.index, position)
+
+    def _constant_value(self, op: Const, tensor: TensorType, position: Position) -> int:
+        array = op.reference()
+        if array.size == 1:
+            return self.constant(tensor.dtype, array.reshape(-1)[0].item())
+        if array.size > 4096:
+            raise Refusal(f"a constant of {array.size} elements is inside the region")
+        flat = AxisIndex()
+        for stride, index in zip(Layout.dense(array.shape).strides, position, strict=True):
+            flat = flat + index * stride
+        values = tuple(float(x) if tensor.dtype.is_float else int(x) for x in array.reshape(-1))
+        return self.table(tensor.dtype, values, flat)
+
+    def operand_at(self, node: Node, number: int, position: Position) -> int:
+        """Evaluate an operand where it broadcasts to the shape of the node's first result."""
+        source = node.inputs[number]
+        target = node.outputs[0].tensor.shape
+        return self.evaluate(source, broadcast(position, source.tensor.shape, target))
+
+    def guarded(self, condition: int, value: Callable[[], int], other: int) -> int:
+        """Return ``value()`` where the condition holds, reading nothing elsewhere, else ``other``."""
+        outer = self.predicate
+        if outer is not None:
+            self.predicate = self.binary(BinaryKind.LOGICAL_AND, outer, condition)
+        else:
+            self.predicate = condition
+        try:
+            inner = value()
+        finally:
+            self.predicate = outer
+        return self.select(condition, inner, other)
+
+    def reduction_loops(
+        self, sizes: Sequence[Dim], used: frozenset[int], homes: Sequence[int] = ()
+    ) -> list[AxisIndex]:
+        """Return reduced loops of these sizes: existing ones that ``used`` leaves free, or new.
+
+        ``homes`` names axes, counted from the last as -1, whose loops are preferred.  Raises
+        Refusal when folds would have to run over different loops.
+        """
+        taken = set(leaves(used, self.splits))
+        result = []
+        for number, size in enumerate(sizes):
+            if size == 1:
+                result.append(AxisIndex())
+                continue
+            free = [d for d in self._free_loops(size) if not leaves({d}, self.splits) & taken]
+            home = homes[number] if homes else None
+            free.sort(key=lambda d: (self._homes.get(d) != home, d not in self.reduced, d))
+            chosen = AxisIndex.loop(free[0]) if free else self.loop(size)
+            taken |= leaves(chosen.loops, self.splits)
+            result.append(chosen)
+        loops = leaves(frozenset().union(*(r.loops for r in result)), self.splits)
+        self.claim(loops)
+        return result
+
+    def claim(self, loops: frozenset[int]) -> None:
+        """Declare what is reduced; Refusal when other loops were reduced before."""
+        leaf = leaves(loops, self.splits)
+        if self._folded is not None and leaf != leaves(self._folded, self.splits):
+            raise Refusal("reductions run over different axes")
+        self._folded = leaf
+        self.reduced |= leaf
+
+    def _free_loops(self, size: Dim) -> list[int]:
+        return [d for d, n in enumerate(self.sizes) if n == size]
+
+    def split_loop(self, dim: int, inner: Dim) -> AxisIndex:
+        """Cut a loop into blocks of ``inner``, which divides it; return its index in the parts."""
+        count = exact_quotient(self.sizes[dim], inner)
+        if count is None:
+            raise Refusal(f"a loop of {self.sizes[dim]} cannot be cut into blocks of {inner}")
+        self.sizes += [count, inner]
+        outer, lane = len(self.sizes) - 2, len(self.sizes) - 1
+        self.splits[dim] = (outer, lane, inner)
+        if dim in self.reduced:
+            self.reduced |= {outer, lane}
+        return resolve(AxisIndex.loop(dim), self.splits)
+
+    def split(self, index: AxisIndex, inner: Dim, size: Dim) -> tuple[AxisIndex, AxisIndex]:
+        """Return quotient and remainder of an index below ``size`` by ``inner``.
+
+        A loop that straddles is cut in two; Refusal when that does not work out evenly.
+        """
+        index = resolve(index, self.splits)
+        if inner == 1:
+            return index, AxisIndex()
+        if size == inner or index == AxisIndex():
+            return AxisIndex(), index
+        if index.dynamic:
+            raise Refusal("a computed index cannot be split by a reshape")
+        offset = exact_quotient(index.offset, inner)
+        if offset is None:
+            raise Refusal("an offset does not fall on a boundary of the reshape")
+        high, low = AxisIndex(offset), AxisIndex()
+        span: Dim = 0
+        for d, step in index.terms:
+            quotient = exact_quotient(step, inner)
+            if quotient is not None:
+                high = high + AxisIndex(0, ((d, quotient),))
+                continue
+            reach = step * self.sizes[d]
+            block = exact_quotient(inner, step)
+            if block is not None and exact_quotient(reach, inner) is not None and reach != inner:
+                self.split_loop(d, block)
+                return self.split(index, inner, size)
+            low = low + AxisIndex(0, ((d, step),))
+            span = span + step * (self.sizes[d] - 1)
+        fits = is_static(span) and is_static(inner) and 0 <= int(span) < int(inner)  # type: ignore[arg-type]
+        if not fits and span != inner - 1:
+            raise Refusal("the reshape cuts a loop")
+        return high, low
+
+    def span(self, index: AxisIndex) -> Dim | None:
+        """Return how many positions an index takes when its loops tile them, else None."""
+        index = resolve(index, self.splits)
+        if index.dynamic:
+            return None
+        reached: Dim = 1
+        remaining = dict(index.terms)
+        while remaining:
+            found = [d for d, step in remaining.items() if step == reached]
+            if not found:
+                return None
+            reached = reached * self.sizes[found[0]]
+            del remaining[found[0]]
+        return reached
+
+    def exact(self, a: Dim, b: Dim, what: str) -> Dim:
+        """Return a / b; Refusal when it is not known to be whole."""
+        quotient = exact_quotient(a, b)
+        if quotient is None:
+            raise Refusal(f"{a} {what} of {b}")
+        return quotient
+
+    def finish(self, stores: Sequence[RawStore]) -> LoopNest:
+        """Resolve layouts and return the nest."""
+        raw = RawNest(
+            tuple(self.sizes), frozenset(self.reduced), tuple(self.program), tuple(stores),
+            tuple(self.tables), dict(self.splits),
+        )  # fmt: skip
+        return place(raw)
+
+
+def lower_graph(
+    graph: Graph,
+    rules: dict[type[Op], Rule],
+    inputs: Sequence[Layout],
+    outputs: Sequence[Layout],
+) -> LoopNest:
+    """Return the nest that computes all outputs of ``graph``; raises Refusal.
+
+    Arguments of the kernel are the inputs, then the outputs.
+    """
+    if sum(1 for _ in graph.nodes()) > MOST_NODES:
+        raise Refusal(f"the region has more than {MOST_NODES} nodes")
+    for value in (*graph.inputs, *graph.outputs):
+        if not isinstance(value.type, TensorType) or value.type.dtype not in SCALAR_DTYPES:
+            raise Refusal(f"%{value.name} is {value.type}, on which nothing is computed")
+    operands = {v: (i, layout) for i, (v, layout) in enumerate(zip(graph.inputs, inputs, strict=True))}
+    low = Lowering(rules, operands)
+    stores: dict[int, RawStore] = {}
+    order = sorted(range(len(outputs)), key=lambda i: _size_key(graph.outputs[i].tensor))
+    for number in order:
+        value = graph.outputs[number]
+        position = _output_position(low, value.tensor, [s.position for s in stores.values()],
+                                    [graph.outputs[i].tensor.shape for i in stores])
+        result = low.evaluate(value, position)
+        stores[number] = RawStore(
+            len(graph.inputs) + number, value.tensor.dtype, outputs[number], position, result
+        )
+    return low.finish([stores[i] for i in sorted(stores)])
+
+
+def _size_key(tensor: TensorType) -> tuple[int, int]:
+    """Order outputs so that the largest, which defines the loops, comes first."""
+    size = 1
+    for d in tensor.shape:
+        size *= int(d) if is_static(d) else 1 << 20  # type: ignore[arg-type]
+    return (-size, -tensor.rank)
+
+
+def _output_position(
+    low: Lowering,
+    tensor: TensorType,
+    positions: list[Position],
+    shapes: list[tuple[Dim, ...]],
+) -> Position:
+    """Return where an output is stored: the loops of an earlier output as far as sizes agree."""
+    if not positions:
+        return low.output_loops(tensor.shape)
+    for position, shape in zip(positions, shapes, strict=True):
+        if shape == tensor.shape:
+            return position
+    first, full = positions[0], shapes[0]
+    if tensor.rank == len(full):
+        if all(d in (1, n) for d, n in zip(tensor.shape, full, strict=True)):
+            return tuple(
+                AxisIndex() if d == 1 else p for d, p in zip(tensor.shape, first, strict=True)
+            )
+        raise Refusal("outputs have unrelated shapes")
+    result, axis = [], 0
+    for d in tensor.shape:
+        while axis < len(full) and full[axis] != d:
+            axis += 1
+        if axis == len(full):
+            raise Refusal("outputs have unrelated shapes")
+        result.append(first[axis])
+        axis += 1
+    return tuple(result)

@@ -1,0 +1,128 @@
+"""What the user may choose; the only module that reads the environment.
+
+========================== ====================================================================
+``LAMINA_THREADS``         number of threads when none is given
+``LAMINA_ONEDNN_LIBRARY``  path of a ``libdnnl.so.3`` to use in place of the installed one
+``LAMINA_CACHE_DIR``       folder of the timing cache (default ``$XDG_CACHE_HOME/lamina``)
+``LAMINA_ISA``             ``avx2`` keeps generated code from using AVX-512
+========================== ====================================================================
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+from lamina.errors import ConfigError
+
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Shape = tuple[int, ...]
+ShapeRange = tuple[Shape, Shape, Shape]
+Progress = Callable[["ProgressEvent"], None]
+
+
+@dataclass(frozen=True)
+class ProgressEvent:
+    """Where a build is: ``done`` of ``total`` units of ``stage``, at ``item``."""
+
+    stage: str
+    done: int
+    total: int
+    item: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildConfig:
+    """Options of one build.
+
+    ``shapes`` gives for an input its (min, opt, max) shapes; equal ones make it static.
+    ``optimization_level`` 0 takes each node's first tactic, 1 and 2 time few, 3 (default) and more
+    time all.  ``timing_cache`` is a file, None for the default place, "" for no cache.
+    ``without`` names passes to leave out.  ``keep_graph`` stores the portable graph in the plan, so
+    that it can be re-specialized for another machine.
+    """
+
+    target: str = "cpu"
+    precision: Precision = "fp32"
+    shapes: Mapping[str, ShapeRange] = field(default_factory=dict)
+    threads: int = 0
+    optimization_level: int = 3
+    timing_cache: str | None = None
+    without: tuple[str, ...] = ()
+    keep_graph: bool = True
+    verify: bool = False
+
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(Precision):
+            raise ConfigError(
+                f"precision {self.precision!r} is not known",
+                hint=f"choose one of {', '.join(get_args(Precision))}",
+            )
+        if not 0 <= self.optimization_level <= 5:
+            raise ConfigError(f"optimization level {self.optimization_level} is not between 0 and 5")
+        if not 0 <= self.threads <= 1024:
+            raise ConfigError(f"{self.threads} threads: expected 1 to 1024, or 0 for all cores")
+        if self.target not in ("cpu", "reference"):
+            raise ConfigError(
+                f"target {self.target!r} is not available", hint="use 'cpu' or 'reference'"
+            )
+
+
+def shape_ranges(shapes: Mapping[str, object]) -> dict[str, ShapeRange]:
+    """Turn what users write into ranges: one shape, or (min, opt, max).
+
+    Raises ConfigError for anything else, and for ranges that are not in order.
+    """
+    return {name: _range(name, given) for name, given in shapes.items()}
+
+
+def _range(name: str, given: object) -> ShapeRange:
+    try:
+        items = tuple(given)  # type: ignore[call-overload]
+        if all(isinstance(d, int) and not isinstance(d, bool) for d in items):
+            return (items, items, items)
+        low, opt, high = (tuple(int(d) for d in shape) for shape in items)
+    except (TypeError, ValueError) as e:
+        raise ConfigError(
+            f"the shape of {name!r} is {given!r}",
+            hint="give one shape, such as (1, 3, 224, 224), or (min, opt, max)",
+        ) from e
+    if not len(low) == len(opt) == len(high):
+        raise ConfigError(f"the shapes of {name!r} have {len(low)}, {len(opt)}, {len(high)} dims")
+    if any(not 0 <= a <= b <= c for a, b, c in zip(low, opt, high, strict=True)):
+        raise ConfigError(f"the shapes of {name!r} are not in order: {low} <= {opt} <= {high}")
+    return (low, opt, high)
+
+
+def default_threads() -> int:
+    """Return ``LAMINA_THREADS``, or the number of cores this process may use."""
+    text = os.environ.get("LAMINA_THREADS", "")
+    if not text:
+        return len(os.sched_getaffinity(0))
+    if not text.isdigit() or int(text) < 1:
+        raise ConfigError(f"LAMINA_THREADS is {text!r}, expected a number of at least 1")
+    return int(text)
+
+
+def onednn_path() -> str | None:
+    """Return the user's oneDNN library, or None for the installed one."""
+    return os.environ.get("LAMINA_ONEDNN_LIBRARY") or None
+
+
+def isa_limit() -> str:
+    """Return the instruction set that generated code must not exceed, "" for no limit."""
+    text = os.environ.get("LAMINA_ISA", "")
+    if text not in ("", "avx2", "avx512"):
+        raise ConfigError(f"LAMINA_ISA is {text!r}, expected 'avx2' or 'avx512'")
+    return text
+
+
+def cache_folder() -> Path:
+    """Return the folder of the timing cache."""
+    if folder := os.environ.get("LAMINA_CACHE_DIR"):
+        return Path(folder)
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "lamina"

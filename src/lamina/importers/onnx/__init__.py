@@ -1,0 +1,54 @@
+"""ONNX models to graphs."""
+
+from __future__ import annotations
+
+from lamina.importers.onnx import (
+    activations,
+    elementwise,
+    generate,
+    indexing,
+    linear,
+    loading,
+    movement,
+    norms,
+    pooling,
+    reductions,
+    slices,
+)
+from lamina.importers.onnx.model_file import Source
+from lamina.importers.onnx.report import NodeReport, Report, Support
+from lamina.importers.onnx.table import Table
+from lamina.importers.onnx.value_types import Shapes
+from lamina.ir.graph import Graph
+
+TABLE = Table(
+    activations.table,
+    elementwise.table,
+    generate.table,
+    indexing.table,
+    linear.table,
+    movement.table,
+    norms.table,
+    pooling.table,
+    reductions.table,
+    slices.table,
+)
+"""Every ONNX operator that is lowered to operators of our own."""
+
+
+def load(source: Source, *, shapes: Shapes | None = None) -> Graph:
+    """Import an ONNX model from a path, bytes or a ModelProto.
+
+    ``shapes`` fixes sizes: a symbol's name maps to its number, or an input's name to all of its
+    dimensions (numbers or names).  Raises ImportFailed for a model that is damaged, and
+    Unsupported, listing every node, for one that uses what cannot be expressed.
+    """
+    return loading.load_with(TABLE, source, shapes)
+
+
+def check(source: Source, *, shapes: Shapes | None = None) -> Report:
+    """Return how each node of a model would be handled: natively, on the host, or not at all."""
+    return loading.check_with(TABLE, source, shapes)
+
+
+__all__ = ["TABLE", "NodeReport", "Report", "Support", "check", "load"]

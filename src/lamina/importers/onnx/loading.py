@@ -1,0 +1,98 @@
+"""Entry points: load a model as a graph, or report how each of its nodes would be handled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+
+from lamina.errors import ImportFailed, LaminaError, Unsupported
+from lamina.importers.onnx.importer import Missing, import_graph
+from lamina.importers.onnx.model_file import Source, read_model
+from lamina.importers.onnx.report import Report, Support
+from lamina.importers.onnx.scope import Scope, Session
+from lamina.importers.onnx.table import Table
+from lamina.importers.onnx.tensors import TensorReader
+from lamina.importers.onnx.topology import initializer_names
+from lamina.importers.onnx.value_types import Shapes, Symbols, value_type
+from lamina.ir.graph import Graph
+
+OLDEST_OPSET = 1
+NEWEST_OPSET = onnx.defs.onnx_opset_version()
+
+
+def load_with(table: Table, source: Source, shapes: Shapes | None) -> Graph:
+    """Import ``source`` with the importers of ``table``; raises ImportFailed or Unsupported."""
+    session, graph, results = _guarded(table, source, shapes)
+    unsupported = Report(tuple(session.report)).unsupported
+    if unsupported:
+        error = Unsupported(
+            f"{len(unsupported)} of {len(session.report)} nodes are not supported",
+            hint="replace these nodes, or give their operators as functions in the model",
+        )
+        error.where += [f"{n.name}: {n.reason}" for n in unsupported]
+        raise error
+    for proto, value in zip(session.model.graph.output, results, strict=True):
+        graph.output(value, proto.name)
+    session.release_dead(graph)
+    return graph
+
+
+def check_with(table: Table, source: Source, shapes: Shapes | None) -> Report:
+    """Return how each node of ``source`` is handled; raises ImportFailed for a damaged model."""
+    session, _, _ = _guarded(table, source, shapes)
+    return Report(tuple(session.report))
+
+
+def _guarded(
+    table: Table, source: Source, shapes: Shapes | None
+) -> tuple[Session, Graph, list[Any]]:
+    try:
+        return _import(table, source, shapes)
+    except LaminaError:
+        raise
+    except Exception as e:
+        raise ImportFailed(
+            f"the model is malformed: {type(e).__name__}: {e}",
+            hint="check the model with onnx.checker",
+        ) from e
+
+
+def _import(
+    table: Table, source: Source, shapes: Shapes | None
+) -> tuple[Session, Graph, list[Any]]:
+    model, folder = read_model(source)
+    functions = {(f.domain, f.name, f.overload): f for f in model.functions}
+    symbols = Symbols(shapes)
+    session = Session(model, table, TensorReader(folder), symbols, functions)
+    graph = Graph(name=model.graph.name)
+    scope = Scope(session, graph, _opsets(model))
+    constants = initializer_names(model.graph)
+    inputs = [i for i in model.graph.input if i.name not in constants]
+    symbols.check_used([i.name for i in inputs])
+    for declared in inputs:
+        if declared.name in scope.values:
+            raise ImportFailed(f"value {declared.name!r} is defined twice: as two inputs")
+        type_ = value_type(declared.type, symbols, declared.name)
+        if type_ is None:
+            raise ImportFailed(
+                f"input {declared.name!r} has no declared rank or element type",
+                hint=f"give its shape: shapes={{{declared.name!r}: (1, 3, 224, 224)}}",
+            )
+        scope.values[declared.name] = graph.input(declared.name, type_)
+    return session, graph, import_graph(scope, model.graph)
+
+
+def _opsets(model: onnx.ModelProto) -> dict[str, int]:
+    opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import}
+    if not opsets:
+        opsets[""] = 1
+    version = opsets.get("", NEWEST_OPSET)
+    if not OLDEST_OPSET <= version <= NEWEST_OPSET:
+        raise ImportFailed(
+            f"the model uses opset {version}, supported are {OLDEST_OPSET} to {NEWEST_OPSET}",
+            hint="a newer onnx package knows newer opsets; onnx.version_converter converts models",
+        )
+    return opsets
+
+

@@ -1,0 +1,62 @@
+"""Reads the source of a model: a path, bytes, or a ModelProto."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+
+from lamina.errors import ImportFailed
+
+Source = str | Path | bytes | onnx.ModelProto
+
+_OTHER_FORMATS = (
+    (b"PK\x03\x04", "a zip archive, such as a PyTorch checkpoint; export it to ONNX first"),
+    (b"\x89HDF", "an HDF5 file, such as a Keras model; convert it to ONNX first"),
+    (b"ftrt", "a TensorRT engine; engines cannot be converted, start from the ONNX model"),
+    (b"version https://git-lfs", "a Git LFS pointer; fetch the file with 'git lfs pull'"),
+    (b"<!DOCTYPE", "an HTML page; the download did not give the file itself"),
+    (b"<html", "an HTML page; the download did not give the file itself"),
+)
+
+
+def read_model(source: Source) -> tuple[onnx.ModelProto, Path | None]:
+    """Return the parsed model and the folder that external data is relative to.
+
+    Raises ImportFailed when the file cannot be read or does not hold an ONNX model.
+    """
+    if isinstance(source, onnx.ModelProto):
+        return source, None
+    if isinstance(source, bytes | bytearray | memoryview):
+        return parse_model(bytes(source), "the given bytes"), None
+    path = Path(source)
+    try:
+        data = path.read_bytes()
+    except OSError as e:
+        raise ImportFailed(
+            f"cannot read the model {str(path)!r}: {e.strerror or e}", hint="check the path"
+        ) from e
+    return parse_model(data, repr(str(path))), path.parent
+
+
+def parse_model(data: bytes, what: str) -> onnx.ModelProto:
+    """Parse a serialized ModelProto; ``what`` names it in messages."""
+    if not data:
+        raise ImportFailed(f"{what} is empty", hint="an ONNX model has at least a graph")
+    for magic, meaning in _OTHER_FORMATS:
+        if data.startswith(magic):
+            raise ImportFailed(f"{what} is not an ONNX model", hint=f"it looks like {meaning}")
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except Exception as e:
+        raise ImportFailed(
+            f"{what} is not an ONNX model or is truncated: {len(data)} bytes do not parse",
+            hint="check that the file was copied or downloaded completely",
+        ) from e
+    if not model.HasField("graph"):
+        raise ImportFailed(
+            f"{what} is not an ONNX model: it has no graph",
+            hint="check that the file was copied or downloaded completely",
+        )
+    return model

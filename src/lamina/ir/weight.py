@@ -1,0 +1,53 @@
+"""Constant data, compared by content."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Weight:
+    """An array that never changes; equal when type, shape and bytes are equal.
+
+    The array may be a view into a memory-mapped file; it is read only when its values are needed.
+    The digest is computed on first use and kept.  ``name`` is what the source model calls the
+    weight; it takes no part in comparison.
+    """
+
+    __slots__ = ("_digest", "array", "name")
+
+    def __init__(self, array: npt.ArrayLike, name: str = "") -> None:
+        self.array: npt.NDArray[Any] = np.asarray(array)
+        self.name = name
+        self._digest: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """Return 128 bits of BLAKE2b over type, shape and contents, as hexadecimal text."""
+        if self._digest is None:
+            h = hashlib.blake2b(f"{self.array.dtype}{self.array.shape}".encode(), digest_size=16)
+            if self.array.dtype == object:
+                h.update(repr(self.array.tolist()).encode())
+            else:
+                h.update(np.ascontiguousarray(self.array).reshape(-1).view(np.uint8).data)
+            self._digest = h.hexdigest()
+        return self._digest
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Weight):
+            return NotImplemented
+        a, b = self.array, other.array
+        return a is b or (a.dtype == b.dtype and a.shape == b.shape and self.digest == other.digest)
+
+    def __hash__(self) -> int:
+        # A sample only: hashing must not read hundreds of megabytes.
+        sample = self.array.reshape(-1)[:8]
+        return hash((str(self.array.dtype), self.array.shape, sample.tobytes()))
+
+    def __repr__(self) -> str:
+        return f"Weight({self.array.dtype}{list(self.array.shape)})"

@@ -1,0 +1,100 @@
+"""Activations and residual sums computed by the contraction before them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lamina import ops
+from lamina.ir.graph import Value
+from lamina.ir.rewrite import Match, Reject, Rewrite, anything, match
+from lamina.ops.kinds import BinaryKind
+from lamina.passes.constants import emit_constant, is_constant
+from lamina.passes.contractions import (
+    CONTRACTIONS,
+    channels,
+    contraction_of,
+    is_open,
+    output_axis,
+    with_activation,
+)
+
+_ROW_NORMS = (ops.LayerNorm, ops.RmsNorm)
+
+
+class FuseActivation(Rewrite):
+    """A contraction applies the activation that follows it.
+
+    Before::
+
+        graph(%x: f32[2,8]) {
+          %w = const() type=f32[8,4] seed=1
+          %y = matmul(%x, %w)
+          %z = activation(%y) kind=gelu
+          return %z
+        }
+
+    After::
+
+        graph(%x: f32[2,8]) {
+          %w = const() type=f32[8,4]
+          %y = matmul(%x, %w) activation={gelu,0.0,0.0}
+          return %y
+        }
+    """
+
+    y = match(CONTRACTIONS, one_use=True, activation=None)
+    pattern = match(ops.Activation, y)
+
+    def replace(self, m: Match) -> Value:
+        """Emit the contraction with the epilogue."""
+        epilogue = m.op(self.pattern, ops.Activation).epilogue
+        return m.emit(with_activation(contraction_of(m[self.y]), epilogue), *m.node(self.y).inputs)
+
+
+class FuseResidual(Rewrite):
+    """A contraction adds the residual to its result before storing it.
+
+    The result of a matmul whose sum a row normalization reads is left to the fused row: that adds
+    the residual at no cost.
+
+    Before::
+
+        graph(%x: f32[1,3,5,5], %r: f32[1,4,5,5]) {
+          %w = const() type=f32[4,3,1,1] seed=1
+          %b = const() type=f32[4] seed=2
+          %y = convolution(%x, %w, %b) strides=(1,1) dilations=(1,1) pads_begin=(0,0) pads_end=(0,0)
+          %z = binary(%y, %r) kind=add
+          return %z
+        }
+
+    After::
+
+        graph(%x: f32[1,3,5,5], %r: f32[1,4,5,5]) {
+          %w = const() type=f32[4,3,1,1]
+          %b = const() type=f32[4]
+          %y = convolution(%x, %w, %b, %r) strides=(1,1) dilations=(1,1) pads_begin=(0,0) pads_end=(0,0)
+          return %y
+        }
+    """  # noqa: E501
+
+    residual = anything()
+    y = match(CONTRACTIONS, one_use=True, activation=None)
+    pattern = match(ops.Binary, residual, y, kind=BinaryKind.ADD)
+
+    def check(self, m: Match) -> bool | Reject:
+        """Require a residual of the same type that is computed at run time."""
+        y, residual = m[self.y], m[self.residual]
+        if not is_open(y) or y.type != residual.type or is_constant(residual):
+            return Reject("not a residual of the same type")
+        users = m[self.pattern].users
+        if isinstance(y.op, ops.Matmul) and any(isinstance(u.op, _ROW_NORMS) for u in users):
+            return Reject("a normalization of the sum adds it")
+        return isinstance(y.tensor.shape[output_axis(y)], int)
+
+    def replace(self, m: Match) -> Value:
+        """Emit the contraction with the residual; without a bias it needs one of zeros."""
+        y = m[self.y]
+        operands = list(m.node(self.y).inputs)
+        if len(operands) == 2:
+            operands.append(emit_constant(m, np.zeros(channels(y)), y.tensor.dtype))
+        return m.emit(contraction_of(y), *operands, m[self.residual])

@@ -1,0 +1,269 @@
+r"""Plan files.
+
+::
+
+     8 bytes   magic b"LAMPLAN\0"
+     4 bytes   format version, little-endian
+     4 bytes   zero
+     8 bytes   length N of the header, little-endian
+    16 bytes   BLAKE2b-128 of the header
+     N bytes   header: UTF-8 JSON with sorted keys, padded with spaces to a multiple of 64
+     rest      blobs, each at a multiple of 64 bytes, zeros between them
+
+The header's ``blobs`` gives for each blob its offset (from the end of the header), length, checksum
+(see :mod:`lamina.plan.checksum`), element type and shape.  A blob is stored once however often it is
+used.  Nothing in a file runs when it is read; there is no pickle.
+
+Reading maps the file and checks the header and the blobs of the section that will be used; blobs of
+the portable graph are checked when they are needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import struct
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lamina.errors import PlanError
+from lamina.ir.types import DType
+from lamina.ir.weight import Weight
+from lamina.plan.checksum import checksum
+from lamina.plan.encode import decode, encode
+from lamina.plan.plan import CodeImage, Plan, Program, Section
+
+MAGIC, VERSION, ALIGN = b"LAMPLAN\0", 1, 64
+_HEAD = struct.Struct("<8sIIQ16s")
+
+
+class _BlobTable:
+    """Collects blobs while a header is made; equal contents are stored once."""
+
+    def __init__(self) -> None:
+        self.index: dict[str, int] = {}
+        self.entries: list[dict[str, Any]] = []
+        self.arrays: list[np.ndarray[Any, Any]] = []
+        self.end = 0
+
+    def add(self, weight: Weight) -> int:
+        digest = weight.digest
+        if digest in self.index:
+            return self.index[digest]
+        array = np.ascontiguousarray(weight.array)
+        raw = array.reshape(-1).view(np.uint8)
+        if array.dtype == object:
+            raw = np.frombuffer(json.dumps(array.reshape(-1).tolist()).encode(), np.uint8)
+        begin = -(-self.end // ALIGN) * ALIGN
+        self.entries.append(
+            {
+                "at": begin,
+                "bytes": int(raw.size),
+                "checksum": checksum(raw),
+                "dtype": DType.of(array.dtype).value,
+                "shape": list(weight.array.shape),
+                "name": weight.name,
+            }
+        )
+        self.arrays.append(raw)
+        self.end = begin + raw.size
+        self.index[digest] = len(self.entries) - 1
+        return self.index[digest]
+
+
+def plan_chunks(plan: Plan) -> Iterator[bytes | memoryview]:
+    """Yield the bytes of a plan file in order, without copying the weights."""
+    table = _BlobTable()
+    header: dict[str, Any] = {
+        "config": dict(plan.config),
+        "ranges": encode(plan.ranges),
+        "graph": plan.graph,
+        "fallbacks": list(plan.fallbacks),
+        "sections": [_section_header(s, table) for s in plan.sections],
+        "weights": {digest: table.add(w) for digest, w in sorted(plan.weights.items())},
+    }
+    header["blobs"] = table.entries
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-(_HEAD.size + len(text)) % ALIGN)
+    digest = hashlib.blake2b(text, digest_size=16).digest()
+    yield _HEAD.pack(MAGIC, VERSION, 0, len(text), digest)
+    yield text
+    position = 0
+    for entry, raw in zip(table.entries, table.arrays, strict=True):
+        yield bytes(entry["at"] - position)
+        yield raw.data
+        position = entry["at"] + entry["bytes"]
+
+
+def _section_header(section: Section, table: _BlobTable) -> dict[str, Any]:
+    image = section.image
+    code = Weight(np.frombuffer(image.code, np.uint8))
+    return {
+        "target": encode(section.target),
+        "program": encode(section.program),
+        "code": table.add(code),
+        "symbols": dict(image.symbols),
+        "externals": encode(image.externals),
+        "blobs": [table.add(w) for w in section.blobs],
+    }
+
+
+def write_plan(plan: Plan) -> bytes:
+    """Serialize ``plan``; equal plans give equal bytes."""
+    return b"".join(plan_chunks(plan))
+
+
+def save_plan(plan: Plan, path: str | os.PathLike[str]) -> None:
+    """Write a plan file: to a temporary file beside it, then renamed.
+
+    Raises PlanError when the disk is full or the place cannot be written; nothing half-written
+    stays behind, and an older file of that name is kept until the new one is whole.
+    """
+    target = Path(path)
+    temporary: str | None = None
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        with os.fdopen(handle, "wb") as f:
+            for chunk in plan_chunks(plan):
+                f.write(chunk)
+            f.flush()
+            os.fsync(f.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+        temporary = None
+    except OSError as e:
+        hint = "free some space or choose another place" if e.errno == 28 else None
+        raise PlanError(f"cannot write {target}: {e.strerror or e}", hint=hint) from e
+    finally:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def load_plan(path: str | os.PathLike[str]) -> Plan:
+    """Map a plan file and read it; raises PlanError."""
+    try:
+        with open(path, "rb") as f:
+            if os.fstat(f.fileno()).st_size == 0:
+                raise PlanError(f"{os.fspath(path)} is empty")
+            data = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as e:
+        raise PlanError(f"cannot read {os.fspath(path)}: {e.strerror or e}") from e
+    return read_plan(data)
+
+
+def read_plan(data: bytes | mmap.mmap) -> Plan:
+    """Parse a plan file; raises PlanError and never executes anything.
+
+    The arrays of the plan are views into ``data``.
+    """
+    header, blobs = _header(data)
+    try:
+        sections = tuple(_read_section(s, blobs) for s in header["sections"])
+        return Plan(
+            graph=_text(header["graph"]),
+            weights=_LazyWeights(header["weights"], blobs),
+            config=tuple((str(k), str(v)) for k, v in sorted(header["config"].items())),
+            ranges=tuple((str(n), int(a), int(b), int(c)) for n, a, b, c in header["ranges"]),
+            sections=sections,
+            fallbacks=tuple(_text(f) for f in header["fallbacks"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
+        raise PlanError(f"the plan's header is damaged: {type(e).__name__}: {e}") from e
+
+
+def _header(data: bytes | mmap.mmap) -> tuple[dict[str, Any], _Blobs]:
+    if len(data) < _HEAD.size or data[:8] != MAGIC:
+        raise PlanError("not a plan file", hint="plans are made by `lamina build`")
+    _, version, _, length, digest = _HEAD.unpack(data[: _HEAD.size])
+    if version != VERSION:
+        raise PlanError(
+            f"the plan has format {version}, this version of Lamina reads format {VERSION}",
+            hint="build the plan again from its model",
+        )
+    end = _HEAD.size + length
+    if end > len(data):
+        raise PlanError(f"the plan is truncated: {len(data)} bytes, its header alone needs {end}")
+    text = data[_HEAD.size : end]
+    if hashlib.blake2b(text, digest_size=16).digest() != digest:
+        raise PlanError("the plan's header is damaged: its checksum differs")
+    try:
+        header = json.loads(text)
+        blobs = _Blobs(np.frombuffer(data, np.uint8), end, header["blobs"])
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
+        raise PlanError(f"the plan's header is damaged: {e}") from e
+    return header, blobs
+
+
+class _Blobs:
+    """The blobs of a file, checked when they are read."""
+
+    def __init__(self, data: np.ndarray[Any, Any], begin: int, entries: list[Any]) -> None:
+        self.data, self.begin, self.entries = data, begin, entries
+        for e in entries:
+            if e["at"] < 0 or e["bytes"] < 0 or begin + e["at"] + e["bytes"] > data.size:
+                need = begin + e["at"] + e["bytes"]
+                raise PlanError(f"the plan is truncated: {data.size} bytes, it needs {need}")
+
+    def read(self, index: int) -> Weight:
+        """Return blob ``index`` as a view; raises PlanError when its bytes are damaged."""
+        e = self.entries[index]
+        begin = self.begin + e["at"]
+        raw = self.data[begin : begin + e["bytes"]]
+        if checksum(raw) != e["checksum"]:
+            raise PlanError(f"the plan is damaged: the checksum of blob {index} differs")
+        dtype, shape = DType(e["dtype"]), tuple(e["shape"])
+        if dtype is DType.STR:
+            items = np.array(json.loads(raw.tobytes()), object)
+            return Weight(items.reshape(shape), e["name"])
+        return Weight(raw.view(dtype.numpy).reshape(shape), e["name"])
+
+
+class _LazyWeights(Mapping[str, Weight]):
+    """The weights of the portable graph, read on first use."""
+
+    def __init__(self, index: dict[str, int], blobs: _Blobs) -> None:
+        self.index, self.blobs = dict(index), blobs
+        self.read: dict[str, Weight] = {}
+
+    def __getitem__(self, digest: str) -> Weight:
+        if digest not in self.read:
+            self.read[digest] = self.blobs.read(self.index[digest])
+        return self.read[digest]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.index)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+def _read_section(header: dict[str, Any], blobs: _Blobs) -> Section:
+    externals = tuple((str(n), int(at)) for n, at in header["externals"])
+    return Section(
+        target=tuple((str(k), str(v)) for k, v in header["target"]),
+        program=decode(Program, header["program"]),
+        image=CodeImage(
+            code=blobs.read(header["code"]).array.tobytes(),
+            symbols={str(k): int(v) for k, v in header["symbols"].items()},
+            externals=externals,
+        ),
+        blobs=tuple(blobs.read(i) for i in header["blobs"]),
+    )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not text")
+    return value

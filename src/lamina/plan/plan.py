@@ -1,0 +1,167 @@
+"""The plan: what the compiler hands to the runtime.  Plain data, no behaviour.
+
+A plan holds the portable graph (text form and weights) and one compiled *section* per target.  A
+section is a program: tensors, and steps in the order in which they run.  Sizes may be dimensions
+with symbols; the runtime evaluates them when it sees the shapes of the inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from lamina.ir.dims import Dim
+from lamina.ir.types import ValueType
+from lamina.ir.weight import Weight
+
+
+class Place(StrEnum):
+    """Where the bytes of a tensor are."""
+
+    INPUT = "input"
+    """In the caller's array number ``index``."""
+    OUTPUT = "output"
+    """In the result array number ``index``."""
+    CONSTANT = "constant"
+    """In the plan's blob number ``index``."""
+    ARENA = "arena"
+    """In the context's arena."""
+    VIEW = "view"
+    """In tensor number ``index``, ``offset`` bytes from its begin."""
+    HOST = "host"
+    """A Python object: a sequence, an optional, strings."""
+
+
+class StepKind(StrEnum):
+    """How a step is run."""
+
+    KERNEL = "kernel"
+    """Compiled code of the section's image."""
+    PRIMITIVE = "primitive"
+    """A primitive of the device's library."""
+    HOST = "host"
+    """The NumPy meaning of an operator."""
+    IF = "if"
+    LOOP = "loop"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tensor:
+    """One value as it lies in memory.
+
+    ``size_bytes`` is the physical size (padding of blocked layouts included), 0 for host objects.
+    """
+
+    name: str
+    type: ValueType
+    layout: str
+    place: Place
+    index: int = 0
+    offset: Dim = 0
+    size_bytes: Dim = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """A tactic that was tried for a step, with its time."""
+
+    tactic: str
+    microseconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One unit of work.  ``reads`` and ``writes`` are numbers of tensors.
+
+    For kernels: ``symbols`` are the functions to call in order, each with ``arguments`` (numbers of
+    tensors, -1 for the workspace) and ``parameters``.  For primitives: ``spec`` describes the
+    primitive as JSON text whose dimensions may be expressions, ``names`` says which argument each
+    of ``arguments`` is.  For host steps: ``spec`` is the operator in text form.  ``programs`` are
+    the branches or the body of control flow.  ``defines`` are symbols known once the step has run.
+    """
+
+    kind: StepKind
+    name: str
+    tactic: str
+    loc: str
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+    arguments: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
+    symbols: tuple[str, ...] = ()
+    parameters: tuple[Dim, ...] = ()
+    threads: int = 1
+    workspace_bytes: Dim = 0
+    spec: str = ""
+    programs: tuple[Program, ...] = ()
+    defines: tuple[str, ...] = ()
+    microseconds: float = 0.0
+    tried: tuple[Measurement, ...] = ()
+    declined: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Port:
+    """An input or output as the user sees it; ``tensor`` is its number in the program."""
+
+    name: str
+    type: ValueType
+    tensor: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """Steps over tensors, with named inputs and outputs."""
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    tensors: tuple[Tensor, ...]
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeImage:
+    """Position-independent machine code: see ``lamina.codegen.llvm.link``."""
+
+    code: bytes = b""
+    symbols: Mapping[str, int] = field(default_factory=dict)
+    externals: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A program compiled for one target.
+
+    ``target`` is what the machine must offer; ``blobs`` are the constants.
+    """
+
+    target: tuple[tuple[str, str], ...]
+    program: Program
+    image: CodeImage
+    blobs: tuple[Weight, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Smallest, likeliest and largest shape of each input."""
+
+    shapes: tuple[tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...]], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything an engine needs; equal plans have equal bytes.
+
+    ``graph`` is the portable graph in text form, ``weights`` its constants by digest, ``config``
+    the options of the build as sorted (name, JSON text) pairs.
+    """
+
+    graph: str
+    weights: Mapping[str, Weight]
+    config: tuple[tuple[str, str], ...]
+    ranges: tuple[tuple[str, int, int, int], ...]
+    """Symbol, smallest, likeliest and largest value."""
+    sections: tuple[Section, ...]
+    fallbacks: tuple[str, ...] = ()
+    """What runs on the host, one line each."""

@@ -1,0 +1,51 @@
+"""What the runtime needs from a device.
+
+A backend implements these protocols in its ``driver`` module, whose function ``driver(threads=…)``
+returns a :class:`Driver`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from lamina.plan.plan import Section
+
+
+class Driver(Protocol):
+    """One device of this machine."""
+
+    name: str
+
+    def target(self) -> tuple[tuple[str, str], ...]:
+        """Return what a section must have been built for to run here."""
+
+    def refusal(self, section: Section) -> str | None:
+        """Return why a section cannot run here, or None when it can."""
+
+    def load(self, section: Section) -> Loaded:
+        """Bring code and constants of a section to the device."""
+
+
+class Loaded(Protocol):
+    """A section on a device; shared by all contexts of an engine."""
+
+    def runner(self) -> Runner:
+        """Return a new runner with buffers of its own."""
+
+
+class Runner(Protocol):
+    """Runs a program; used by one thread at a time."""
+
+    def run(self, inputs: Sequence[Any], outputs: list[Any]) -> list[Any]:
+        """Run once.
+
+        ``inputs`` are C-contiguous arrays of the right types in the order of the program's inputs.
+        ``outputs`` are arrays to write into, or None for a new array each.
+        """
+
+    def profile(self, inputs: Sequence[Any]) -> list[float]:
+        """Run once and return the microseconds of each step."""
+
+    def memory(self) -> Mapping[str, int]:
+        """Return bytes by use: ``arena``, ``lower_bound``, ``workspace``, ``constants``."""
