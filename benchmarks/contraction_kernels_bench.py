@@ -152,7 +152,12 @@ def onednn_run(
     )  # fmt: skip
     primitive = primitives.create(lib, spec)
     y = blocked(np.zeros(out, np.float32))
-    buffers = {"src": x, "weights": packing.pack(primitive, weights, "weights"), "bias": b, "dst": y}
+    buffers = {
+        "src": x,
+        "weights": packing.pack(primitive, weights, "weights"),
+        "bias": b,
+        "dst": y,
+    }
     if primitive.scratchpad_bytes:
         buffers["scratchpad"] = aligned((primitive.scratchpad_bytes // 4 + 1,))
     arguments = primitive.arguments()
@@ -189,7 +194,9 @@ def own_runs(
             functions = [loaded.address(n) for n in names]
 
             def call(
-                functions: list[int] = functions, args: Any = args, keep: object = (packed, workspace, loaded)
+                functions: list[int] = functions,
+                args: Any = args,
+                keep: object = (packed, workspace, loaded),
             ) -> None:
                 for function in functions:
                     team.run(function, args)
@@ -245,7 +252,9 @@ def main() -> None:
         result = measure(lib, team, layer, options.rounds)
         results.append(result)
         base = result["onednn_ms"]
-        print(f"{layer}: oneDNN {base:.3f} ms, {1e3 * result['gflop'] / base:.0f} GFLOP/s", flush=True)
+        print(
+            f"{layer}: oneDNN {base:.3f} ms, {1e3 * result['gflop'] / base:.0f} GFLOP/s", flush=True
+        )
         ranked = sorted(result["own_ms"].items(), key=lambda item: item[1])[: options.top]
         for name, ms in ranked:
             print(f"    {base / ms:5.2f}x {ms:.3f} ms  error {result['error'][name]:.1e}  {name}")

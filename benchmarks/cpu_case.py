@@ -12,7 +12,6 @@ import datetime
 import gc
 import json
 import logging
-import os
 import pathlib
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from typing import Any
 
 import onnx
 
-from benchmarks import models, peers, timing
+from benchmarks import machine, models, peers, timing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,11 +62,12 @@ def measure(case: Case) -> dict[str, Any]:
         del original
         gc.collect()
         engines, running = _load_all(case, file, inputs, reference)
-    load_before = os.getloadavg()[0]
+    others = machine.OthersWatch()
     samples = timing.interleave(
         {name: _call(loaded, inputs) for name, loaded in running.items()},
         timing.Budget(seconds=case.seconds),
     )
+    disturbed = others.cores()
     for name, sampled in samples.items():
         engines[name] |= sampled.milliseconds()
         engines[name]["round_medians_ms"] = [round(s * 1e3, 5) for s in sampled.round_medians]
@@ -77,7 +77,7 @@ def measure(case: Case) -> dict[str, Any]:
         "precision": case.precision,
         "threads": case.threads,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "load_average_before": round(load_before, 2),
+        "other_processes_cores": round(disturbed, 3),
         "engines": engines,
         **_speedups(samples),
     }

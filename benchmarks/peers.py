@@ -133,7 +133,7 @@ class OpenVino:
 
 @dataclasses.dataclass(frozen=True)
 class Lamina:
-    """Lamina itself; int8 comes from the model's own Q/DQ nodes, the rest of it in f32."""
+    """Lamina itself; int8 comes from the model's own Q/DQ nodes, the rest of it in fp32."""
 
     threads: int
     name: str = "lamina"
@@ -147,7 +147,7 @@ class Lamina:
     def load(self, file: pathlib.Path, precision: str) -> Loaded:
         """Build an engine; the timing cache is used as the environment sets it up."""
         lamina = importlib.import_module("lamina")
-        asked = "bf16" if precision == "bf16" else "f32"
+        asked = "bf16" if precision == "bf16" else "fp32"
         started = time.perf_counter()
         engine = lamina.build(file, target="cpu", precision=asked, threads=self.threads)
         return Loaded(engine.run, time.perf_counter() - started, engine)

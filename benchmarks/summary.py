@@ -47,8 +47,14 @@ def label(case: CaseResult) -> str:
 
 
 def table(cases: Sequence[CaseResult], engines: Sequence[str]) -> str:
-    """Return an aligned table: median milliseconds of each engine, speedup, worst SQNR in dB."""
-    rows = [["model", "batch", "prec.", *(f"{e}, ms" for e in engines), "speedup", "SQNR dB"]]
+    """Return an aligned table of each engine's median milliseconds.
+
+    Then Lamina's speedup over the faster peer, the worst engine's SQNR against f32, and how many
+    cores other processes kept busy meanwhile (high: measure again).
+    """
+    rows = [
+        ["model", "batch", "prec.", *(f"{e}, ms" for e in engines), "speedup", "SQNR dB", "others"]
+    ]
     for case in cases:
         results = case.get("engines", {})
         speedup = f"{case['speedup']:.2f}" if "speedup" in case else "-"
@@ -61,6 +67,7 @@ def table(cases: Sequence[CaseResult], engines: Sequence[str]) -> str:
                 *(_cell(case, results.get(engine)) for engine in engines),
                 speedup,
                 f"{min(quality):.0f}" if quality else "-",
+                f"{case.get('other_processes_cores', 0):.2f}",
             ]
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]

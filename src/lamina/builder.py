@@ -134,7 +134,9 @@ def _bind(values: dict[str, int], d: Any, size: int, name: str, axis: int) -> No
                 hint=f"axis {axis} of {name!r} must agree with the other inputs",
             )
     elif d != size:
-        raise ConfigError(f"axis {axis} of input {name!r} is {d} in the model, the shape says {size}")
+        raise ConfigError(
+            f"axis {axis} of input {name!r} is {d} in the model, the shape says {size}"
+        )
 
 
 def _portable(graph: Graph | None) -> tuple[str, dict[str, Weight]]:
@@ -157,7 +159,9 @@ def collect_weights(graph: Graph, weights: dict[str, Weight]) -> None:
 
 def _config_fields(config: BuildConfig) -> dict[str, Any]:
     skip = {"timing_cache", "verify"}
-    return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in skip}
+    return {
+        f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in skip
+    }
 
 
 def _cache_path(config: BuildConfig) -> Path | None:

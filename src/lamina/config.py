@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from lamina.errors import ConfigError
 
@@ -62,7 +62,9 @@ class BuildConfig:
                 hint=f"choose one of {', '.join(get_args(Precision))}",
             )
         if not 0 <= self.optimization_level <= 5:
-            raise ConfigError(f"optimization level {self.optimization_level} is not between 0 and 5")
+            raise ConfigError(
+                f"optimization level {self.optimization_level} is not between 0 and 5"
+            )
         if not 0 <= self.threads <= 1024:
             raise ConfigError(f"{self.threads} threads: expected 1 to 1024, or 0 for all cores")
         if self.target not in ("cpu", "reference"):
@@ -71,7 +73,7 @@ class BuildConfig:
             )
 
 
-def shape_ranges(shapes: Mapping[str, object]) -> dict[str, ShapeRange]:
+def shape_ranges(shapes: Mapping[str, Any]) -> dict[str, ShapeRange]:
     """Turn what users write into ranges: one shape, or (min, opt, max).
 
     Raises ConfigError for anything else, and for ranges that are not in order.
@@ -79,9 +81,9 @@ def shape_ranges(shapes: Mapping[str, object]) -> dict[str, ShapeRange]:
     return {name: _range(name, given) for name, given in shapes.items()}
 
 
-def _range(name: str, given: object) -> ShapeRange:
+def _range(name: str, given: Any) -> ShapeRange:
     try:
-        items = tuple(given)  # type: ignore[call-overload]
+        items = tuple(given)
         if all(isinstance(d, int) and not isinstance(d, bool) for d in items):
             return (items, items, items)
         low, opt, high = (tuple(int(d) for d in shape) for shape in items)

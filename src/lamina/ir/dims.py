@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Union
@@ -365,7 +365,12 @@ def _ratio(x: float, y: float) -> float:
     return x / y
 
 
-_FUNCTIONS = {"floordiv": floordiv, "ceildiv": ceildiv, "min": dim_min, "max": dim_max}
+_FUNCTIONS: dict[str, Callable[..., Dim]] = {
+    "floordiv": floordiv,
+    "ceildiv": ceildiv,
+    "min": dim_min,
+    "max": dim_max,
+}
 
 
 @lru_cache(maxsize=1024)

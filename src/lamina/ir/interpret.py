@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lamina.errors import GraphError, where
+from lamina.errors import GraphError, LaminaError
 from lamina.ir import dims
 from lamina.ir.dims import Dim, Expr, evaluate
 from lamina.ir.graph import Graph, Node, Value
@@ -25,9 +25,8 @@ def bind_shape(type: TensorType, shape: Sequence[int], env: dict[str, int], what
         if isinstance(d, Expr) and (name := _bare(d)) is not None and name not in env:
             env[name] = int(n)
         elif not _unknown(d, env) and evaluate(d, env) != n:
-            raise GraphError(
-                f"{what} has size {n} on axis {axis}, expected {d} = {evaluate(d, env)}"
-            )
+            size = evaluate(d, env)
+            raise GraphError(f"{what} has size {n} on axis {axis}, expected {d} = {size}")
 
 
 def interpret(
@@ -64,7 +63,7 @@ def interpret(
 
 def run_node(node: Node, operands: Sequence[Any], env: dict[str, int]) -> tuple[Any, ...]:
     """Evaluate one node; symbols that it defines are added to ``env``."""
-    with where(f"at {node}"):
+    try:
         env.update(node.op.binds(*operands))
         known: dict[str, Dim] = {**env}
         result = node.op.substitute(known).reference(*operands)
@@ -72,6 +71,10 @@ def run_node(node: Node, operands: Sequence[Any], env: dict[str, int]) -> tuple[
         for v, r in zip(node.outputs, results, strict=True):
             if isinstance(v.type, TensorType):
                 bind_shape(v.type, r.shape, env, f"result of {node.op.name}")
+    except LaminaError as e:
+        # Printing a node is slow (host calls carry whole models), so only failures pay for it.
+        e.where.append(f"at {node}")
+        raise
     return results
 
 

@@ -52,7 +52,8 @@ def parse_type(text: str) -> ValueType:
     """Parse ``f32[2,b]``, ``seq<…>`` or ``optional<…>``; raises GraphError."""
     text = text.strip()
     if m := _WRAPPED.fullmatch(text):
-        return {"seq": SequenceType, "optional": OptionalType}[m[1]](parse_type(m[2]))
+        element = parse_type(m[2])
+        return SequenceType(element) if m[1] == "seq" else OptionalType(element)
     m = _TENSOR.fullmatch(text)
     if m is None:
         raise GraphError(f"not a type: {text!r}")
@@ -64,7 +65,7 @@ def parse_type(text: str) -> ValueType:
 
 
 @lru_cache(maxsize=512)
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
@@ -82,7 +83,7 @@ class AttributeParser:
             if not equals or name in given:
                 raise GraphError(f"not an attribute: {part!r}")
             given[name] = value
-        hints = _hints(cls)
+        hints = _hints(typing.cast("Any", cls))
         parsed: dict[str, Any] = {}
         for f in fields(cls):
             if hints[f.name] is Weight:

@@ -47,7 +47,8 @@ class Weight:
     def __hash__(self) -> int:
         # A sample only: hashing must not read hundreds of megabytes.
         sample = self.array.reshape(-1)[:8]
-        return hash((str(self.array.dtype), self.array.shape, sample.tobytes()))
+        known = tuple(sample.tolist()) if sample.dtype == object else sample.tobytes()
+        return hash((str(self.array.dtype), self.array.shape, known))
 
     def __repr__(self) -> str:
         return f"Weight({self.array.dtype}{list(self.array.shape)})"

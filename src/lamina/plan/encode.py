@@ -39,7 +39,7 @@ def encode(value: Any) -> Any:
 
 def decode(cls: type[T], data: Any) -> T:
     """Rebuild a data class; raises PlanError when ``data`` does not fit."""
-    result: T = _reader(cls)(data)
+    result: T = _reader(typing.cast("Any", cls))(data)
     return result
 
 

@@ -21,12 +21,16 @@ class ExecutionContext:
     Any number of contexts may run in parallel.
     """
 
-    def __init__(self, plan: Plan, inputs: tuple[Port, ...], outputs: tuple[Port, ...], runner: Runner):
+    def __init__(
+        self, plan: Plan, inputs: tuple[Port, ...], outputs: tuple[Port, ...], runner: Runner
+    ):
         self._plan, self._inputs, self._outputs, self._runner = plan, inputs, outputs, runner
         self._ranges = {name: (low, high) for name, low, _, high in plan.ranges}
         self._names = [p.name for p in inputs]
         self._output_names = [p.name for p in outputs]
-        self._dtypes = [p.type.dtype.numpy if isinstance(p.type, TensorType) else None for p in inputs]
+        self._dtypes = [
+            p.type.dtype.numpy if isinstance(p.type, TensorType) else None for p in inputs
+        ]
         self._shapes: tuple[Any, ...] = ()
         self._none: list[Any] = [None] * len(outputs)
 
@@ -112,7 +116,9 @@ class ExecutionContext:
     def expected(self, type: ValueType) -> str:
         """Return a type for people, with the allowed range of each symbol."""
         used = dict.fromkeys(attribute_symbols(type))
-        ranges = [f"{n} in {self._ranges[n][0]}..{self._ranges[n][1]}" for n in used if n in self._ranges]
+        ranges = [
+            f"{n} in {self._ranges[n][0]}..{self._ranges[n][1]}" for n in used if n in self._ranges
+        ]
         return f"{type}" + (f" with {', '.join(ranges)}" if ranges else "")
 
     def _wrong_names(self, inputs: Mapping[str, Any]) -> InputError:
@@ -149,8 +155,7 @@ def _as_input(port: Port, x: Any) -> Any:
         if port.type.dtype is DType.STR and array.dtype.kind in "US":
             return array.astype(object)
         raise InputError(
-            f"input {port.name!r} has element type {array.dtype}, expected "
-            f"{port.type.dtype.numpy}",
+            f"input {port.name!r} has element type {array.dtype}, expected {port.type.dtype.numpy}",
             hint=f"convert it: x.astype({str(port.type.dtype.numpy)!r})",
         )
     if array.ndim != port.type.rank:

@@ -106,7 +106,9 @@ class Engine:
             type = port.type.substitute(dict(likely))
             dtype = type.dtype.numpy
             random = rng.standard_normal(type.static_shape)
-            feed[port.name] = random.astype(dtype) if type.dtype.is_float else (random * 0).astype(dtype)
+            feed[port.name] = (
+                random.astype(dtype) if type.dtype.is_float else (random * 0).astype(dtype)
+            )
         return feed
 
 
@@ -118,9 +120,7 @@ def find_driver(device: str, threads: int) -> Driver:
     return driver
 
 
-def _usable(
-    plan: Plan, driver: Driver, threads: int, native_code: bool
-) -> tuple[Plan, Section]:
+def _usable(plan: Plan, driver: Driver, threads: int, native_code: bool) -> tuple[Plan, Section]:
     """Return the plan and the section to run: one that fits, else the graph compiled again."""
     reasons = ["native code is not wanted"] if not native_code else []
     if native_code:

@@ -14,7 +14,6 @@ from lamina.ir.weight import Weight
 from lamina.plan.plan import CodeImage
 
 
-
 class Code:
     """Kernel modules, by text, and blobs, by contents; equal ones are kept once."""
 

@@ -148,7 +148,10 @@ class CpuCompiler:
             return NodeOptions(inputs, outputs, (only,))
         options = tuple(
             Option(
-                tuple(None if f is None or constant(v) is not None else str(f) for f, v in zip(c.reads, node.inputs, strict=True)),
+                tuple(
+                    None if f is None or constant(v) is not None else str(f)
+                    for f, v in zip(c.reads, node.inputs, strict=True)
+                ),
                 tuple(map(str, c.writes)),
                 us,
             )

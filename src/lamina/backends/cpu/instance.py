@@ -124,7 +124,9 @@ class Instance:
             return raw, offset + evaluate(t.offset, self.env)
         if t.place is Place.CONSTANT:
             constant = self.resources.constants[t.index]
-            return (constant if constant.dtype == object else constant.reshape(-1).view(np.uint8)), 0
+            return (
+                constant if constant.dtype == object else constant.reshape(-1).view(np.uint8)
+            ), 0
         if t.place is Place.ARENA:
             if tensor in self._offsets:
                 return self._arena, self._offsets[tensor]

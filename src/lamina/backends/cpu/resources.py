@@ -61,5 +61,3 @@ def _aligned(array: np.ndarray) -> np.ndarray:
     copy = aligned_bytes(flat.nbytes)
     copy[:] = flat.reshape(-1).view(np.uint8)
     return copy.view(flat.dtype).reshape(flat.shape)
-
-

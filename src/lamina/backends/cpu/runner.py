@@ -166,7 +166,9 @@ class CpuRunner:
         go, i = bool(np.asarray(condition).reshape(-1)[0]), 0
         while go and i < int(np.asarray(trips).reshape(-1)[0]):
             feed = [np.array(i, np.int64), np.array(go), *carried, *captures]
-            feed = [np.ascontiguousarray(x) if isinstance(x, np.ndarray) and x.ndim else x for x in feed]
+            feed = [
+                np.ascontiguousarray(x) if isinstance(x, np.ndarray) and x.ndim else x for x in feed
+            ]
             go_array, *values = runner.run(feed, [None] * results)
             go = bool(np.asarray(go_array).reshape(-1)[0])
             carried = values[:carried_count]

@@ -124,9 +124,7 @@ class Segment:
                 arguments.point(name, location.address)
             else:
                 handle = arguments.memory[name]
-                self._records.append(
-                    (Kind.HANDLE, handle, location.pointer, location.address, 0)
-                )
+                self._records.append((Kind.HANDLE, handle, location.pointer, location.address, 0))
         if primitive.scratchpad_bytes:
             arguments.point("scratchpad", address(self._workspace))
         assert self._stream is not None

@@ -31,8 +31,8 @@ from lamina.ir.dims import evaluate
 from lamina.ir.graph import Node, Value
 from lamina.ir.pattern import Reject
 from lamina.ir.types import TensorType
-from lamina.plan.plan import Section, Step
 from lamina.plan.plan import Program as PlanProgram
+from lamina.plan.plan import Section, Step
 from lamina.tactics.cache import TimingCache
 
 _ENOUGH_SECONDS: Final = 0.004
@@ -91,7 +91,9 @@ class Measurer:
         names = [describe(c) for c in choices.candidates]
         times = [self.cache.get(problem, n) for n in names]
         missing = [i for i, t in enumerate(times) if t is None]
-        for i, (t, why) in zip(missing, self._run([choices.candidates[i] for i in missing], choices.node), strict=True):
+        for i, (t, why) in zip(
+            missing, self._run([choices.candidates[i] for i in missing], choices.node), strict=True
+        ):
             times[i] = t
             if why:
                 choices.declined.append((names[i], why))

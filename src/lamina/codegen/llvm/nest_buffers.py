@@ -74,6 +74,7 @@ class RowBuffers:
     def __init__(self, values: NestValues, passes: Passes) -> None:
         self.values, self.passes = values, passes
         self.pointers: dict[int, Value] = {}
+        self.active = True
         nest, plan = values.nest, values.plan
         sizes = [nest.dims[d].size for d in plan.reduced]
         if not all(is_static(s) for s in sizes):
@@ -95,7 +96,7 @@ class RowBuffers:
 
     def save(self, number: int) -> None:
         """Store what this pass computed first."""
-        for i in self.pointers:
+        for i in self.pointers if self.active else ():
             if i in self.passes.needed[number] and self.passes.first(i) == number:
                 value = self.values.value(i)
                 pointer, nbytes = self._place(i)
@@ -103,7 +104,7 @@ class RowBuffers:
 
     def load(self, i: int, number: int) -> Value | None:
         """Return a value that an earlier pass stored, or None."""
-        if i not in self.pointers or self.passes.first(i) >= number:
+        if not self.active or i not in self.pointers or self.passes.first(i) >= number:
             return None
         values = self.values
         type_ = register_type(values.nest.program[i].dtype)

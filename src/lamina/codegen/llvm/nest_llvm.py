@@ -192,30 +192,21 @@ class NestEmitter:
         """Compute what varies with no loop that is still to come."""
         nest, passes = self.nest, self.passes
         ready = frozenset(self.bound)
+        if len(ready) == len(nest.dims):
+            return
         for i, x in enumerate(nest.program):
             if isinstance(x, Constant | Fold | Scan) or not nest.depends[i] <= ready:
                 continue
-            inside = self.bound & passes.reduced
-            if nest.stages[i] > (self.number if inside else 0):
-                continue
-            if inside and i not in passes.needed[self.number]:
-                continue
-            if inside or any(i in needed for needed in passes.needed) or not passes.reduced:
-                if self._computable(i):
-                    self.values.value(i)
-
-    def _computable(self, i: int) -> bool:
-        """Whether no running reduction or unfinished fold is among what ``i`` needs."""
-        x = self.nest.program[i]
-        if isinstance(x, Fold | Scan):
-            return self.values.known(i) is not None
-        return all(self._computable(a) for a in x.args)
+            late = nest.stages[i] > self.number
+            if not late and (not passes.is_element(i) or i in passes.needed[self.number]):
+                self.values.value(i)
 
     # Rows
 
     def _row(self) -> None:
         nest, passes = self.nest, self.passes
         resident = self._resident()
+        self.buffers.active = resident is None
         for number in range(passes.count):
             self.number = number
             if passes.folds[number] or passes.stores[number]:
@@ -249,6 +240,7 @@ class NestEmitter:
         lanes = [plan.lanes if across or self.values.varies(f) else 1 for f in folds]
         scans = self._scans(number)
         copies = 1 if scans else max(1, plan.unroll)
+        self._hoist()
         start = tuple(
             x for a, n in zip(accumulators, lanes, strict=True) for x in a.start(k, n)
         )

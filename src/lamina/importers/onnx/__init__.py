@@ -12,8 +12,12 @@ from lamina.importers.onnx import (
     movement,
     norms,
     pooling,
+    quantization,
+    recurrent,
     reductions,
+    signal,
     slices,
+    vision,
 )
 from lamina.importers.onnx.model_file import Source
 from lamina.importers.onnx.report import NodeReport, Report, Support
@@ -30,8 +34,12 @@ TABLE = Table(
     movement.table,
     norms.table,
     pooling.table,
+    quantization.table,
+    recurrent.table,
     reductions.table,
+    signal.table,
     slices.table,
+    vision.table,
 )
 """Every ONNX operator that is lowered to operators of our own."""
 

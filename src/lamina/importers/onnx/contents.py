@@ -8,18 +8,17 @@ made of expressions into attributes of the operators that use them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from functools import reduce
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from lamina import ops
-from lamina.ir import dims
-from lamina.ir.dims import Dim, Expr
+from lamina.errors import GraphError
+from lamina.ir.dims import Dim
 from lamina.ir.graph import Array, Node, Op, Value
 from lamina.ir.types import DType, TensorType
-from lamina.ops.kinds import BinaryKind, ReduceKind, UnaryKind
+from lamina.ops.symbolic import has_symbols
 
 FOLD_LIMIT_BYTES = 1 << 16
 """Larger results are left to the constant-folding pass."""
@@ -32,24 +31,27 @@ SYMBOLIC_LIMIT = 4096
 
 Known = Sequence[Array | None]
 
-_MOVES: tuple[type[Op], ...] = (
-    ops.Reshape,
-    ops.Transpose,
-    ops.Expand,
-    ops.Slice,
+_OPAQUE: tuple[type[Op], ...] = (ops.Random, ops.BindDims, ops.HostCall, ops.If, ops.Loop)
+_SYMBOLIC: tuple[type[Op], ...] = (
+    ops.Activation,
+    ops.Binary,
+    ops.Cast,
     ops.Concat,
+    ops.Expand,
     ops.Gather,
     ops.GatherElements,
     ops.GatherNd,
-    ops.Tile,
+    ops.Reduce,
+    ops.Reshape,
     ops.ScatterElements,
     ops.ScatterNd,
+    ops.Select,
+    ops.Slice,
+    ops.Tile,
+    ops.Transpose,
+    ops.Unary,
 )
-_OPAQUE: tuple[type[Op], ...] = (ops.Random, ops.BindDims, ops.HostCall, ops.If, ops.Loop)
-
-
-class _Unknown(Exception):
-    """An expression has no value that a dimension can express."""
+"""Operators whose reference also works on expressions."""
 
 
 class Contents:
@@ -126,149 +128,17 @@ def _small(node: Node, operands: Iterable[Array]) -> bool:
 def _evaluate_dims(node: Node, operands: Sequence[Array]) -> Array | None:
     """Evaluate an operator on arrays of which at least one holds expressions."""
     out = node.outputs[0].type
-    if len(node.outputs) != 1 or not out.is_static or out.size > SYMBOLIC_LIMIT:
+    if not isinstance(node.op, _SYMBOLIC) or node.op.symbols():
+        return None
+    if not out.is_static or out.size > SYMBOLIC_LIMIT:
         return None
     try:
-        result = _apply(node, operands)
-    except _Unknown:
-        return None
-    if result is None or any(isinstance(d, Expr) for d in result.reshape(-1)):
+        result = np.asarray(node.op.reference(*operands))
+    except (GraphError, TypeError, ValueError):
+        return None  # the result is not an expression; it is computed at run time
+    if result.dtype != object or has_symbols(result):
         return result
     return result.astype(out.dtype.numpy)
-
-
-def _apply(node: Node, operands: Sequence[Array]) -> Array | None:
-    op = node.op
-    match op:
-        case ops.Binary() if op.kind in _BINARY:
-            return _elementwise(_BINARY[op.kind], *operands)
-        case ops.Unary() if op.kind in _UNARY:
-            return _elementwise(_UNARY[op.kind], *operands)
-        case ops.Reduce() if op.kind in _REDUCE:
-            return _reduce(op, operands[0])
-        case ops.Select() if operands[0].dtype != object:
-            return np.asarray(np.where(operands[0], *(_objects(x) for x in operands[1:])))
-        case ops.Cast() if op.dtype.is_integer and node.inputs[0].tensor.dtype.is_integer:
-            return operands[0]
-    if not isinstance(op, _MOVES) or op.symbols():
-        return None
-    return _move(op, operands)
-
-
-def _move(op: Op, operands: Sequence[Array]) -> Array | None:
-    """Move expressions as the operator moves numbers; its indices must be numbers."""
-    first = isinstance(op, ops.Concat)
-    data = [i for i in range(len(operands)) if first or i in (0, 2)]
-    if any(x.dtype == object for i, x in enumerate(operands) if i not in data):
-        return None
-    given = [_objects(x) if i in data else x for i, x in enumerate(operands)]
-    return np.asarray(op.reference(*given), object)
-
-
-def _objects(x: Array) -> Array:
-    """Return the elements as Python integers and expressions."""
-    if x.dtype == object:
-        return x
-    result = np.empty(x.size, object)
-    result[:] = [int(v) for v in x.reshape(-1)]
-    return result.reshape(x.shape)
-
-
-def _elementwise(f: Callable[..., Any], *operands: Array) -> Array:
-    result = np.frompyfunc(f, len(operands), 1)(*(_objects(x) for x in operands))
-    return np.asarray(result, object)
-
-
-def _reduce(op: ops.Reduce, x: Array) -> Array:
-    for axis in sorted(op.axes, reverse=True):
-        rows = np.moveaxis(_objects(x), axis, 0)
-        total = reduce(lambda a, b: _elementwise(_REDUCE[op.kind], a, b), list(rows))
-        x = np.expand_dims(np.asarray(total, object), axis) if op.keepdims else total
-    return np.asarray(x, object)
-
-
-def _number(a: Dim) -> float:
-    if isinstance(a, Expr):
-        raise _Unknown
-    return a
-
-
-def _divide(a: Dim, b: Dim) -> Dim:
-    """Divide as ONNX divides integers, towards zero, where that is the floor."""
-    if b == 0 or dims.bounds(b, {})[0] < 0:
-        raise _Unknown
-    if dims.bounds(a, {})[0] < 0:
-        exact = dims.floordiv(a, b)
-        if exact * b != a:
-            raise _Unknown
-        return exact
-    return dims.floordiv(a, b)
-
-
-def _mod(a: Dim, b: Dim) -> Dim:
-    if isinstance(b, Expr) or b <= 0:
-        raise _Unknown
-    return a - dims.floordiv(a, b) * b
-
-
-def _equal(a: Dim, b: Dim) -> bool:
-    if dims.always_equal(a, b):
-        return True
-    if dims.never_equal(a, b):
-        return False
-    raise _Unknown
-
-
-def _less(a: Dim, b: Dim) -> bool:
-    low, high = dims.bounds(b - a, {})
-    if low > 0:
-        return True
-    if high <= 0:
-        return False
-    raise _Unknown
-
-
-def _power(a: Dim, b: Dim) -> Dim:
-    exponent = _number(b)
-    if not 0 <= exponent <= 8:
-        raise _Unknown
-    return dims.product([a] * int(exponent))
-
-
-def _abs(a: Dim) -> Dim:
-    return a if not _less(a, 0) else -1 * a
-
-
-def _sign(a: Dim) -> int:
-    return int(_less(0, a)) - int(_less(a, 0))
-
-
-_BINARY: dict[BinaryKind, Callable[[Any, Any], Any]] = {
-    BinaryKind.ADD: lambda a, b: a + b,
-    BinaryKind.SUB: lambda a, b: a - b,
-    BinaryKind.MUL: lambda a, b: a * b,
-    BinaryKind.DIV: _divide,
-    BinaryKind.MIN: dims.dim_min,
-    BinaryKind.MAX: dims.dim_max,
-    BinaryKind.MOD: _mod,
-    BinaryKind.POW: _power,
-    BinaryKind.EQUAL: _equal,
-    BinaryKind.LESS: _less,
-    BinaryKind.LESS_EQUAL: lambda a, b: not _less(b, a),
-    BinaryKind.GREATER: lambda a, b: _less(b, a),
-    BinaryKind.GREATER_EQUAL: lambda a, b: not _less(a, b),
-}
-_UNARY: dict[UnaryKind, Callable[[Any], Any]] = {
-    UnaryKind.NEG: lambda a: -1 * a,
-    UnaryKind.ABS: _abs,
-    UnaryKind.SIGN: _sign,
-}
-_REDUCE: dict[ReduceKind, Callable[[Any, Any], Any]] = {
-    ReduceKind.SUM: lambda a, b: a + b,
-    ReduceKind.PROD: lambda a, b: a * b,
-    ReduceKind.MAX: dims.dim_max,
-    ReduceKind.MIN: dims.dim_min,
-}
 
 
 def symbolic(elements: Iterable[Dim], shape: tuple[int, ...] | None = None) -> Array:

@@ -61,8 +61,8 @@ def _import_node(scope: Scope, proto: onnx.NodeProto, loc: Loc) -> None:
     node = OnnxNode(proto, attributes, scope.opset(domain), loc, scope, inputs)
     support, reason, results = _translate(node, domain)
     scope.session.report.append(NodeReport(loc.text, proto.op_type, domain, support, reason))
-    if len(results) < sum(bool(name) for name in proto.output):
-        raise ImportFailed(f"{proto.op_type} has {len(results)} results, {len(proto.output)} named")
+    if len(results) < len(proto.output) and any(proto.output[len(results) :]):
+        raise ImportFailed(f"it has {len(results)} results, {len(proto.output)} are named")
     for name, value in zip(proto.output, results, strict=False):
         if name:
             scope.values[name] = value
@@ -143,14 +143,16 @@ def _inline(
         raise ImportFailed(
             f"function {body.name!r} takes {len(body.input)} inputs, got {len(node.inputs)}"
         )
-    opsets = {o.domain: o.version for o in body.opset_import} or node.scope.opsets
+    opsets = {**node.scope.opsets, **{o.domain: o.version for o in body.opset_import}}
     inner = Scope(
         node.scope.session, node.scope.graph, opsets, arguments=arguments, prefix=prefix
     )
     for i, name in enumerate(body.input):
         inner.values[name] = node.inputs[i] if i < len(node.inputs) else None
-    import_nodes(inner, sorted_nodes(list(body.node), set(body.input), list(body.output)))
-    return [inner.lookup(name) for name in body.output[: len(node.proto.output)]]
+    import_nodes(inner, sorted_nodes(list(body.node), set(body.input), ()))
+    return [
+        inner.lookup(name) if node.wants(i) else None for i, name in enumerate(body.output)
+    ]
 
 
 def _finished(scope: Scope, name: str) -> Any:

@@ -213,10 +213,11 @@ def depth_to_space(n: OnnxNode, x: Value) -> Value:
 
 @table.op("SpaceToDepth")
 def space_to_depth(n: OnnxNode, x: Value) -> Value:
-    """Import SpaceToDepth."""
+    """Import SpaceToDepth in both orders of the channels."""
     block = n.integer("blocksize")
     batch, channels, height, width = n.rank4(x)
     rows, columns = floordiv(height, block), floordiv(width, block)
     x = n.reshape(x, (batch, channels, rows, block, columns, block))
-    x = n.transpose(x, (0, 3, 5, 1, 2, 4))
+    depth_first = n.choice("mode", "DCR", "CRD") == "DCR"
+    x = n.transpose(x, (0, 3, 5, 1, 2, 4) if depth_first else (0, 1, 3, 5, 2, 4))
     return n.reshape(x, (batch, channels * (block * block), rows, columns))

@@ -16,7 +16,9 @@ from lamina.ir.dims import Dim, Expr
 from lamina.ir.graph import Array, Op, Value
 from lamina.ir.loc import Loc
 from lamina.ir.types import DType, TensorType
+from lamina.ops.broadcast import broadcast_shapes
 from lamina.ops.kinds import BinaryKind, ReduceKind
+from lamina.ops.symbolic import Ratio
 
 _KIND = onnx.AttributeProto
 
@@ -138,6 +140,10 @@ class OnnxNode:
         """Apply an elementwise operator of two operands."""
         return self.emit(ops.Binary(kind=kind), a, b)
 
+    def multiply(self, a: Value, b: Value) -> Value:
+        """Return the product of each pair of elements."""
+        return self.binary(BinaryKind.MUL, a, b)
+
     def cast(self, x: Value, dtype: DType) -> Value:
         """Return ``x`` in another element type."""
         return x if x.tensor.dtype is dtype else self.emit(ops.Cast(dtype=dtype), x)
@@ -147,7 +153,8 @@ class OnnxNode:
         return x if x.tensor.shape == shape else self.emit(ops.Reshape(shape=shape), x)
 
     def expand(self, x: Value, shape: tuple[Dim, ...]) -> Value:
-        """Return ``x`` broadcast to a shape."""
+        """Return ``x`` broadcast together with a shape."""
+        shape = broadcast_shapes(x.tensor.shape, shape)
         return x if x.tensor.shape == shape else self.emit(ops.Expand(shape=shape), x)
 
     def fill(self, value: Any, dtype: DType, shape: tuple[Dim, ...]) -> Value:
@@ -198,7 +205,7 @@ class OnnxNode:
         elements = self.scope.session.contents.get(v)
         if elements is None:
             elements = self.scope.session.contents.force(v)
-        if elements is None:
+        if elements is None or any(isinstance(d, Ratio) for d in elements.flat):
             elements = self._bind(v)
         return tuple(d if isinstance(d, Expr) else int(d) for d in elements.reshape(-1))
 
@@ -223,7 +230,7 @@ class OnnxNode:
             raise self.unsupported(f"the number of elements of %{v.name} ({v.type}) is not known")
         count = v.type.static_shape[0] if v.type.rank else 1
         hint = v.name or self.proto.op_type.lower()
-        symbols = [self.count(f"{hint}_{i}") for i in range(count)]
+        symbols = [self.scope.session.symbols.fresh(f"{hint}_{i}") for i in range(count)]
         bound = self.emit(ops.BindDims(names=tuple(map(str, symbols))), v)
         for s in symbols:
             self.scope.graph.definers[str(s)] = bound

@@ -39,11 +39,28 @@ class Session:
 
     def release_dead(self, graph: Graph) -> None:
         """Forget nodes that nothing needs, so that counting the users of a value is right."""
+        graph.definers = _needed_definers(graph)
         live = set(graph.nodes())
         for node in self.emitted.pop(graph, []):
             if node not in live:
                 for v in node.inputs:
                     v.users.pop(node, None)
+
+
+def _needed_definers(graph: Graph) -> dict[str, Value]:
+    """Return the definers of symbols that the way to the outputs mentions."""
+    known, needed = graph.definers, dict[str, Value]()
+    while True:
+        graph.definers = needed
+        mentioned = set[str]()
+        for node in graph.nodes():
+            mentioned |= node.op.symbols()
+            for v in node.outputs:
+                mentioned.update(attribute_symbols(v.type))
+        found = {s: v for s, v in known.items() if s in mentioned}
+        if found.keys() <= needed.keys():
+            return needed
+        needed = found
 
 
 class Scope:
@@ -66,7 +83,7 @@ class Scope:
     ) -> None:
         self.session = session
         self.graph = graph
-        self.opsets = opsets
+        self.opsets = {"" if d == "ai.onnx" else d: version for d, version in opsets.items()}
         self.parent = parent
         self.arguments = arguments or {}
         self.prefix = prefix
@@ -92,6 +109,7 @@ class Scope:
 
     def opset(self, domain: str) -> int:
         """Return the version of the operators of ``domain``; raises ImportFailed for none."""
+        domain = "" if domain == "ai.onnx" else domain
         if domain in self.opsets:
             return self.opsets[domain]
         if any(key[0] == domain for key in self.session.functions):

@@ -64,9 +64,7 @@ class LibraryConvolution:
             return _draft(node, op, target, p)
 
         macs = _multiply_adds(node, target)
-        return Candidate(
-            "onednn", tuple(reads), (dst,), 2 * macs / _FLOPS_PER_MICROSECOND, draft
-        )
+        return Candidate("onednn", tuple(reads), (dst,), 2 * macs / _FLOPS_PER_MICROSECOND, draft)
 
 
 def _refusal(node: Node, target: CpuTarget) -> str | None:
@@ -99,9 +97,7 @@ def _multiply_adds(node: Node, target: CpuTarget) -> float:
     return float(size if isinstance(size, int) else 1) * taps
 
 
-def _draft(
-    node: Node, op: Convolution | Deconvolution, target: CpuTarget, p: Placement
-) -> Draft:
+def _draft(node: Node, op: Convolution | Deconvolution, target: CpuTarget, p: Placement) -> Draft:
     x, w = node.inputs[0].tensor, node.inputs[1]
     y = node.output.tensor
     weights = _weights(op, constant(w).array)  # type: ignore[union-attr]

@@ -14,8 +14,8 @@ from lamina.backends.cpu.onednn.attributes import EltwisePostOp
 from lamina.backends.cpu.onednn.memory import as_request
 from lamina.backends.cpu.onednn.primitives import Specification
 from lamina.backends.cpu.tactics.candidate import Blob, CpuTarget, Draft, Role
-from lamina.ir.dims import Expr, is_static
 from lamina.ir.attributes import substitute_attribute
+from lamina.ir.dims import Expr, is_static
 from lamina.ir.weight import Weight
 from lamina.ops import Epilogue
 from lamina.ops.kinds import ActivationKind

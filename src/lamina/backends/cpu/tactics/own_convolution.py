@@ -84,9 +84,7 @@ def _refusal(node: Node) -> str | None:
     return None
 
 
-def _problem(
-    node: Node, form: Form, placement: Placement | None = None
-) -> ConvolutionProblem:
+def _problem(node: Node, form: Form, placement: Placement | None = None) -> ConvolutionProblem:
     op = node.op
     assert isinstance(op, Convolution)
     x, w, y = (v.tensor.static_shape for v in (*node.inputs[:2], node.output))
@@ -161,9 +159,7 @@ def _draft(
     symbols = kernel.build(module, p.name, problem, config)
     weights = constant(node.inputs[1])
     assert weights is not None
-    packed = kernel.pack_weights(
-        np.asarray(weights.array, np.float32), problem, config, target.isa
-    )
+    packed = kernel.pack_weights(np.asarray(weights.array, np.float32), problem, config, target.isa)
     roles: dict[str, Role] = {
         "src": Read(0),
         "weights": Blob(Weight(packed)),
