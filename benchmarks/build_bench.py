@@ -81,7 +81,7 @@ def measure(name: str, precision: str, threads: int, repeats: int) -> Figures:
 
 
 def _median(figures: list[Figures], key: str) -> float:
-    return statistics.median(f[key] for f in figures)
+    return float(statistics.median(f[key] for f in figures))
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """How fast our own convolution kernels are beside oneDNN's direct convolution, layer by layer.
 
-Run ``python benchmarks/contraction_kernels_bench.py [--network NAME] [--json FILE]``. Every candidate
-of a layer runs in turn with oneDNN in one process; times are the least of all rounds, as other
+Run ``python benchmarks/contraction_kernels_bench.py [--network NAME] [--json FILE]``. Every
+candidate of a layer runs in turn with oneDNN in one process; times are the least of all rounds, as other
 programs disturb the rest.
 """
 

@@ -24,13 +24,12 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks import machine, models, peers, summary
+from benchmarks import machine, models, peers, summary, timing
 from benchmarks.cpu_case import Case
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results/cpu.json"
 SECONDS_LIMIT = 900
-DISTURBED_CORES = 0.1
 
 
 def cases(options: argparse.Namespace) -> Iterator[Case]:
@@ -86,7 +85,7 @@ def report_line(result: dict[str, Any]) -> str:
     for name, engine in result["engines"].items():
         told = engine.get("error", f"{engine.get('median_ms', 0):.3f} ms")
         parts.append(f"{name} {told}")
-    if result["other_processes_cores"] > DISTURBED_CORES:
+    if result["other_processes_cores"] > timing.DISTURBED_CORES:
         parts.append(f"others used {result['other_processes_cores']:.1f} cores")
     if "speedup" in result:
         parts.append(f"{result['speedup']:.2f} x {result['faster_peer']}")

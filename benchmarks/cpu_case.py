@@ -20,7 +20,7 @@ from typing import Any
 
 import onnx
 
-from benchmarks import machine, models, peers, timing
+from benchmarks import models, peers, timing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,12 +62,11 @@ def measure(case: Case) -> dict[str, Any]:
         del original
         gc.collect()
         engines, running = _load_all(case, file, inputs, reference)
-    others = machine.OthersWatch()
     samples = timing.interleave(
         {name: _call(loaded, inputs) for name, loaded in running.items()},
         timing.Budget(seconds=case.seconds),
     )
-    disturbed = others.cores()
+    disturbed = max((c for s in samples.values() for c in s.other_cores), default=0.0)
     for name, sampled in samples.items():
         engines[name] |= sampled.milliseconds()
         engines[name]["round_medians_ms"] = [round(s * 1e3, 5) for s in sampled.round_medians]

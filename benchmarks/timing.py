@@ -11,6 +11,8 @@ by up to 1.8 times. So, for each block:
 2. run untimed until caches, pages and threads are warm (the first runs after a pause are slow);
 3. time the runs one by one, as many as fill ``block_seconds``.
 
+A round in which other processes kept more than ``DISTURBED_CORES`` busy is followed by another one,
+up to twice as many, and the least disturbed rounds count; the choice does not look at times.
 Spinning within an engine's own block stays allowed: that is how it is used. The order rotates by
 one each round. Ratios are taken within a round, and their median over rounds is what counts.
 """
@@ -26,8 +28,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks import machine
+
 Array = npt.NDArray[Any]
 Call = Callable[[], object]
+
+DISTURBED_CORES = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,9 +50,13 @@ class Budget:
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """The seconds each run of one engine took, in a tuple of rounds."""
+    """The seconds each run of one engine took, in a tuple of rounds.
+
+    ``other_cores`` is how many cores other processes kept busy in each round.
+    """
 
     rounds: tuple[tuple[float, ...], ...]
+    other_cores: tuple[float, ...] = ()
 
     @property
     def all_runs(self) -> Array:
@@ -98,14 +108,21 @@ def interleave(calls: Mapping[str, Call], budget: Budget = Budget()) -> dict[str
     runs = {name: _runs(seconds, budget) for name, seconds in seconds_each.items()}
     rounds = _rounds(seconds_each, runs, budget)
     order = list(calls)
-    taken: dict[str, list[tuple[float, ...]]] = {name: [] for name in calls}
-    for index in range(rounds):
+    taken: list[tuple[float, dict[str, tuple[float, ...]]]] = []
+    for index in range(2 * rounds):
         start = index % len(order)
+        others = machine.OthersWatch()
+        blocks = {}
         for name in order[start:] + order[:start]:
             settle()
             _warm(calls[name], budget)
-            taken[name].append(_block(calls[name], runs[name]))
-    return {name: Samples(tuple(blocks)) for name, blocks in taken.items()}
+            blocks[name] = _block(calls[name], runs[name])
+        taken.append((others.cores(), blocks))
+        if sum(cores <= DISTURBED_CORES for cores, _ in taken) >= rounds:
+            break
+    quietest = sorted(taken, key=lambda entry: entry[0])[:rounds]
+    cores = tuple(entry[0] for entry in quietest)
+    return {name: Samples(tuple(b[name] for _, b in quietest), cores) for name in calls}
 
 
 def settle(window_seconds: float = 0.01, limit_seconds: float = 0.5) -> None:

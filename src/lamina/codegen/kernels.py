@@ -1,126 +1,152 @@
-"""Kernels for single nodes and fused regions: everything on the CPU that is not a contraction."""
+"""Entry points: a kernel for a node, a fused region or a graph, or the reason why there is none."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import replace
 
+from lamina.codegen.kernel_source import KernelSource, NestKernel, Reject
 from lamina.codegen.layout import Layout
-from lamina.codegen.llvm.module import Module
-from lamina.codegen.llvm.nest_llvm import NestEmitter
-from lamina.codegen.llvm.nest_schedule import schedule, static_size, total_weight
-from lamina.codegen.llvm.nest_values import nest_symbols
-from lamina.codegen.llvm.scalar_llvm import MEMORY_TYPES
-from lamina.codegen.nest import Load, LoopNest
-from lamina.ir.dims import Dim
+from lamina.codegen.lowering import lower_graph
+from lamina.codegen.nest import LoopNest, Refusal
+from lamina.codegen.placement import map_operands
+from lamina.codegen.rules import RULES
+from lamina.errors import LaminaError
+from lamina.ir.graph import Graph, Node, Value, emit, emit_node
+from lamina.ir.loc import Loc
+from lamina.ir.types import TensorType
+from lamina.ops.const import Const
+from lamina.ops.control import Region
+from lamina.ops.movement import Concat, Reshape
+from lamina.ops.reduce import Cumulative
 
-_NANOSECONDS_PER_THREAD = 4000.0
-"""Work that pays for one more thread: about what waking it costs."""
-
-
-@dataclass(frozen=True)
-class Reject:
-    """Why no kernel can be generated."""
-
-    reason: str
+__all__ = ["KernelSource", "NestKernel", "Reject", "kernel_for", "lower", "pointwise_layouts"]
 
 
-class KernelSource(Protocol):
-    """A kernel that can be written into a module.
+def kernel_for(
+    node: Node,
+    inputs: Sequence[Layout | None] | None = None,
+    outputs: Sequence[Layout | None] | None = None,
+) -> KernelSource | Reject:
+    """Return a kernel for one node (a Region counts as one).
 
-    Arguments are the inputs of the node, its outputs, then a workspace when ``workspace_bytes``
-    is not 0.  ``params`` names the symbols whose values the kernel reads from ``params``, in
-    order.  Each phase is a function of the kernel ABI; phases run one after the other.  Equal
-    sources give equal code.
+    A layout of None means row-major.  The kernel's arguments are the node's inputs, its outputs,
+    then a workspace if it asks for one.
     """
-
-    @property
-    def params(self) -> tuple[str, ...]: ...
-
-    @property
-    def phases(self) -> int: ...
-
-    @property
-    def max_threads(self) -> int: ...
-
-    @property
-    def estimated_bytes(self) -> int: ...
-
-    def workspace_bytes(self, nthreads: int) -> Dim: ...
-
-    def emit(self, module: Module, name: str) -> tuple[str, ...]: ...
-
-
-@dataclass(frozen=True)
-class NestKernel:
-    """Loop nests, run one after the other inside each phase; nests of a phase are independent."""
-
-    nests: tuple[tuple[LoopNest, ...], ...]
-    workspace: Dim = 0
-
-    @property
-    def params(self) -> tuple[str, ...]:
-        """Return the symbols that the kernel reads, in the order of its params."""
-        return tuple(sorted({s for phase in self.nests for n in phase for s in nest_symbols(n)}))
-
-    @property
-    def phases(self) -> int:
-        """Return how many functions run one after the other."""
-        return len(self.nests)
-
-    @property
-    def estimated_bytes(self) -> int:
-        """Return the bytes moved, with symbolic sizes guessed."""
-        return sum(moved_bytes(n) for phase in self.nests for n in phase)
-
-    @property
-    def max_threads(self) -> int:
-        """Return how many threads the work can feed."""
-        return max(1, int(sum(work(n) for p in self.nests for n in p) / _NANOSECONDS_PER_THREAD))
-
-    def workspace_bytes(self, nthreads: int) -> Dim:
-        """Return the size of the workspace, the last argument; 0 when there is none."""
-        return self.workspace
-
-    def emit(self, module: Module, name: str) -> tuple[str, ...]:
-        """Write one function per phase and return their names."""
-        params = {symbol: i for i, symbol in enumerate(self.params)}
-        names = []
-        for number, phase in enumerate(self.nests):
-            names.append(name if len(self.nests) == 1 else f"{name}_{number}")
-            emit_nests(module, names[-1], phase, params)
-        return tuple(names)
+    try:
+        for value in (*node.inputs, *node.outputs):
+            if not isinstance(value.type, TensorType):
+                return Reject(f"%{value.name} is {value.type}, not a tensor")
+        sources = _layouts(node.inputs, inputs)
+        targets = _layouts(node.outputs, outputs)
+        if isinstance(node.op, Concat):
+            return _concat(node, sources, targets[0])
+        if isinstance(node.op, Cumulative) and node.op.reverse:
+            node, sources, targets = _mirrored(node, node.op, sources, targets)
+        graph = node.op.body if isinstance(node.op, Region) else _alone(node)
+        return lower(graph, sources, targets)
+    except Refusal as reason:
+        return Reject(str(reason))
+    except LaminaError as error:
+        return Reject(f"{type(error).__name__}: {error}")
 
 
-def emit_nests(
-    module: Module, name: str, nests: Sequence[LoopNest], params: Mapping[str, int]
-) -> None:
-    """Write a kernel that runs independent nests one after the other."""
-    with module.kernel(name) as k:
-        for number, nest in enumerate(nests):
-            tables = [
-                module.table(f"{name}.{number}.{i}", MEMORY_TYPES[t.dtype], t.values)
-                for i, t in enumerate(nest.tables)
-            ]
-            NestEmitter(k, nest, schedule(nest, module.isa), params, tables).emit()
+def lower(
+    graph: Graph,
+    inputs: Sequence[Layout | None] | None = None,
+    outputs: Sequence[Layout | None] | None = None,
+) -> NestKernel | Reject:
+    """Return one fused kernel for a whole graph (the body of a region)."""
+    try:
+        nest = lower_graph(
+            graph, RULES, _layouts(graph.inputs, inputs), _layouts(graph.outputs, outputs)
+        )
+    except Refusal as reason:
+        return Reject(str(reason))
+    return NestKernel(((nest,),))
 
 
-def moved_bytes(nest: LoopNest) -> int:
-    """Return the bytes that a nest reads and writes, each element once."""
-    total = 0
-    accesses = [x.access for x in nest.program if isinstance(x, Load) and x.access.operand >= 0]
-    for access in {*accesses, *(s.access for s in nest.stores)}:
-        elements = 1
-        for loop, stride in zip(nest.dims, access.strides, strict=True):
-            elements *= static_size(loop.size) if stride != 0 else 1
-        total += elements * access.dtype.itemsize
-    return total
+def copy_kernel(
+    source: TensorType, source_layout: Layout, target_layout: Layout, target: TensorType | None = None
+) -> NestKernel | Reject:
+    """Return a kernel that copies a tensor between two layouts (a reorder), casting if asked."""
+    graph = Graph()
+    x = graph.input("x", source)
+    shape = source.shape if target is None else target.shape
+    graph.output(emit(Reshape(shape=shape), [x], loc=Loc("copy")))
+    return lower(graph, [source_layout], [target_layout])
 
 
-def work(nest: LoopNest) -> float:
-    """Return the rough time of a nest on one thread, in nanoseconds."""
-    points = 1
-    for loop in nest.dims:
-        points *= static_size(loop.size)
-    return max(moved_bytes(nest) / 12.0, points * total_weight(nest) / 24.0)
+def pointwise_layouts(values: Sequence[Value]) -> list[Layout]:
+    """Return the row-major layout of each value."""
+    return [Layout.dense(v.tensor.shape) for v in values]
+
+
+def _layouts(values: Sequence[Value], given: Sequence[Layout | None] | None) -> list[Layout]:
+    if given is None:
+        return pointwise_layouts(values)
+    return [
+        Layout.dense(v.tensor.shape) if layout is None else layout
+        for v, layout in zip(values, given, strict=True)
+    ]
+
+
+def _alone(node: Node) -> Graph:
+    """Return a graph of this node only; scalar constants among its operands stay known."""
+    graph = Graph()
+    operands = []
+    for i, value in enumerate(node.inputs):
+        operand = graph.input(f"x{i}", value.type)
+        if isinstance(value.op, Const) and value.tensor.is_static and value.tensor.size == 1:
+            operand = emit(value.op, [], loc=value.loc)
+        operands.append(operand)
+    made = emit_node(node.op, operands, loc=node.loc)
+    for value in made.outputs:
+        graph.output(value)
+    return graph
+
+
+def _concat(node: Node, sources: list[Layout], target: Layout) -> NestKernel | Reject:
+    """Copy each operand into its part of the result."""
+    op = node.op
+    assert isinstance(op, Concat)
+    nests: list[LoopNest] = []
+    start: object = 0
+    count = len(node.inputs)
+    for i, value in enumerate(node.inputs):
+        shifted = _shifted(target, op.axis, start)
+        part = copy_kernel(value.tensor, sources[i], shifted)
+        if isinstance(part, Reject):
+            return part
+        ((nest,),) = part.nests
+        nests.append(map_operands(nest, {0: i, 1: count}))
+        start = start + value.tensor.shape[op.axis]  # type: ignore[operator]
+    return NestKernel((tuple(nests),))
+
+
+def _shifted(layout: Layout, axis: int, start: object) -> Layout:
+    if layout.is_blocked and layout.block_axis == axis:
+        if not isinstance(start, int) or start % layout.block:
+            raise Refusal(f"an operand starts at {start}, inside a block of {layout.block}")
+        return replace(layout, offset=layout.offset + start // layout.block * layout.strides[axis])
+    return replace(layout, offset=layout.offset + start * layout.strides[axis])  # type: ignore[operator]
+
+
+def _mirrored(
+    node: Node, op: Cumulative, sources: list[Layout], targets: list[Layout]
+) -> tuple[Node, list[Layout], list[Layout]]:
+    """Return the forward reduction over views that run backwards along the axis."""
+    size = node.inputs[0].tensor.shape[op.axis]
+
+    def flipped(layout: Layout) -> Layout:
+        if layout.is_blocked and layout.block_axis == op.axis:
+            raise Refusal("a running reduction from the end of a blocked axis")
+        strides = list(layout.strides)
+        offset = layout.offset + (size - 1) * strides[op.axis]
+        strides[op.axis] = strides[op.axis] * -1
+        return replace(layout, strides=tuple(strides), offset=offset)
+
+    forward = emit_node(replace(op, reverse=False), node.inputs, loc=node.loc)
+    for value in node.inputs:
+        value.users.pop(forward, None)
+    return forward, [flipped(s) for s in sources], [flipped(t) for t in targets]

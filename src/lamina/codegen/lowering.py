@@ -30,7 +30,6 @@ from lamina.codegen.nest import (
     Table,
 )
 from lamina.codegen.placement import RawIndex, RawLoad, RawNest, RawStore, place
-from lamina.codegen.scalar import SCALAR_DTYPES
 from lamina.ir.dims import Dim, is_static
 from lamina.ir.graph import Graph, Node, Op, Value
 from lamina.ir.types import DType, TensorType
@@ -56,6 +55,7 @@ class Lowering:
     tables: list[Table] = field(default_factory=list)
     predicate: int | None = None
     splits: Splits = field(default_factory=dict)
+    shared: dict[object, tuple[AxisIndex, ...]] = field(default_factory=dict)
     _homes: dict[int, int] = field(default_factory=dict)
     _known: dict[object, int] = field(default_factory=dict)
     _folded: frozenset[int] | None = None
@@ -127,6 +127,16 @@ class Lowering:
             scaled = self.binary(BinaryKind.MUL, part, self.number(part, int(step)))  # type: ignore[arg-type]
             result = self.binary(BinaryKind.ADD, result, scaled)
         return result
+
+    def flat_load(self, value: Value, linear: AxisIndex) -> int | None:
+        """Return element number ``linear`` of a row-major operand, None for any other value."""
+        if value not in self.operands:
+            return None
+        operand, layout = self.operands[value]
+        if layout.is_blocked or layout.strides != Layout.dense(value.tensor.shape).strides:
+            return None
+        flat = Layout((1,), layout.offset)
+        return self.add(RawLoad(operand, value.tensor.dtype, flat, (linear,), self.predicate))
 
     def table(self, dtype: DType, values: Sequence[float], position: AxisIndex) -> int:
         """Add a load from a constant table that the kernel carries."""
@@ -321,9 +331,15 @@ def lower_graph(
     if sum(1 for _ in graph.nodes()) > MOST_NODES:
         raise Refusal(f"the region has more than {MOST_NODES} nodes")
     for value in (*graph.inputs, *graph.outputs):
-        if not isinstance(value.type, TensorType) or value.type.dtype not in SCALAR_DTYPES:
-            raise Refusal(f"%{value.name} is {value.type}, on which nothing is computed")
-    operands = {v: (i, layout) for i, (v, layout) in enumerate(zip(graph.inputs, inputs, strict=True))}
+        if not isinstance(value.type, TensorType):
+            raise Refusal(f"%{value.name} is {value.type}, not a tensor")
+    if any(d == 0 for value in graph.outputs for d in value.tensor.shape):
+        # Nothing is computed; a region whose other outputs are not empty is refused.
+        if all(0 in value.tensor.shape for value in graph.outputs):
+            return LoopNest((), (), ())
+        raise Refusal("only some outputs are empty")
+    placed = zip(graph.inputs, inputs, strict=True)
+    operands = {v: (i, layout) for i, (v, layout) in enumerate(placed)}
     low = Lowering(rules, operands)
     stores: dict[int, RawStore] = {}
     order = sorted(range(len(outputs)), key=lambda i: _size_key(graph.outputs[i].tensor))

@@ -35,6 +35,7 @@ from lamina.codegen.nest import (
     Store,
     Table,
 )
+from lamina.codegen.scalar import SCALAR_DTYPES
 from lamina.ir.dims import Dim, ceildiv, is_static
 from lamina.ir.types import DType
 
@@ -165,7 +166,7 @@ def place(raw: RawNest) -> LoopNest:
         LoopDim(size, i in loops.reduced, loops.guards.get(i)) for i, size in enumerate(loops.sizes)
     )
     live = leaves(range(len(raw.sizes)), loops.splits)
-    nest = _without_dead(LoopNest(dims, program, stores, raw.tables))
+    nest = _as_bits(_without_dead(LoopNest(dims, program, stores, raw.tables)))
     nest = _keep(nest, [d for d in range(len(dims)) if d in live and dims[d].size != 1])
     return check(merge_loops(nest))
 
@@ -218,6 +219,31 @@ def _without_dead(nest: LoopNest) -> LoopNest:
     )
 
 
+_BITS = {1: DType.U8, 2: DType.U16, 4: DType.U32, 8: DType.U64}
+
+
+def _as_bits(nest: LoopNest) -> LoopNest:
+    """Move elements that are only moved as integers of their size; other storage types refuse."""
+    used = {a for x in nest.program for a in x.args}
+    moved = {
+        i
+        for i, x in enumerate(nest.program)
+        if isinstance(x, Load) and i not in used and x.dtype.itemsize in _BITS
+    }
+    program = list(nest.program)
+    for i in moved:
+        access = nest.program[i].access  # type: ignore[union-attr]
+        program[i] = Load(replace(access, dtype=_BITS[access.dtype.itemsize]))
+    for x in program:
+        if x.dtype not in SCALAR_DTYPES:
+            raise Refusal(f"{x.dtype} is only stored, never computed with")
+    stores = tuple(
+        Store(replace(s.access, dtype=program[s.value].dtype), s.value) if s.value in moved else s
+        for s in nest.stores
+    )
+    return replace(nest, program=tuple(program), stores=stores)
+
+
 def map_accesses(
     nest: LoopNest,
     strides: Callable[[tuple[Dim, ...]], tuple[Dim, ...]],
@@ -245,6 +271,17 @@ def map_accesses(
             program.append(replace(x, args=tuple(name(a) for a in x.args)))
     stores = tuple(Store(access(s.access), name(s.value)) for s in nest.stores)
     return replace(nest, program=tuple(program), stores=stores)
+
+
+def map_operands(nest: LoopNest, numbers: dict[int, int]) -> LoopNest:
+    """Give the operands of a nest other numbers; tables keep theirs."""
+
+    def access(a: Access) -> Access:
+        return replace(a, operand=numbers.get(a.operand, a.operand))
+
+    program = tuple(Load(access(x.access)) if isinstance(x, Load) else x for x in nest.program)
+    stores = tuple(Store(access(s.access), s.value) for s in nest.stores)
+    return replace(nest, program=program, stores=stores)
 
 
 def _keep(nest: LoopNest, kept: list[int]) -> LoopNest:

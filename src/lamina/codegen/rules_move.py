@@ -22,6 +22,11 @@ def reshape(low: Lowering, node: Node, result: int, position: Position) -> int:
     """Count the elements before the position and find the same count in the operand's shape."""
     x = node.inputs[0]
     source, target = x.tensor.shape, node.output.tensor.shape
+    whole = AxisIndex()
+    for stride, index in zip(Layout.dense(target).strides, position, strict=True):
+        whole = whole + index * stride
+    if (direct := low.flat_load(x, whole)) is not None:
+        return direct
     front = 0
     while front < min(len(source), len(target)) and source[front] == target[front]:
         front += 1

@@ -107,16 +107,19 @@ class Rewrite(GraphPass):
             verdict = self.check(m)
             if not verdict:
                 reason = verdict.reason if isinstance(verdict, Reject) else "declined"
-                return self._decline(value, reason)
+                self._decline(value, reason)
+                return None
             new = self.replace(m)
         except LaminaError as e:
             e.where.append(f"at {value.node}")
             raise
         if new is value:
-            return self._decline(value, "nothing to change")
+            self._decline(value, "nothing to change")
+            return None
         if new.type != value.type:
             graph.erase_dead(new)
-            return self._decline(value, "the types differ")
+            self._decline(value, "the types differ")
+            return None
         new.name = new.name or value.name
         graph.replace(value, new)
         return new

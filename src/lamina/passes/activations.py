@@ -13,6 +13,7 @@ from lamina import ops
 from lamina.ir.graph import Value
 from lamina.ir.rewrite import Match, Pat, Reject, Rewrite, anything, either, match
 from lamina.ops.kinds import ActivationKind, BinaryKind, UnaryKind
+from lamina.passes.canonical import DivisionToMultiplication
 from lamina.passes.constants import is_float, scalar, scalar_of
 
 
@@ -66,6 +67,7 @@ class RecognizeGelu(Rewrite):
         }
     """
 
+    after = (DivisionToMultiplication,)
     x = anything(is_float)
     gate = plus(unary(UnaryKind.ERF, times(x, scalar(math.sqrt(0.5)))), scalar(1.0))
     pattern = _product_of_three(x, gate, scalar(0.5))
@@ -213,10 +215,10 @@ class RecognizeHardSigmoid(Rewrite):
         }
     """
 
-    x, factor, shift, after = anything(is_float), scalar(), scalar(), scalar()
+    x, factor, shift, outer = anything(is_float), scalar(), scalar(), scalar()
     line = plus(either(times(x, factor), x), shift)
     clipped = activation(ActivationKind.CLIP, line)
-    pattern = either(times(clipped, after), clipped)
+    pattern = either(times(clipped, outer), clipped)
 
     def check(self, m: Match) -> bool | Reject:
         """Require that the limits become 0 and 1."""
@@ -236,7 +238,7 @@ class RecognizeHardSigmoid(Rewrite):
         return m.emit(op, m[self.x])
 
     def _scale(self, m: Match) -> float:
-        scale = scalar_of(m[self.after]) if self.after in m else 1.0
+        scale = scalar_of(m[self.outer]) if self.outer in m else 1.0
         assert scale is not None
         # A sixth in f32 or narrower is meant as a sixth.
         return 1 / 6 if abs(scale * 6 - 1) < 1e-5 else scale

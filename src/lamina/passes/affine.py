@@ -15,6 +15,8 @@ from lamina import ops
 from lamina.ir.graph import Array, Value
 from lamina.ir.rewrite import Match, Reject, Rewrite, anything, match
 from lamina.ops.kinds import BinaryKind
+from lamina.passes.activations import RecognizeGelu, RecognizeHardSwish
+from lamina.passes.attention import RecognizeAttention
 from lamina.passes.constants import array_of, channel_vector, constant, emit_constant, widened
 from lamina.passes.contractions import (
     CONTRACTIONS,
@@ -99,6 +101,7 @@ class FoldScaleIntoContraction(Rewrite):
         }
     """
 
+    after = (RecognizeGelu, RecognizeHardSwish, RecognizeAttention)
     y = match(CONTRACTIONS, one_use=True)
     s = constant()
     pattern = match(ops.Binary, y, s, kind=BinaryKind.MUL)

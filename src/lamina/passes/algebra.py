@@ -60,7 +60,7 @@ class DropNeutralOperand(Rewrite):
         kind = m.op(self.pattern, ops.Binary).kind
         if kind not in _NEUTRAL_RIGHT or scalar_of(m[self.number]) != _NEUTRAL_RIGHT[kind]:
             return Reject("the constant is not neutral")
-        return m[self.x].type == m[self.pattern].type
+        return bool(m[self.x].type == m[self.pattern].type)
 
     def replace(self, m: Match) -> Value:
         """Return the other operand."""
@@ -91,7 +91,7 @@ class DropIdentityCast(Rewrite):
 
     def check(self, m: Match) -> bool | Reject:
         """Compare the types."""
-        return m[self.x].type == m[self.pattern].type
+        return bool(m[self.x].type == m[self.pattern].type)
 
     def replace(self, m: Match) -> Value:
         """Return the operand."""

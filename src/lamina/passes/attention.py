@@ -11,6 +11,7 @@ from lamina.ir.graph import Value
 from lamina.ir.rewrite import Match, Reject, Rewrite, match
 from lamina.ops.kinds import ActivationKind, BinaryKind, UnaryKind
 from lamina.passes.constants import is_float, scalar_of
+from lamina.passes.softmax import RecognizeSoftmax
 
 _MASKED = -1e4  # what exporters add or put where a key must not be seen, at most
 
@@ -55,6 +56,7 @@ class RecognizeAttention(Rewrite):
         }
     """
 
+    after = (RecognizeSoftmax,)
     pattern = match(ops.Matmul)
 
     def check(self, m: Match) -> bool | Reject:
@@ -120,14 +122,9 @@ def _scores(m: Match, weights: Value) -> _Scores | None:
     scale, v = _unscale(v)
     softcap = 0.0
     if isinstance(v.op, ops.Activation) and v.op.kind is ActivationKind.TANH and v.node is not None:
+        # c * tanh(s * inner) caps the scores s * (inner * c).
         softcap, (inner, v) = scale, _unscale(v.node.inputs[0])
-        if abs(inner * softcap - 1) > 1e-4:
-            # tanh(s * inner) * softcap: the scores are s * (inner * softcap) before capping.
-            scale = inner * softcap
-        else:
-            scale = 1.0
-        more, v = _unscale(v)
-        scale *= more
+        scale = inner * softcap
     node = v.node
     if node is None or not isinstance(node.op, ops.Matmul) or m.graph.uses(v) > 1:
         return None
@@ -262,12 +259,12 @@ class RecognizeCausalMask(Rewrite):
         if len(node.inputs) < 4 or not isinstance(node.inputs[3].op, ops.Const):
             return False
         a = np.asarray(node.inputs[3].op.weight.array)
-        s, t = node.inputs[0].tensor.shape[2], node.inputs[1].tensor.shape[2]
-        if a.ndim < 2 or a.shape[-2:] != (s, t) or a.size != a.shape[-2] * a.shape[-1]:
+        sizes = node.inputs[0].tensor.shape[2], node.inputs[1].tensor.shape[2]
+        if a.ndim < 2 or a.shape[-2:] != sizes or a.size != a.shape[-2] * a.shape[-1]:
             return Reject("the mask is not one matrix of queries and keys")
         seen = a if a.dtype == np.bool_ else a == 0
         hidden_is_low = a.dtype == np.bool_ or bool((a[~seen] <= _MASKED).all())
-        return hidden_is_low and bool((seen.reshape(s, t) == np.tri(s, t, dtype=bool)).all())
+        return hidden_is_low and bool((seen.reshape(a.shape[-2:]) == np.tri(*a.shape[-2:])).all())
 
     def replace(self, m: Match) -> Value:
         """Drop the mask."""

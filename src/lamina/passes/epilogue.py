@@ -8,6 +8,7 @@ from lamina import ops
 from lamina.ir.graph import Value
 from lamina.ir.rewrite import Match, Reject, Rewrite, anything, match
 from lamina.ops.kinds import BinaryKind
+from lamina.passes.affine import FoldBiasIntoContraction, FoldScaleIntoContraction
 from lamina.passes.constants import emit_constant, is_constant
 from lamina.passes.contractions import (
     CONTRACTIONS,
@@ -42,6 +43,7 @@ class FuseActivation(Rewrite):
         }
     """
 
+    after = (FoldScaleIntoContraction, FoldBiasIntoContraction)
     y = match(CONTRACTIONS, one_use=True, activation=None)
     pattern = match(ops.Activation, y)
 
@@ -77,6 +79,7 @@ class FuseResidual(Rewrite):
         }
     """  # noqa: E501
 
+    after = (FoldScaleIntoContraction, FoldBiasIntoContraction)
     residual = anything()
     y = match(CONTRACTIONS, one_use=True, activation=None)
     pattern = match(ops.Binary, residual, y, kind=BinaryKind.ADD)

@@ -75,7 +75,9 @@ class SinkReshapeThroughBinary(Rewrite):
         """Require operands that mean the same in the shape before the reshape."""
         node = m.node(self.pattern)
         shaped = [v for v in node.inputs if isinstance(v.op, ops.Reshape)]
-        if not shaped or any(v.type != node.output.tensor.with_dtype(v.tensor.dtype) for v in shaped):
+        if not shaped or any(
+            v.type != node.output.tensor.with_dtype(v.tensor.dtype) for v in shaped
+        ):
             return False
         sources = {_source(v).tensor.shape for v in shaped}
         if len(sources) != 1:
@@ -242,7 +244,7 @@ class NarrowConstantOperand(Rewrite):
             if n := self._leading(v):
                 a = array_of(v)
                 assert a is not None
-                v = m.emit(ops.Const.of(a.reshape(a.shape[n:])))  # noqa: PLW2901
+                v = m.emit(ops.Const.of(a.reshape(a.shape[n:])))
             operands.append(v)
         return m.emit(node.op, *operands)
 

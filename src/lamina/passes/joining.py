@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from lamina import ops
 from lamina.ir.dims import Dim
@@ -134,7 +135,7 @@ class ConcatOfSlices(Rewrite):
         """Look for two parts that continue each other."""
         axis = m.op(self.pattern, ops.Concat).axis
         parts = m.node(self.pattern).inputs
-        return any(_continues(a, b, axis) for a, b in zip(parts, parts[1:], strict=False))
+        return any(_continues(a, b, axis) for a, b in pairwise(parts))
 
     def replace(self, m: Match) -> Value:
         """Join runs of slices."""

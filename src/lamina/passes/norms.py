@@ -12,6 +12,7 @@ from lamina.ir.graph import Value
 from lamina.ir.rewrite import Match, Pat, Reject, Rewrite, anything, either, match
 from lamina.ops.kinds import BinaryKind, ReduceKind, UnaryKind
 from lamina.passes.activations import plus, times, unary
+from lamina.passes.canonical import DivisionByRoot, ExpandPower
 from lamina.passes.constants import (
     array_of,
     channel_vector,
@@ -58,6 +59,7 @@ class RecognizeLayerNorm(Rewrite):
         }
     """
 
+    after = (DivisionByRoot, ExpandPower)
     x = anything(is_float)
     epsilon = scalar()
     mean = mean_of(x)

@@ -308,7 +308,9 @@ class AbsorbTransposeIntoMatmul(Rewrite):
             transpose_b=op.transpose_b != swap_b,
             activation=op.activation,
         )
-        left, right = (v.node.inputs[0] if s and v.node else v for v, s in ((a, swap_a), (b, swap_b)))
+        left, right = (
+            v.node.inputs[0] if s and v.node else v for v, s in ((a, swap_a), (b, swap_b))
+        )
         return m.emit(new, left, right, *rest)
 
 

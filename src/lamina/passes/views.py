@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from lamina import ops
@@ -261,12 +263,12 @@ class GatherToSlice(Rewrite):
         return m.op(self.pattern, ops.Gather).axis
 
 
-def _run_of(indices: np.ndarray, size: Dim) -> tuple[Dim, int, int] | None:  # type: ignore[type-arg]
+def _run_of(indices: np.ndarray, size: Dim) -> tuple[Dim, int, int] | None:
     """Return (start, count, step) of evenly spaced indices inside an axis of ``size``."""
     flat = [int(i) for i in indices.reshape(-1)]
     if not flat or len(flat) > 4096:
         return None
-    steps = {b - a for a, b in zip(flat, flat[1:], strict=False)}
+    steps = {b - a for a, b in pairwise(flat)}
     if len(steps) > 1 or 0 in steps or any((i < 0) != (flat[0] < 0) for i in flat):
         return None
     negative = flat[0] < 0

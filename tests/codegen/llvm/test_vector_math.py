@@ -51,7 +51,7 @@ def run(isa, name, *operands):
 
 
 def ulps(got, exact):
-    """Return errors in units in the last place of the rounded exact value (at least a denormal step)."""
+    """Return errors in units in the last place (at least a denormal step) of the exact value."""
     with np.errstate(over="ignore"):
         rounded = exact.astype(np.float32)
     finite = np.isfinite(rounded)

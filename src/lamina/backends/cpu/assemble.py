@@ -108,9 +108,9 @@ class Assembler:
     def _reorder(self, v: Value, source: int, target: int) -> None:
         before, after = self.layouts[source], self.layouts[target]
         assert before is not None and after is not None
-        placement = Placement((before,), (after,), self.code.fresh_name())
-        draft = reorder_draft(v.tensor, placement, self.target)
-        self.code.add_module(draft.module)
+        stem = self.code.fresh_name()
+        placement = Placement((before,), (after,), stem)
+        draft = self.code.add(reorder_draft(v.tensor, placement, self.target), stem)
         self.steps.append(
             Step(
                 kind=draft.kind,
@@ -167,9 +167,7 @@ class Assembler:
             for n, v in zip(reads, node.inputs, strict=True)
         ]
         results = [self.layouts[n] for n in writes]
-        name = self.code.fresh_name()
-        draft = candidate.draft(Placement(tuple(dense), tuple(results), name))  # type: ignore[arg-type]
-        self.code.add_module(draft.module)
+        draft = self.code.draft(candidate, tuple(dense), tuple(results))  # type: ignore[arg-type]
         arguments = [self._argument(r, node, reads, writes, candidate) for r in draft.arguments]
         self.steps.append(
             _step(choices, candidate, draft, [a for a in arguments if a >= 0], writes, arguments)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Hashable, Sequence
 
 from lamina.backends.cpu.native import RUN, RUN_TIMED, Kind, Word
+from lamina.backends.cpu.tactics.candidate import Candidate, Draft, Placement
+from lamina.codegen.layout import Layout
 from lamina.codegen.llvm.builder import Module
 from lamina.codegen.llvm.compile_pool import CompilePool
 from lamina.codegen.llvm.link import link
@@ -12,6 +15,9 @@ from lamina.codegen.llvm.step_loop import step_loop_module
 from lamina.codegen.llvm.target import Isa, compile_module
 from lamina.ir.weight import Weight
 from lamina.plan.plan import CodeImage
+
+
+Layouts = tuple[Layout, ...]
 
 
 class Code:
@@ -23,16 +29,36 @@ class Code:
         self.blobs: list[Weight] = []
         self._blob_index: dict[Weight, int] = {}
         self._names = 0
+        self._drafts: dict[Hashable, Draft] = {}
+        self._stems: dict[str, str] = {}
 
     def fresh_name(self) -> str:
         """Return a stem for the kernels of one step."""
         self._names += 1
-        return f"k{self._names}"
+        return f"k{self._names}_"
 
-    def add_module(self, text: str) -> None:
-        """Add the LLVM text of some kernels."""
-        if text:
-            self.modules.append(text)
+    def draft(self, candidate: Candidate, operands: Layouts, results: Layouts) -> Draft:
+        """Return the step of a candidate; its kernels are added, equal ones only once."""
+        key = (candidate.key, operands, results) if candidate.key else None
+        if key is not None and key in self._drafts:
+            return self._drafts[key]
+        stem = self.fresh_name()
+        draft = self.add(candidate.draft(Placement(operands, results, stem)), stem)
+        if key is not None:
+            self._drafts[key] = draft
+        return draft
+
+    def add(self, draft: Draft, stem: str) -> Draft:
+        """Add the kernels of a draft whose names begin with ``stem``, or find equal ones."""
+        if not draft.module:
+            return draft
+        text = draft.module.replace(f"@{stem}", "@k")
+        have = self._stems.setdefault(text, stem)
+        if have == stem:
+            self.modules.append(draft.module)
+            return draft
+        symbols = tuple(have + s.removeprefix(stem) for s in draft.symbols)
+        return dataclasses.replace(draft, symbols=symbols)
 
     def add_blob(self, weight: Weight) -> int:
         """Add a constant and return its number."""

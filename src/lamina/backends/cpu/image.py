@@ -64,8 +64,9 @@ def load_image(
 ) -> LoadedImage:
     """Map code at a fresh address, fill its slots, and make it executable.
 
-    External functions come from ``addresses``, else from this process's libraries. Memory is never writable and executable at once. Raises PlanError when an offset lies outside
-    the code or an external function is missing, DeviceError when the system refuses the mapping.
+    External functions come from ``addresses``, else from this process's libraries. Memory is never
+    writable and executable at once. Raises PlanError when an offset lies outside the code or an
+    external function is missing, DeviceError when the system refuses the mapping.
     """
     if not code:
         return LoadedImage(0, 0, {})

@@ -20,11 +20,11 @@ from lamina.backends.cpu.tactics.candidate import (
     Candidate,
     CpuTarget,
     Draft,
-    Placement,
     Read,
     Scratch,
     Write,
 )
+from lamina.codegen.layout import Layout
 from lamina.codegen.llvm.compile_pool import CompilePool
 from lamina.errors import DeviceError, LaminaError
 from lamina.ir.dims import evaluate
@@ -109,9 +109,7 @@ class Measurer:
         drafts: list[Draft | str] = []
         for c in candidates:
             try:
-                draft = c.draft(dense_placement(node, c, code.fresh_name()))
-                code.add_module(draft.module)
-                drafts.append(draft)
+                drafts.append(code.draft(c, *dense_layouts(node, c)))
             except (DeviceError, LaminaError) as e:
                 drafts.append(str(e).splitlines()[0])
         if not any(isinstance(d, Draft) for d in drafts):
@@ -159,8 +157,10 @@ class Measurer:
         return best * 1e6
 
 
-def dense_placement(node: Node, candidate: Candidate, name: str) -> Placement:
-    """Return the placement in which nothing is a view of anything else."""
+def dense_layouts(
+    node: Node, candidate: Candidate
+) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:
+    """Return the layouts of operands and results when nothing is a view of anything else."""
     operands = tuple(
         layout(v.type, form or Form.PLAIN)
         for v, form in zip(node.inputs, candidate.reads, strict=True)
@@ -168,7 +168,7 @@ def dense_placement(node: Node, candidate: Candidate, name: str) -> Placement:
     results = tuple(
         layout(v.type, form) for v, form in zip(node.outputs, candidate.writes, strict=True)
     )
-    return Placement(operands, results, name)
+    return operands, results
 
 
 class _Bench:

@@ -19,7 +19,10 @@ class Arithmetic(Emitter):
     """Fast-math flags put on float instructions, such as ``"contract"``; none by default."""
 
     def binary(self, kind: str, left: Operand, right: Operand) -> Value:
-        """Emit ``left kind right`` for add, sub, mul, div, udiv, urem, and, or, xor, shl, lshr, ashr."""
+        """Emit ``left kind right``.
+
+        Kinds: add, sub, mul, div, udiv, urem, and, or, xor, shl, lshr, ashr.
+        """
         a, b = self.unify(left, right)
         if a.type.is_float:
             flags = f" {self.fast}" if self.fast else ""
@@ -103,7 +106,7 @@ class Arithmetic(Emitter):
         return max(a, b) if isinstance(a, int) and isinstance(b, int) else self.max(a, b)
 
     def unary(self, kind: str, value: Value) -> Value:
-        """Apply sqrt, fabs, floor, ceil, trunc or roundeven (one instruction each) or ctpop, ctlz."""
+        """Apply sqrt, fabs, floor, ceil, trunc, roundeven, or ctpop, ctlz, cttz on integers."""
         if kind in ("ctlz", "cttz"):
             return self.intrinsic(kind, value.type, value, self.const(I1, 0))
         if value.type.kind == "bfloat" or (value.type.is_float and value.type.bits == 16):
@@ -127,9 +130,9 @@ class Arithmetic(Emitter):
         return self.emit(type_, f"bitcast {value} to {type_}")
 
     def convert(self, value: Value, scalar: Type, *, signed: bool = True) -> Value:
-        """Convert lanes to another scalar type: rounding to nearest even, floats to integers toward 0.
+        """Convert lanes to another scalar type.
 
-        ``signed`` tells how integers are read and written. Booleans (i1) read as 0 and 1.
+        Floats round to nearest even among themselves and toward zero to integers. ``signed`` tells how integers are read and written. Booleans (i1) read as 0 and 1.
         """
         source, target = value.type, scalar.like(value.type)
         if source == target:
@@ -174,7 +177,7 @@ class Arithmetic(Emitter):
         return self.value(scalar.vector(lanes), f"<{items}>")
 
     def lane_mask(self, count: int | Value, lanes: int) -> Value:
-        """Return the mask of the first ``count`` lanes (count may be negative or exceed the lanes)."""
+        """Return the mask of the first ``count`` lanes; count may be negative or too large."""
         limit = self.index_min(count, lanes)
         narrow = self.convert(limit, I32) if isinstance(limit, Value) else self.const(I32, limit)
         return self.compare("lt", self.iota(I32, lanes), narrow)
@@ -195,7 +198,10 @@ class Arithmetic(Emitter):
         return self.emit(result, f"shufflevector {first}, {other}, <{len(lanes)} x i32> <{mask}>")
 
     def reduce(self, kind: str, vector: Value) -> Value:
-        """Fold all lanes to one scalar, pairwise, by add, mul, max, min, maximum, minimum, and, or, xor."""
+        """Fold all lanes to one scalar, pairwise.
+
+        Kinds: add, mul, max, min, maximum, minimum, and, or, xor.
+        """
         width = vector.type.lanes
         while width > 1:
             half = width // 2

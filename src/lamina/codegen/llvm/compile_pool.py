@@ -27,7 +27,10 @@ class CompilePool:
     def __init__(self, isa: target.Isa, workers: int) -> None:
         self._isa = isa
         root = str(Path(__file__).parents[3])
-        start = f"import sys; sys.path.insert(0, {root!r}); from lamina.codegen.llvm import compile_pool as c; c.serve()"
+        start = (
+            f"import sys; sys.path.insert(0, {root!r}); "
+            "from lamina.codegen.llvm import compile_pool; compile_pool.serve()"
+        )
         self._workers = [
             subprocess.Popen(
                 [sys.executable, "-c", start], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -36,7 +39,7 @@ class CompilePool:
         ]
 
     def compile(self, texts: Sequence[str], *, level: int = 1) -> list[bytes]:
-        """Return the object of each module, in order. Raises BuildError as ``compile_module`` does."""
+        """Return the object of each module, in order; BuildError as ``compile_module`` raises."""
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
         results: dict[int, bytes] = {}
 

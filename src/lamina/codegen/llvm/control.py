@@ -104,7 +104,8 @@ class Control(Memory):
             strict=True,
         ):
             self.lines[line] = (
-                f"  {phi.text} = phi {phi.type} [{initial.text}, %{before}], [{update.text}, %{latch}]"
+                f"  {phi.text} = phi {phi.type} "
+                f"[{initial.text}, %{before}], [{update.text}, %{latch}]"
             )
         self.start_block(end)
         loop.results = tuple(
@@ -150,7 +151,7 @@ class Control(Memory):
         *,
         unroll: int = 1,
     ) -> None:
-        """Call ``body(index, mask)`` for whole vectors (mask None), then once for the masked rest."""
+        """Call ``body(index, mask)`` for whole vectors (mask None), then for the masked rest."""
         length = stop - start if isinstance(start, int) and isinstance(stop, int) else None
         for factor in {unroll, 1} if unroll > 1 else {1}:
             if factor == 1:

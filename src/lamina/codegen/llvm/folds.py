@@ -50,9 +50,7 @@ class Accumulator:
             wide = tuple(k.select(mask, x, n) for x, n in zip(wide, none, strict=False))
         return self.join(k, state, wide)
 
-    def join(
-        self, k: Builder, a: tuple[Value, ...], b: tuple[Value, ...]
-    ) -> tuple[Value, ...]:
+    def join(self, k: Builder, a: tuple[Value, ...], b: tuple[Value, ...]) -> tuple[Value, ...]:
         """Combine two running values."""
         emitter = LlvmEmitter(k)
         if not self.is_pair:

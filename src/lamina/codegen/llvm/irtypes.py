@@ -13,7 +13,7 @@ _FLOAT_TEXT = {16: "half", 32: "float", 64: "double"}
 class Type:
     """An LLVM scalar (``lanes == 0``) or vector type.
 
-    ``kind`` is ``"float"``, ``"bfloat"``, ``"int"``, ``"ptr"`` or ``"void"``; integers carry no sign.
+    ``kind`` is ``"float"``, ``"bfloat"``, ``"int"``, ``"ptr"`` or ``"void"``; integers have no sign.
     """
 
     kind: str
@@ -35,7 +35,7 @@ class Type:
 
     @property
     def mangled(self) -> str:
-        """Return the name that LLVM's overloaded intrinsics use for the type, such as ``v16f32``."""
+        """Return the type's name in LLVM's overloaded intrinsics, such as ``v16f32``."""
         code = {"float": "f", "bfloat": "bf", "int": "i", "ptr": "p"}[self.kind]
         name = "p0" if self.kind == "ptr" else f"{code}{self.bits}"
         return f"v{self.lanes}{name}" if self.lanes else name

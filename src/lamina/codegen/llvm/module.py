@@ -20,7 +20,7 @@ class Builder(Control):
 
 
 class Kernel(Builder):
-    """Writes the body of one kernel: ``void f(void** args, const i64* params, i64 tid, i64 nthreads)``."""
+    """Writes one kernel: ``void f(void** args, const i64* params, i64 tid, i64 nthreads)``."""
 
     def __init__(self, module: Module) -> None:
         super().__init__(module)
@@ -101,7 +101,8 @@ class Module:
         """Store a constant array in the image and return its address for use in any function."""
         items = ", ".join(f"{scalar} {scalar.constant(v)}" for v in values)
         self._globals.append(
-            f"@{name} = internal unnamed_addr constant [{len(values)} x {scalar}] [{items}], align 64"
+            f"@{name} = internal unnamed_addr constant [{len(values)} x {scalar}] "
+            f"[{items}], align 64"
         )
         return Builder(self).value(PTR, f"@{name}")
 

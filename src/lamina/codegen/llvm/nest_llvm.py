@@ -224,7 +224,10 @@ class NestEmitter:
         if not is_static(size) or nest.dims[plan.vector].guard is not None:
             return None
         vectors = -(-int(size) // plan.lanes)  # type: ignore[arg-type]
-        if vectors > self.k.isa.registers // 2 or vectors * self.passes.work() > _MOST_RESIDENT_WORK:
+        if (
+            vectors > self.k.isa.registers // 2
+            or vectors * self.passes.work() > _MOST_RESIDENT_WORK
+        ):
             return None
         return [Scope() for _ in range(vectors)]
 
@@ -241,9 +244,7 @@ class NestEmitter:
         scans = self._scans(number)
         copies = 1 if scans else max(1, plan.unroll)
         self._hoist()
-        start = tuple(
-            x for a, n in zip(accumulators, lanes, strict=True) for x in a.start(k, n)
-        )
+        start = tuple(x for a, n in zip(accumulators, lanes, strict=True) for x in a.start(k, n))
         start += tuple(x for _, a, n in scans for x in a.start(k, n))
         states = [start] * (copies if plan.reduced else 1)
         if resident is not None:
@@ -281,7 +282,9 @@ class NestEmitter:
                     state = self._element(accumulators, folds, state)
                 else:
                     state = _flat(
-                        self._reduced_loops(level + 1, accumulators, folds, _cut(state, len(states)))
+                        self._reduced_loops(
+                            level + 1, accumulators, folds, _cut(state, len(states))
+                        )
                     )
                 self._leave(d)
             return state
@@ -310,9 +313,7 @@ class NestEmitter:
                 self._leave(d)
         return states
 
-    def _element(
-        self, accumulators: list[Accumulator], folds: list[int], state: State
-    ) -> State:
+    def _element(self, accumulators: list[Accumulator], folds: list[int], state: State) -> State:
         """Emit one element of a pass: running reductions, folds, stores."""
         k, nest, number = self.k, self.nest, self.number
         scans = self._scans(number)
@@ -387,9 +388,7 @@ class NestEmitter:
         end = start + (k.index_max(stop - start, 0)) // group * group
         return end, [*_cut(loop.results, len(used)), *states[len(used) :]]
 
-    def _tail(
-        self, start: Number, stop: Number, body: Body, states: list[State]
-    ) -> list[State]:
+    def _tail(self, start: Number, stop: Number, body: Body, states: list[State]) -> list[State]:
         """Run the last, partial vector when there is one."""
         k = self.k
         if isinstance(start, int) and isinstance(stop, int):
@@ -407,4 +406,3 @@ def _flat(states: Sequence[State]) -> State:
 def _cut(values: State, count: int) -> list[State]:
     size = len(values) // count
     return [values[i * size : (i + 1) * size] for i in range(count)]
-

@@ -195,9 +195,7 @@ def _tile(nest: LoopNest, vector: int, lanes: int) -> int:
     return max(votes, key=lambda d: votes[d]) if votes else -1
 
 
-def _order(
-    nest: LoopNest, loops: list[int], vector: int, single: bool, tile: int
-) -> list[int]:
+def _order(nest: LoopNest, loops: list[int], vector: int, single: bool, tile: int) -> list[int]:
     """Order loops by the distance of their steps in memory, largest outermost.
 
     The vector loop comes last unless it is a single vector, the tile loop just before it.
@@ -206,7 +204,9 @@ def _order(
     def distance(d: int) -> tuple[bool, Any]:
         # A guarded loop's outer loop must be outside it.
         steps = [abs(static_stride(s.access.strides[d])) for s in nest.stores]
-        loads = [abs(static_stride(x.access.strides[d])) for x in nest.program if isinstance(x, Load)]
+        loads = [
+            abs(static_stride(x.access.strides[d])) for x in nest.program if isinstance(x, Load)
+        ]
         inner = nest.dims[d].guard is not None
         return (inner, (-max(steps, default=0), -sum(loads)))
 

@@ -285,4 +285,3 @@ class NestValues:
             return
         offsets = self._lane_offsets(spread, stride, MEMORY_TYPES[a.dtype].nbytes)
         k.scatter(value, pointer, offsets, mask=mask)
-

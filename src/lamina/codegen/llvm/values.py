@@ -27,7 +27,7 @@ class Value:
     """One typed SSA value or constant of a function being built.
 
     ``+ - * /`` work on integers, floats and vectors alike; ``//`` and ``%`` divide non-negative
-    integers; a pointer plus an integer moves by that many bytes; comparisons are signed and ordered.
+    integers; a pointer plus an integer moves by that many bytes; comparisons are signed, ordered.
     A Python number on either side takes the value's type.
     """
 

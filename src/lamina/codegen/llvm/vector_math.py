@@ -74,7 +74,7 @@ def _power_of_two(k: Builder, exponent: Value) -> Value:
 
 
 def _scale(k: Builder, x: Value, exponent: Value) -> Value:
-    """Return x * 2^exponent (float lanes with whole values), correct where the result is denormal."""
+    """Return x * 2^exponent (a whole float), correct where the result is denormal."""
     if k.isa.name == "avx512" and x.type == F32.vector(16):
         name = "llvm.x86.avx512.mask.scalef.ps.512"
         k.module.declare(name, x.type, (x.type, x.type, x.type, I16, I32))
@@ -173,7 +173,7 @@ def _sin_of_quadrant(k: Builder, x: Value, shift: int) -> Value:
 
 
 def pow(k: Builder, x: Value, y: Value) -> Value:
-    """Return x^y, at most 1.5 ulp off, with C's special cases (pow(x, 0) = 1, pow(1, NaN) = 1, …)."""
+    """Raise x to the power y, at most 1.5 ulp off, with the special cases of C's function."""
     magnitude = k.unary("fabs", x)
     exponent = k.convert(y, F64) * _log2_f64(k, magnitude)
     # Beyond these bounds the result is infinite or zero anyway.

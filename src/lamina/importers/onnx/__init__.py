@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from lamina.importers.onnx import (
     activations,
+    control,
     elementwise,
     generate,
+    gradient,
     indexing,
     linear,
     loading,
@@ -27,8 +29,10 @@ from lamina.ir.graph import Graph
 
 TABLE = Table(
     activations.table,
+    control.table,
     elementwise.table,
     generate.table,
+    gradient.table,
     indexing.table,
     linear.table,
     movement.table,

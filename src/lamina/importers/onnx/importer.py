@@ -72,27 +72,37 @@ def _import_node(scope: Scope, proto: onnx.NodeProto, loc: Loc) -> None:
 
 def _translate(node: OnnxNode, domain: str) -> Outcome:
     """Return how the node is handled, why, and its results."""
+    report = node.scope.session.report
+    mark = len(report)
     reasons: list[str] = []
+    inside: list[NodeReport] = []
     for attempt in (_native, _function, _definition, _host):
         try:
             outcome = attempt(node, domain)
         except Unsupported as e:
             reasons.append(e.args[0])
+            inside += report[mark:]
+            del report[mark:]
             continue
         if outcome is not None:
             support, results = outcome
             return support, "; ".join(reasons), results
+    report += [entry for entry in inside if entry.support is Support.UNSUPPORTED]
     return Support.UNSUPPORTED, reasons[-1], [Missing()] * len(node.proto.output)
 
 
 def _native(node: OnnxNode, domain: str) -> tuple[Support, Sequence[Any]] | None:
     name = node.proto.op_type if not domain else f"{domain}::{node.proto.op_type}"
     row = node.scope.session.table.find(name, node.opset)
-    if row is None or _opaque(node):
+    if row is None or _opaque(node) or (domain and _is_local(node, domain)):
         return None
     row.check(node.inputs)
     results = row.importer(node, *node.inputs)
     return Support.NATIVE, results if isinstance(results, tuple | list) else (results,)
+
+
+def _is_local(node: OnnxNode, domain: str) -> bool:
+    return (domain, node.proto.op_type, node.proto.overload) in node.scope.session.functions
 
 
 def _function(node: OnnxNode, domain: str) -> tuple[Support, Sequence[Any]] | None:

@@ -137,7 +137,7 @@ class Scope:
         elif self.parent is None:
             raise ImportFailed(f"{name!r} is read but nothing defines it")
         else:
-            self.values[name] = self._capture(name, self.parent.lookup(name))
+            self.values[name] = self._from_parent(self.parent, name)
         return self.values[name]
 
     def constant(self, array: Array, loc: Loc, name: str = "") -> Value:
@@ -174,18 +174,22 @@ class Scope:
                     self.graph.definers[symbol] = v
                     break
 
-    def _capture(self, name: str, outer: Any) -> Any:
-        assert self.parent is not None
-        if not isinstance(outer, Value) or self.parent.graph is self.graph:
-            return outer
+    def capture(self, outer: Value, name: str = "") -> Value:
+        """Return what stands in this graph for a value of the graph around it."""
         if isinstance(outer.op, ops.Const):
             return emit_node(outer.op, (), loc=outer.loc, name=outer.name).output
-        inner = self.graph.input(name, outer.type, outer.loc)
+        inner = self.graph.input(name or outer.name or "captured", outer.type, outer.loc)
         elements = self.session.contents.get(outer)
         if elements is not None:
             self.session.contents.set(inner, elements)
         self.captures.append(outer)
         return inner
+
+    def _from_parent(self, parent: Scope, name: str) -> Any:
+        outer = parent.lookup(name)
+        if not isinstance(outer, Value) or parent.graph is self.graph:
+            return outer
+        return self.capture(outer, name)
 
     def _read(self, name: str) -> Array:
         tensor = self._tensors[name]

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
-from importlib import metadata
 
 import numpy as np
 import pytest
@@ -46,13 +45,22 @@ def test_missing_library_names_what_to_install(tmp_path):
 
 
 def test_missing_distribution_names_it(monkeypatch):
-    def absent(name):
-        raise metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(metadata, "distribution", absent)
+    monkeypatch.setattr(sys, "path", [])
     with pytest.raises(DeviceError, match="onednn-cpu-gomp is not installed") as caught:
         library.installed_path()
     assert "pip install onednn-cpu-gomp" in str(caught.value)
+
+
+def test_damaged_distribution_is_reported(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    folder = tmp_path / "onednn_cpu_gomp-2023.2.0.dist-info"
+    folder.mkdir()
+    (folder / "RECORD").write_text("other.so,,\n")
+    with pytest.raises(DeviceError, match=r"lists no libdnnl\.so\.3"):
+        library.installed_path()
+    (folder / "RECORD").write_text("lib/libdnnl.so.3,sha256=x,1\n")
+    with pytest.raises(DeviceError, match="but the file is not there"):
+        library.installed_path()
 
 
 def test_missing_openmp_names_it(monkeypatch, onednn):

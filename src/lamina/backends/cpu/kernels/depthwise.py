@@ -14,7 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamina.backends.cpu.kernels import epilogue
-from lamina.backends.cpu.kernels.convolution import CHANNEL_BLOCK, ActivationLayout, ConvolutionProblem
+from lamina.backends.cpu.kernels.convolution import (
+    CHANNEL_BLOCK,
+    ActivationLayout,
+    ConvolutionProblem,
+)
 from lamina.backends.cpu.kernels.output import OutputRegister, is_cheap
 from lamina.codegen.llvm.builder import F32, I64, Kernel, Module, Type, Value
 from lamina.codegen.llvm.target import Isa
@@ -41,9 +45,7 @@ def why_not(problem: ConvolutionProblem) -> str | None:
     return None
 
 
-def configs(
-    problem: ConvolutionProblem, isa: Isa, threads: int = 2
-) -> Iterator[DepthwiseConfig]:
+def configs(problem: ConvolutionProblem, isa: Isa, threads: int = 2) -> Iterator[DepthwiseConfig]:
     """Yield configurations worth timing, best guess first."""
     # Accumulators, the input columns in use, and one tap must fit the registers.
     most = (isa.registers - 2) // (1 + problem.strides[1])
@@ -94,7 +96,7 @@ class _Writer:
         self.scratch = k.alloca(config.columns * 64)
 
     def write(self) -> None:
-        """Write the loop over this thread's (image, block, row) items or (image, row, block) items."""
+        """Write the loop over this thread's rows of channel blocks, in the order of memory."""
         k, p = self.k, self.p
         blocks = -(-p.in_channels // CHANNEL_BLOCK)
         first, last = k.my_range(p.batch * blocks * p.out_height)
@@ -243,7 +245,7 @@ class _Reader:
         self._checked = True
 
     def pixel(self, line: Value, column: int, shift: Value | None = None) -> Value:
-        """Return the register at a column (plus a shift) of the filter row ``line`` bytes further."""
+        """Return the register at a column (plus a shift) of the row ``line`` bytes further."""
         k, pixel = self.k, self.p.src.pixel
         address = self.start + line + column * pixel
         place = self.left + column

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lamina.backends.cpu.kernels import epilogue
 from lamina.backends.cpu.kernels.convolution import CHANNEL_BLOCK, ConvolutionProblem
-from lamina.backends.cpu.kernels.direct_source import Source, locate, walk
+from lamina.backends.cpu.kernels.direct_source import Source, Window, locate, walk
 from lamina.backends.cpu.kernels.microkernel import RowAccess, Tile, multiply_accumulate
 from lamina.backends.cpu.kernels.output import OutputRegister, is_cheap, register_offset
 from lamina.codegen.llvm.builder import F32, I64, Kernel, Module, Value
@@ -176,10 +176,7 @@ class _Writer:
             registers = self._registers(channel)
             whole = channel + group * g.group_out if p.groups > 1 else channel
             start = self._initial(registers, whole)
-            sums = walk(
-                k, g.source.outer, window.steps, [*start, weights], window.start,
-                lambda state, a, block=window.block_bytes: self._reduce(state, a, block),
-            )[:-1]  # fmt: skip
+            sums = self._walk(window, [*start, weights])
             self._store(sums, registers, (n, y, x, whole), count)
 
     def _registers(self, channel: Value) -> list[OutputRegister]:
@@ -205,6 +202,14 @@ class _Writer:
             bias = self.args["bias"] + channel * 4
             row = [r.load_bias(bias, j * g.lanes * 4) for j, r in enumerate(registers)]
         return row * g.config.rows
+
+    def _walk(self, window: Window, state: list[Value]) -> list[Value]:
+        """Return the accumulators after the whole reduction; the state ends with the filters."""
+
+        def body(inner: list[Value], address: Value) -> list[Value]:
+            return self._reduce(inner, address, window.block_bytes)
+
+        return walk(self.k, self.g.source.outer, window.steps, state, window.start, body)[:-1]
 
     def _reduce(self, state: list[Value], a: Value, block_bytes: int | Value) -> list[Value]:
         """Add the runs at one position of the outer loops."""

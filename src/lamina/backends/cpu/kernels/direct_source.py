@@ -17,7 +17,7 @@ from lamina.codegen.llvm.builder import F32, I8, I64, Builder, Value
 
 @dataclass(frozen=True)
 class OuterLoop:
-    """One loop around the runs: its trip count and its step in the image and in the patch (bytes)."""
+    """One loop around the runs: trip count, and bytes per step in the image and in the patch."""
 
     count: int
     image_step: int
@@ -95,7 +95,7 @@ class Source:
 
     @property
     def run(self) -> tuple[int, int, int]:
-        """Return length of a run, number of runs per outer step, and length of a last, shorter run."""
+        """Return a run's length, the runs per outer step, and the length of a last, shorter one."""
         p = self.problem
         if self.planar:
             return (p.kernel[1], 1, 0) if p.dilations[1] == 1 else (1, 1, 0)
@@ -131,10 +131,8 @@ class Window:
     block_bytes: int | Value
 
 
-def locate(
-    k: Builder, source: Source, image: Value, y: Value, x: Value, patch: Value
-) -> Window:
-    """Return the window of the tile at output (y, x), filling the patch when it crosses the border."""
+def locate(k: Builder, source: Source, image: Value, y: Value, x: Value, patch: Value) -> Window:
+    """Return the window of the tile at output (y, x), filling the patch at the border."""
     p, layout = source.problem, source.problem.src
     top, left = y * p.strides[0] - p.pads[0], x * p.strides[1] - p.pads[1]
     reach = (p.kernel[0] - 1) * p.dilations[0]
@@ -187,7 +185,7 @@ def walk(
     address: Value,
     body: Callable[[list[Value], Value], list[Value]],
 ) -> list[Value]:
-    """Run ``body(state, address)`` inside the outer loops and return the state after all of them."""
+    """Run ``body(state, address)`` inside the outer loops and return the state after them."""
     if not loops:
         return body(list(state), address)
     with k.loop(0, loops[0].count, carry=[*state, address]) as loop:

@@ -1,7 +1,7 @@
 """Winograd convolution of our own: square 3x3 and 5x5 filters with stride 1, f32.
 
-Tiles of m x m outputs are computed as n*n independent matrix products over channels (n = m + r - 1),
-which needs n^2 / (m^2 r^2) of the plain multiplications. A thread transforms a chunk of tiles into
+Tiles of m x m outputs are computed as n*n independent matrix products over channels, where
+n = m + r - 1, which needs n^2 / (m^2 r^2) of the plain multiplications. A thread transforms a chunk of tiles into
 its workspace (V), multiplies by the transformed filters (U, packed at build time) position by
 position for one block of output channels (M), transforms back, applies the epilogue and stores: V
 and M stay in the L2 cache, only U is streamed. Where tiles are few and filters large, the ``split``
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from lamina.backends.cpu.kernels import epilogue
 from lamina.backends.cpu.kernels.convolution import CHANNEL_BLOCK, ConvolutionProblem
 from lamina.backends.cpu.kernels.microkernel import RowAccess, Tile, multiply_accumulate
-from lamina.backends.cpu.kernels.winograd_matrices import transformed_weights
+from lamina.backends.cpu.kernels.winograd_matrices import weights_matrix
 from lamina.backends.cpu.kernels.winograd_transform import (
     TileShape,
     input_function,
@@ -192,14 +192,15 @@ def pack_weights(
     zeros.
     """
     g = _Geometry(problem, config, isa.lanes(F32))
-    u = transformed_weights(w, config.m).astype(np.float32)
-    out, channels = u.shape[:2]
-    padded = np.zeros(
-        (g.out_blocks * g.out_width, g.in_blocks * CHANNEL_BLOCK, g.positions), np.float32
-    )
-    padded[:out, :channels] = u.reshape(out, channels, g.positions)
-    blocks = padded.reshape(g.out_blocks, g.out_width, -1, g.positions)
-    return np.ascontiguousarray(blocks.transpose(0, 3, 2, 1))
+    out, channels, *kernel = w.shape
+    taps = kernel[0] * kernel[1]
+    padded = np.zeros((g.out_blocks * g.out_width, g.in_blocks * CHANNEL_BLOCK, taps), np.float32)
+    padded[:out, :channels] = w.reshape(out, channels, taps)
+    # Taps outermost: one matrix product transforms all filters, and only whole rows move after it.
+    blocks = padded.reshape(g.out_blocks, g.out_width, -1, taps).transpose(3, 0, 2, 1)
+    flat = np.ascontiguousarray(blocks, np.float64).reshape(taps, -1)
+    u = (weights_matrix(config.m, kernel[0]) @ flat).astype(np.float32)
+    return np.ascontiguousarray(u.reshape(g.positions, *blocks.shape[1:]).swapaxes(0, 1))
 
 
 def workspace_bytes(

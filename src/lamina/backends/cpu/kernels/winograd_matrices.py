@@ -61,11 +61,10 @@ def _freeze(rows: Sequence[Sequence[Fraction]]) -> Matrix:
     return tuple(tuple(row) for row in rows)
 
 
-def transformed_weights(w: NDArray[np.float32], m: int) -> NDArray[np.float64]:
-    """Return G w G^T of each [.., r, r] filter in f64: [.., n, n]."""
-    g = np.array(transforms(m, w.shape[-1]).weights, np.float64)
-    result: NDArray[np.float64] = np.einsum("ia,...ab,jb->...ij", g, w.astype(np.float64), g)
-    return result
+def weights_matrix(m: int, r: int) -> NDArray[np.float64]:
+    """Return the matrix [n * n, r * r] that takes a flattened filter w to the flattened G w G^T."""
+    g = np.array(transforms(m, r).weights, np.float64)
+    return np.kron(g, g)
 
 
 def linear(k: Builder, matrix: Matrix, x: Sequence[Value]) -> list[Value]:
@@ -83,7 +82,11 @@ def linear(k: Builder, matrix: Matrix, x: Sequence[Value]) -> list[Value]:
         if i in results:
             continue
         partner = next(
-            (j for j in range(i + 1, len(matrix)) if j not in results and _mirrored(row, matrix[j])),
+            (
+                j
+                for j in range(i + 1, len(matrix))
+                if j not in results and _mirrored(row, matrix[j])
+            ),
             None,
         )
         if partner is None:

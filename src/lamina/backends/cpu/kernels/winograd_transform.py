@@ -44,9 +44,13 @@ class TileShape:
 
 
 def input_function(
-    module: Module, name: str, shape: TileShape, problem: ConvolutionProblem, strides: tuple[int, int]
+    module: Module,
+    name: str,
+    shape: TileShape,
+    problem: ConvolutionProblem,
+    strides: tuple[int, int],
 ) -> Function:
-    """Write ``name(src, v, block0, block1, y0, y1, x0, x1)``: B^T d B of channel blocks of one tile.
+    """Write ``name(src, v, block0, block1, y0, y1, x0, x1)``: B^T d B of one tile's channels.
 
     ``src`` is where the tile's first pixel lies, or would lie outside the image; y0..y1 and x0..x1
     are the rows and columns of the tile that exist, the others read as zero. ``strides`` are V's
@@ -133,7 +137,11 @@ def _transform_input(
 
 
 def output_function(
-    module: Module, name: str, shape: TileShape, problem: ConvolutionProblem, geometry: tuple[int, int]
+    module: Module,
+    name: str,
+    shape: TileShape,
+    problem: ConvolutionProblem,
+    geometry: tuple[int, int],
 ) -> Function:
     """Write ``name(m, dst, residual, bias, channel, rows, columns)``: A^T m A, epilogue, store.
 

@@ -94,6 +94,8 @@ class Candidate:
     writes: tuple[Form, ...]
     estimate_microseconds: float
     draft: Callable[[Placement], Draft]
+    key: str = ""
+    """Equal for candidates that need the same code when their operands lie alike; "" for none."""
     overwrites: int | None = None
     """Operand whose memory the result takes over (it must hold that operand's contents)."""
 

@@ -1,0 +1,1 @@
+"""The test cases that the onnx package generates and ships."""

@@ -1,0 +1,63 @@
+"""Ways to run a model; every conformance test takes one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+
+from lamina.importers.onnx import load
+from lamina.ir.interpret import interpret
+
+from tests.conformance.cases import Case
+from tests.conformance.compare import compare_all
+from tests.conformance.known_failures import KNOWN_FAILURES
+
+Run = Callable[[Sequence[Any]], list[Any]]
+Execute = Callable[[onnx.ModelProto], Run]
+
+
+def interpreted(model: onnx.ModelProto) -> Run:
+    """Import the model and evaluate the graph with the reference meaning of its operators."""
+    graph = load(model)
+    return lambda inputs: interpret(graph, inputs)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What running some cases showed."""
+
+    passed: int
+    wrong: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.passed} passed, {len(self.wrong)} wrong:\n" + "\n".join(self.wrong)
+
+
+def run_cases(cases: Iterable[Case], execute: Execute) -> Outcome:
+    """Run the cases; wrong is a failure that is not listed, and a listed one that passes."""
+    passed, wrong = 0, []
+    for case in cases:
+        known = KNOWN_FAILURES.get(case.name)
+        error = _error(case, execute)
+        if error is None:
+            passed += 1
+            if known is not None and not known.random:
+                wrong.append(f"{case.name}: passes, but is listed as a known failure")
+        elif known is None:
+            wrong.append(f"{case.name}: {error}")
+    return Outcome(passed, tuple(wrong))
+
+
+def _error(case: Case, execute: Execute) -> str | None:
+    try:
+        run = execute(case.load())
+        for inputs, expected in case.data():
+            with np.errstate(all="ignore"):
+                compare_all(run(inputs), expected, rtol=case.rtol, atol=case.atol)
+    except Exception as e:
+        return f"{type(e).__name__}: {e}"[:600]
+    return None
