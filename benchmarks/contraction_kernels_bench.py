@@ -1,8 +1,8 @@
 """How fast our own convolution kernels are beside oneDNN's direct convolution, layer by layer.
 
 Run ``python benchmarks/contraction_kernels_bench.py [--network NAME] [--json FILE]``. Every
-candidate of a layer runs in turn with oneDNN in one process; times are the least of all rounds, as other
-programs disturb the rest.
+candidate of a layer runs in turn with oneDNN in one process; times are the least of all rounds,
+as other programs disturb the rest.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Measure oneDNN's primitives on this machine, by layout, and what making them costs.
 
 Sections: load, layers (each convolution of ResNet-50 alone), networks (all 53 in a row, each with
-its own weights), precisions, alternatives, depthwise, matmul, attention, fully_connected, concat,
-recurrent.
-Everything compared is interleaved in this process; times are medians.  Run alone on the machine::
+its own weights), precisions, alternatives, depthwise, grouped, pooling, matmul, attention,
+fully_connected, concat, recurrent.
+Everything compared is interleaved in this process; times are lower quartiles, because the machine
+may be shared.  Run it alone::
 
     python -m benchmarks.onednn_primitives_bench --sections layers networks --json out.json
 """
@@ -15,17 +16,15 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks import machine
-from benchmarks.convolution_layers import RELU, Layer, convolution, resnet50
-from lamina.backends.cpu.onednn import library, primitives
+from benchmarks.convolution_layers import RELU, Layer, activation, convolution, resnet50
+from benchmarks.primitive_timing import Row, Runnable, compare, interleaved_ms, timed
+from lamina.backends.cpu.onednn import library
 from lamina.backends.cpu.onednn.attributes import (
     Attributes,
     DepthwisePostOp,
@@ -34,83 +33,10 @@ from lamina.backends.cpu.onednn.attributes import (
 )
 from lamina.backends.cpu.onednn.library import OneDnnError
 from lamina.backends.cpu.onednn.matmul import InnerProduct, MatMul
-from lamina.backends.cpu.onednn.memory import NUMPY_DTYPE, Layout, allocate
+from lamina.backends.cpu.onednn.memory import Layout
+from lamina.backends.cpu.onednn.normalization import LocalResponseNormalization
+from lamina.backends.cpu.onednn.pooling import Pooling
 from lamina.backends.cpu.onednn.rnn import BIASES, GATES, Recurrent
-
-ROUNDS = 15
-Row = dict[str, Any]
-
-
-class Runnable:
-    """A primitive with buffers full of small random numbers."""
-
-    def __init__(self, onednn: library.Library, spec: primitives.Specification) -> None:
-        rng = np.random.default_rng(1)
-        self.primitive = primitives.create(onednn, spec)
-        self.arguments = self.primitive.arguments()
-        self.buffers = []
-        for name in self.primitive.argument_names:
-            layout = self.primitive.layout(name)
-            buffer = allocate(max(layout.size_bytes, 64))
-            buffer[:] = rng.integers(0, 5, buffer.size, np.uint8)
-            if layout.dtype in ("f32", "bf16", "f16"):
-                values = buffer.view(NUMPY_DTYPE[layout.dtype])
-                values[:] = rng.standard_normal(values.size, np.float32)
-            self.buffers.append(buffer)
-            self.arguments.point(name, buffer.ctypes.data)
-        self.stream = onednn.stream()
-
-    def __call__(self) -> None:
-        self.arguments.run(self.stream)
-
-
-def interleaved_ms(calls: dict[str, Callable[[], None]], rounds: int = ROUNDS) -> dict[str, float]:
-    """Return the median milliseconds of each call, all called in turn in every round."""
-    repeats = {}
-    for name, call in calls.items():
-        call()
-        start = time.perf_counter()
-        call()
-        repeats[name] = max(1, min(50, int(2e-3 / (time.perf_counter() - start))))
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            for _ in range(repeats[name]):
-                call()
-            times[name].append((time.perf_counter() - start) / repeats[name])
-    return {name: statistics.median(values) * 1e3 for name, values in times.items()}
-
-
-def compare(onednn: library.Library, title: str, specs: dict[str, Any]) -> list[Row]:
-    """Time specifications against each other; one that the library refuses says why.
-
-    Plain C++ reference code (``ref:any``) takes up to a thousand times as long and is left out;
-    the recurrent layers' ``ref`` is fast matrix products and stays.
-    """
-    runnables, rows = {}, []
-    for name, spec in specs.items():
-        try:
-            runnable = Runnable(onednn, spec)
-        except OneDnnError as e:
-            rows.append({"case": title, "variant": name, "refused": e.status})
-            continue
-        if runnable.primitive.implementation == "ref:any":
-            rows.append({"case": title, "variant": name, "refused": "only reference code"})
-        else:
-            runnables[name] = runnable
-    for name, ms in interleaved_ms(dict(runnables)).items():
-        rows.append(
-            {
-                "case": title,
-                "variant": name,
-                "ms": round(ms, 4),
-                "gflops": round(2e-6 * specs[name].multiply_adds / ms, 1),
-                "implementation": runnables[name].primitive.implementation,
-            }
-        )
-    return rows
-
 
 LAYOUTS = ("nchw", "nhwc", "nChw16c")
 
@@ -225,6 +151,61 @@ def depthwise(onednn: library.Library) -> list[Row]:
                 {"case": f"{expand} + depthwise", "variant": f"{layout} {name}", "ms": round(ms, 4)}
                 for name, ms in interleaved_ms(calls).items()
             ]
+    return rows
+
+
+def grouped(onednn: library.Library) -> list[Row]:
+    """Time ShuffleNet's grouped 1x1 layers, also as one matrix product a group."""
+    rows = []
+    shapes = ((24, 56, 112), (112, 28, 112), (136, 28, 136), (272, 14, 272), (544, 7, 544))
+    for channels, size, outputs in shapes:
+        groups, positions = 4, size * size
+        k, n = channels // groups, outputs // groups
+        layer = Layer(channels, size, outputs, 1, 1, groups)
+        specs: dict[str, Any] = {layout: convolution(layer, layout) for layout in LAYOUTS}
+        specs["nChw8c"] = replace(
+            specs["nhwc"],
+            src=Layout.blocked(specs["nhwc"].src.dims, 8),
+            dst=Layout.blocked(specs["nhwc"].dst.dims, 8),
+        )
+        specs["nhwc matmul"] = MatMul(
+            Layout((groups, positions, k), strides=(k, channels, 1)),
+            Layout.any((groups, k, n)),
+            Layout((groups, positions, n), strides=(n, outputs, 1)),
+            attributes=Attributes((RELU,)),
+        )
+        specs["nchw matmul"] = MatMul(
+            Layout.dense((groups, n, k)), Layout.dense((groups, k, positions)),
+            Layout.dense((groups, n, positions)), attributes=Attributes((RELU,)),
+        )  # fmt: skip
+        specs["nhwc with zeros between groups"] = convolution(replace(layer, groups=1), "nhwc")
+        rows += compare(onednn, str(layer), specs)
+    return rows
+
+
+def pooling(onednn: library.Library) -> list[Row]:
+    """Time pooling and local response normalization in each layout."""
+    rows = []
+    cases = ((64, 112, 3, 2, "max"), (192, 56, 3, 2, "max"), (480, 14, 3, 1, "max"))
+    cases += ((2048, 7, 7, 1, "average_include_padding"),)
+    for channels, size, kernel, stride, algorithm in cases:
+        pad = 0 if kernel == size else 1
+        out = (size + 2 * pad - kernel) // stride + 1
+        calls = {}
+        for layout in LAYOUTS:
+            spec = Pooling(
+                activation(layout, (1, channels, size, size)),
+                activation(layout, (1, channels, out, out)),
+                (kernel,) * 2, (stride,) * 2, (), (pad,) * 2, (pad,) * 2, algorithm,
+            )  # fmt: skip
+            calls[layout] = Runnable(onednn, spec)
+        rows += timed(f"{algorithm} {kernel} s{stride} of {channels}x{size}", calls)
+    for channels, size in ((96, 54), (256, 26), (64, 56), (192, 56)):
+        calls = {}
+        for layout in LAYOUTS:
+            place = activation(layout, (1, channels, size, size))
+            calls[layout] = Runnable(onednn, LocalResponseNormalization(place, place, 5))
+        rows += timed(f"lrn 5 of {channels}x{size}", calls)
     return rows
 
 
@@ -398,8 +379,8 @@ def load(onednn: library.Library) -> list[Row]:
 
 
 _SECTIONS = (
-    load, layers, networks, precisions, alternatives, depthwise, matmul, attention,
-    fully_connected, concat, recurrent,
+    load, layers, networks, precisions, alternatives, depthwise, grouped, pooling, matmul,
+    attention, fully_connected, concat, recurrent,
 )  # fmt: skip
 SECTIONS: dict[str, Callable[[library.Library], list[Row]]] = {s.__name__: s for s in _SECTIONS}
 
@@ -414,6 +395,7 @@ def main() -> None:
     options = parser.parse_args()
     onednn = library.load(options.library)
     onednn.set_threads(options.threads)
+    others = machine.OthersWatch()
     results: dict[str, Any] = {
         "machine": machine.describe(),
         "onednn": ".".join(map(str, onednn.version)),
@@ -425,6 +407,7 @@ def main() -> None:
         results[name] = SECTIONS[name](onednn)
         for row in results[name]:
             print("  ", *(f"{key}={value}" for key, value in row.items()))
+    results["others_busy_cores"] = round(others.cores(), 2)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
 

@@ -20,13 +20,17 @@ from lamina.ir.types import TensorType
 from lamina.ir.verify import verify
 from lamina.ir.weight import Weight
 from lamina.passes.pipeline import OPTIMIZE
+from lamina.passes.regions import FuseRegions
+from lamina.passes.regions import FuseRegions
 from lamina.passes.specialize import copy, specialize
 from lamina.plan.plan import Plan
-from lamina.precision.pipeline import decide_precision
+from lamina.precision.pipeline import decide_precision, finish_precision
 from lamina.runtime.engine import Engine
 from lamina.tactics.cache import TimingCache
 
 Progress = Callable[[ProgressEvent], None]
+Report = Callable[[str, int, int, str], None]
+Ranges = tuple[tuple[str, int, int, int], ...]
 
 
 def build(
@@ -73,17 +77,46 @@ def build_plan(model: Any, config: BuildConfig, progress: Progress | None = None
     """Run the pipeline: import, specialize, optimize, decide precision, compile, freeze."""
     report = _Reporter(progress)
     report("import", 0, 1)
-    graph = model if isinstance(model, Graph) else load_onnx(model)
-    graph, ranges = apply_shapes(graph, config)
+    graph, ranges = import_graph(model, config)
     portable = copy(graph) if config.keep_graph else None
     report("optimize", 0, 1)
-    pipeline = OPTIMIZE.without(*config.without) if config.without else OPTIMIZE
+    optimize(graph, config)
+    return compile_graph(graph, ranges, config, report, portable)
+
+
+def import_graph(model: Any, config: BuildConfig) -> tuple[Graph, Ranges]:
+    """Return the model as a graph of its own with the shapes of ``config``, and symbols' ranges."""
+    graph = copy(model) if isinstance(model, Graph) else load_onnx(model)
+    return apply_shapes(graph, config)
+
+
+def optimize(graph: Graph, config: BuildConfig) -> None:
+    """Decide precision and run the passes, in place; raises ConfigError for an unknown pass."""
+    regions = FuseRegions()
+    try:
+        pipeline = OPTIMIZE.without(*{*config.without, regions.name})
+    except ValueError as e:
+        fact, _, known = str(e).partition("; ")
+        raise ConfigError(fact, hint=known.translate(str.maketrans("", "", "[]'"))) from e
     decide_precision(graph, config.precision)
     pipeline(graph)
+    finish_precision(graph, config.precision)  # the casts that it adds are fused into regions
+    if regions.name not in config.without:
+        regions(graph)
     if config.verify:
         verify(graph)
+
+
+def compile_graph(
+    graph: Graph,
+    ranges: Ranges,
+    config: BuildConfig,
+    report: Report | None = None,
+    portable: Graph | None = None,
+) -> Plan:
+    """Choose kernels for an optimized graph and freeze it; ``portable`` is stored beside them."""
     env = {name: opt for name, _, opt, _ in ranges}
-    compiler = CpuCompiler(config, env, report)
+    compiler = CpuCompiler(config, env, report or _Reporter(None))
     cache = TimingCache(_cache_path(config), _machine(compiler))
     compiled = compiler.compile(graph, cache)
     text, weights = _portable(portable)
@@ -97,9 +130,7 @@ def build_plan(model: Any, config: BuildConfig, progress: Progress | None = None
     )
 
 
-def apply_shapes(
-    graph: Graph, config: BuildConfig
-) -> tuple[Graph, tuple[tuple[str, int, int, int], ...]]:
+def apply_shapes(graph: Graph, config: BuildConfig) -> tuple[Graph, Ranges]:
     """Give symbols their numbers or ranges; returns the graph and (symbol, min, opt, max) rows.
 
     An input without shapes keeps its symbols with the range 1 to 2**31 and the likeliest value 1.

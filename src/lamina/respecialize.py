@@ -7,15 +7,28 @@ import json
 from lamina import ops
 from lamina.builder import build_plan
 from lamina.config import BuildConfig
-from lamina.errors import GraphError, PlanError
+from lamina.errors import ConfigError, GraphError, PlanError
+from lamina.ir.graph import Graph
 from lamina.ir.text import parse_graph
 from lamina.plan.plan import Plan
 
 
 def respecialize(plan: Plan, threads: int = 0) -> Plan:
     """Return a plan for this machine with the options that ``plan`` was built with."""
+    return build_plan(portable_graph(plan), plan_config(plan, threads))
+
+
+def portable_graph(plan: Plan) -> Graph:
+    """Return the graph that a plan was built from; raises PlanError when it is damaged."""
     try:
-        graph = parse_graph(plan.graph, ops.BY_NAME, plan.weights)
+        return parse_graph(plan.graph, ops.BY_NAME, plan.weights)
+    except (GraphError, TypeError, ValueError, KeyError) as e:
+        raise PlanError(f"the portable graph of the plan is damaged: {e}") from e
+
+
+def plan_config(plan: Plan, threads: int = 0) -> BuildConfig:
+    """Return the options that a plan was built with; ``threads`` replaces theirs unless 0."""
+    try:
         options = {k: json.loads(v) for k, v in plan.config}
         options["shapes"] = {
             name: tuple(tuple(shape) for shape in shapes)
@@ -24,7 +37,6 @@ def respecialize(plan: Plan, threads: int = 0) -> Plan:
         options["without"] = tuple(options.get("without", ()))
         if threads:
             options["threads"] = threads
-        config = BuildConfig(**options)
-    except (GraphError, TypeError, ValueError, KeyError) as e:
-        raise PlanError(f"the portable graph of the plan is damaged: {e}") from e
-    return build_plan(graph, config)
+        return BuildConfig(**options)
+    except (ConfigError, AttributeError, TypeError, ValueError) as e:
+        raise PlanError(f"the options stored in the plan are damaged: {e}") from e

@@ -11,7 +11,6 @@ import onnx
 
 from lamina.importers.onnx import load
 from lamina.ir.interpret import interpret
-
 from tests.conformance.cases import Case
 from tests.conformance.compare import compare_all
 from tests.conformance.known_failures import KNOWN_FAILURES

@@ -29,7 +29,6 @@ KNOWN_FAILURES: dict[str, Reason] = {
     "test_bernoulli_double_expanded": _DRAWN,
     "test_bernoulli_seed": _DRAWN,
     "test_bernoulli_seed_expanded": _DRAWN,
-    "test_attention_4d_causal_fp16": _HALF_SOFTMAX,
     "test_attention_4d_causal_fp16_expanded": _HALF_SOFTMAX,
     "test_identity_sequence": _UNRANKED,
     "test_loop16_seq_none": _UNRANKED,

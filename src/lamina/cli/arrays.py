@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -52,12 +53,22 @@ def write_outputs(path: Path, arrays: Mapping[str, Any]) -> None:
             if path.suffix == ".npy":
                 np.save(f, next(iter(storable.values())), allow_pickle=False)
             else:
-                np.savez(f, allow_pickle=False, **storable)
+                _write_npz(f, storable)
         temporary.replace(path)
     except OSError as e:
-        raise InputError(f"cannot write {str(path)!r}: {e.strerror or e}") from e
-    finally:
-        temporary.unlink(missing_ok=True) if path.parent.is_dir() else None
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise InputError(
+            f"cannot write {str(path)!r}: {e.strerror or e}", hint="check the folder and the space"
+        ) from e
+
+
+def _write_npz(file: BinaryIO, arrays: Mapping[str, Array]) -> None:
+    """Write an npz file; unlike ``numpy.savez``, any name will do, ``file`` too."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def _read(path: Path) -> dict[str, Array]:
@@ -68,7 +79,9 @@ def _read(path: Path) -> dict[str, Array]:
         with loaded:
             return {name: loaded[name] for name in loaded.files}
     except OSError as e:
-        raise InputError(f"cannot read {str(path)!r}: {e.strerror or e}", hint="check the path") from e
+        raise InputError(
+            f"cannot read {str(path)!r}: {e.strerror or e}", hint="check the path"
+        ) from e
     except (ValueError, EOFError, zipfile.BadZipFile) as e:
         raise InputError(
             f"{str(path)!r} is not a NumPy file: {e}", hint="write it with np.save or np.savez"
@@ -86,16 +99,17 @@ def _choose(found: Mapping[str, Array], name: str, file: str) -> Array:
     return next(iter(found.values()))
 
 
-def _storable(name: str, array: Any) -> Array:
+def _storable(name: str, value: Any) -> Array:
     """Widen what the npy format has no code for: bf16 and smaller become f32, strings ``U``."""
-    if not isinstance(array, np.ndarray | np.generic):
+    if not isinstance(value, np.ndarray | np.generic):
         raise InputError(
-            f"output {name!r} is a {type(array).__name__}, which NumPy files cannot hold"
+            f"output {name!r} is a {type(value).__name__}, which NumPy files cannot hold"
         )
-    array = np.asarray(array)
+    array: Array = np.asarray(value)
     if array.dtype == object:
-        return array.astype(str)
+        array = array.astype(str)
+        return array
     dtype = DType.of(array.dtype)
     if array.dtype.kind == "V" or dtype is DType.BF16 or dtype.bits < 8:
-        return array.astype(np.float32 if dtype.is_float else np.int8)
+        array = array.astype(np.float32 if dtype.is_float else np.int8)
     return array

@@ -103,9 +103,7 @@ def lamina(
             "--version", help="Print the version.", is_eager=True, callback=_print_version
         ),
     ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error.")
-    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Compile trained networks into optimized, serialized engines and run them."""
 

@@ -13,9 +13,7 @@ from lamina.cli.shapes import Given, parse_shapes
 
 _BUILD = "Build options"
 
-Model = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="ONNX model.", show_default=False)
-]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="ONNX model.", show_default=False)]
 Source = Annotated[
     Path,
     typer.Argument(
@@ -58,9 +56,7 @@ TimingCache = Annotated[
 ]
 Without = Annotated[
     list[str] | None,
-    typer.Option(
-        metavar="PASS", help="Leave out a pass. May be repeated.", rich_help_panel=_BUILD
-    ),
+    typer.Option(metavar="PASS", help="Leave out a pass. May be repeated.", rich_help_panel=_BUILD),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
 
@@ -87,6 +83,4 @@ def build_options(
     *, shapes: Sequence[str] | None = None, without: Sequence[str] | None = None, **rest: Any
 ) -> BuildOptions:
     """Return the options from their command-line form; raises ConfigError for a bad shape."""
-    return BuildOptions(
-        shapes=parse_shapes(shapes or ()), without=tuple(without or ()), **rest
-    )
+    return BuildOptions(shapes=parse_shapes(shapes or ()), without=tuple(without or ()), **rest)

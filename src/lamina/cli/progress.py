@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from lamina.cli.origins import origins
 from lamina.cli.tables import stderr
 from lamina.config import ProgressEvent
 
@@ -68,7 +69,7 @@ class BuildProgress:
         if event.done:
             each = (now - self.stage_started) / event.done
             parts.append(f"about {each * (event.total - event.done):.0f} s left")
-        return ", ".join([*parts, event.item] if event.item else parts)
+        return ", ".join([*parts, item_name(event)] if event.item else parts)
 
     def _draw(self, event: ProgressEvent) -> None:
         if self.bar is None:
@@ -89,5 +90,11 @@ class BuildProgress:
         if task.description != event.stage:
             self.bar.reset(task.id, total=event.total, description=event.stage)
         self.bar.update(
-            task.id, completed=event.done, total=event.total, item=escape(event.item[:60])
+            task.id, completed=event.done, total=event.total, item=escape(item_name(event))
         )
+
+
+def item_name(event: ProgressEvent) -> str:
+    """Return the nodes that an event is about, in at most 60 characters."""
+    name = " + ".join(origins(event.item))
+    return name if len(name) <= 60 else f"{name[:57]}..."

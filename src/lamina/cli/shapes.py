@@ -43,9 +43,10 @@ def parse_shapes(texts: Sequence[str]) -> dict[str, Given]:
 
 def likeliest(given: Given) -> Shape:
     """Return the shape that kernels are tuned for: the one given, or the middle one of a range."""
-    if given and isinstance(given[0], tuple):
-        return given[1]  # type: ignore[return-value]
-    return given  # type: ignore[return-value]
+    match given:
+        case (tuple(), tuple(likely), tuple()):
+            return likely
+    return tuple(d for d in given if isinstance(d, int))
 
 
 def _dims(text: str) -> Shape:

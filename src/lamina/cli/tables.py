@@ -82,8 +82,10 @@ def show_number(value: float) -> str:
 
 def _console(*, stderr: bool) -> Console:
     console = Console(stderr=stderr, highlight=False)
-    return console if console.is_terminal else Console(
-        stderr=stderr, highlight=False, width=_WIDTH_ELSEWHERE
+    return (
+        console
+        if console.is_terminal
+        else Console(stderr=stderr, highlight=False, width=_WIDTH_ELSEWHERE)
     )
 
 

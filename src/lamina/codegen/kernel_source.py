@@ -9,6 +9,7 @@ from typing import Protocol
 from lamina.codegen.llvm.module import Module
 from lamina.codegen.llvm.nest_llvm import NestEmitter
 from lamina.codegen.llvm.nest_schedule import schedule, static_size, total_weight
+from lamina.codegen.llvm.nest_tile import TileEmitter
 from lamina.codegen.llvm.nest_values import nest_symbols
 from lamina.codegen.llvm.scalar_llvm import MEMORY_TYPES
 from lamina.codegen.nest import Load, LoopNest
@@ -102,7 +103,9 @@ def emit_nests(
                 module.table(f"{name}.{number}.{i}", MEMORY_TYPES[t.dtype], t.values)
                 for i, t in enumerate(nest.tables)
             ]
-            NestEmitter(k, nest, schedule(nest, module.isa), params, tables).emit()
+            plan = schedule(nest, module.isa)
+            emitter = NestEmitter if plan.tile < 0 else TileEmitter
+            emitter(k, nest, plan, params, tables).emit()
 
 
 def moved_bytes(nest: LoopNest) -> int:

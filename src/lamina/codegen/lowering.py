@@ -60,18 +60,18 @@ class Lowering:
     _known: dict[object, int] = field(default_factory=dict)
     _folded: frozenset[int] | None = None
 
-    def loop(self, size: Dim, *, reduced: bool = False) -> AxisIndex:
-        """Add a loop and return its index; a loop of size one is the index 0."""
-        if size == 1:
+    def loop(self, size: Dim, *, reduced: bool = False, always: bool = False) -> AxisIndex:
+        """Add a loop and return its index; a loop of size one is the index 0 unless ``always``."""
+        if size == 1 and not always:
             return AxisIndex()
         self.sizes.append(size)
         if reduced:
             self.reduced.add(len(self.sizes) - 1)
         return AxisIndex.loop(len(self.sizes) - 1)
 
-    def output_loops(self, shape: Sequence[Dim]) -> Position:
-        """Add one loop per axis of the largest output."""
-        position = tuple(self.loop(d) for d in shape)
+    def output_loops(self, shape: Sequence[Dim], blocked: frozenset[int]) -> Position:
+        """Add one loop per axis of the largest output; ``blocked`` axes have padding to write."""
+        position = tuple(self.loop(d, always=axis in blocked) for axis, d in enumerate(shape))
         for axis, index in enumerate(position):
             for d in index.loops:
                 self._homes[d] = axis - len(position)
@@ -341,12 +341,16 @@ def lower_graph(
     placed = zip(graph.inputs, inputs, strict=True)
     operands = {v: (i, layout) for i, (v, layout) in enumerate(placed)}
     low = Lowering(rules, operands)
+    blocked = frozenset(x.block_axis for x in outputs if x.is_blocked)
     stores: dict[int, RawStore] = {}
     order = sorted(range(len(outputs)), key=lambda i: _size_key(graph.outputs[i].tensor))
     for number in order:
         value = graph.outputs[number]
-        position = _output_position(low, value.tensor, [s.position for s in stores.values()],
-                                    [graph.outputs[i].tensor.shape for i in stores])
+        if stores:
+            known = {graph.outputs[i].tensor.shape: s.position for i, s in stores.items()}
+            position = _later_position(value.tensor, known)
+        else:
+            position = low.output_loops(value.tensor.shape, blocked)
         result = low.evaluate(value, position)
         stores[number] = RawStore(
             len(graph.inputs) + number, value.tensor.dtype, outputs[number], position, result
@@ -362,19 +366,13 @@ def _size_key(tensor: TensorType) -> tuple[int, int]:
     return (-size, -tensor.rank)
 
 
-def _output_position(
-    low: Lowering,
-    tensor: TensorType,
-    positions: list[Position],
-    shapes: list[tuple[Dim, ...]],
+def _later_position(
+    tensor: TensorType, known: dict[tuple[Dim, ...], Position]
 ) -> Position:
-    """Return where an output is stored: the loops of an earlier output as far as sizes agree."""
-    if not positions:
-        return low.output_loops(tensor.shape)
-    for position, shape in zip(positions, shapes, strict=True):
-        if shape == tensor.shape:
-            return position
-    first, full = positions[0], shapes[0]
+    """Return where a further output is stored: the loops of the first one where sizes agree."""
+    if tensor.shape in known:
+        return known[tensor.shape]
+    full, first = next(iter(known.items()))
     if tensor.rank == len(full):
         if all(d in (1, n) for d, n in zip(tensor.shape, full, strict=True)):
             return tuple(

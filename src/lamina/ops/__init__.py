@@ -48,6 +48,7 @@ from lamina.ops.kinds import RecurrentKind as RecurrentKind
 from lamina.ops.kinds import ReduceKind as ReduceKind
 from lamina.ops.kinds import RoiCoordinateMode as RoiCoordinateMode
 from lamina.ops.kinds import RoiMode as RoiMode
+from lamina.ops.kinds import Scaling as Scaling
 from lamina.ops.kinds import ScatterReduction as ScatterReduction
 from lamina.ops.kinds import UnaryKind as UnaryKind
 from lamina.ops.movement import Concat as Concat
@@ -67,6 +68,8 @@ from lamina.ops.pool import MaxPoolIndices as MaxPoolIndices
 from lamina.ops.pool import Pool as Pool
 from lamina.ops.quantize import Dequantize as Dequantize
 from lamina.ops.quantize import Quantize as Quantize
+from lamina.ops.quantized import QuantizedConvolution as QuantizedConvolution
+from lamina.ops.quantized import QuantizedMatmul as QuantizedMatmul
 from lamina.ops.recurrent import Recurrent as Recurrent
 from lamina.ops.reduce import ArgReduce as ArgReduce
 from lamina.ops.reduce import Cumulative as Cumulative
@@ -117,6 +120,8 @@ ALL: tuple[type[Op], ...] = (
     Pad,
     Pool,
     Quantize,
+    QuantizedConvolution,
+    QuantizedMatmul,
     Random,
     Range,
     Recurrent,

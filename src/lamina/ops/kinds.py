@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 
 class UnaryKind(StrEnum):
@@ -299,3 +303,19 @@ class Epilogue:
     kind: ActivationKind
     alpha: float = 0.0
     beta: float = 0.0
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """An integer q that stands for the number ``scale * (q - zero_point)``."""
+
+    scale: float
+    zero_point: int = 0
+
+    def shifted(self, q: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Return ``q - zero_point`` in f32, exactly for 8-bit numbers."""
+        return q.astype(np.float32) - np.float32(self.zero_point)
+
+    def real(self, q: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Return the numbers that the integers stand for, in f32."""
+        return self.shifted(q) * np.float32(self.scale)

@@ -56,8 +56,8 @@ class FuseActivation(Rewrite):
 class FuseResidual(Rewrite):
     """A contraction adds the residual to its result before storing it.
 
-    The result of a matmul whose sum a row normalization reads is left to the fused row: that adds
-    the residual at no cost.
+    The result of a matmul whose sum only a row normalization reads is left to the fused row, which
+    adds the residual without storing the sum.
 
     Before::
 
@@ -89,10 +89,14 @@ class FuseResidual(Rewrite):
         y, residual = m[self.y], m[self.residual]
         if not is_open(y) or y.type != residual.type or is_constant(residual):
             return Reject("not a residual of the same type")
-        users = m[self.pattern].users
-        if isinstance(y.op, ops.Matmul) and any(isinstance(u.op, _ROW_NORMS) for u in users):
+        if isinstance(y.op, ops.Matmul) and self._only_normalized(m):
             return Reject("a normalization of the sum adds it")
         return isinstance(y.tensor.shape[output_axis(y)], int)
+
+    def _only_normalized(self, m: Match) -> bool:
+        total = m[self.pattern]
+        alone = m.graph.uses(total) == 1 and len(total.users) == 1
+        return alone and isinstance(next(iter(total.users)).op, _ROW_NORMS)
 
     def replace(self, m: Match) -> Value:
         """Emit the contraction with the residual; without a bias it needs one of zeros."""

@@ -226,12 +226,14 @@ class NarrowConstantOperand(Rewrite):
         }
     """
 
-    pattern = match(ops.Binary)
+    pattern = match((ops.Binary, ops.Matmul))
 
     def check(self, m: Match) -> bool | Reject:
         """Look for a constant with leading ones next to an operand of the full rank."""
         node = m.node(self.pattern)
         rank = node.output.tensor.rank
+        if isinstance(node.op, ops.Matmul):
+            return any(self._leading(v) for v in node.inputs[2:3])
         if not any(v.tensor.rank == rank and not is_constant(v) for v in node.inputs):
             return False
         return any(self._leading(v) for v in node.inputs)
@@ -240,8 +242,8 @@ class NarrowConstantOperand(Rewrite):
         """Reshape the constants."""
         node = m.node(self.pattern)
         operands = []
-        for v in node.inputs:
-            if n := self._leading(v):
+        for i, v in enumerate(node.inputs):
+            if (n := self._leading(v)) and not (isinstance(node.op, ops.Matmul) and i != 2):
                 a = array_of(v)
                 assert a is not None
                 v = m.emit(ops.Const.of(a.reshape(a.shape[n:])))

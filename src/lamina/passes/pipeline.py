@@ -31,12 +31,7 @@ from lamina.passes.algebra import (
     MergeCasts,
     MergeClips,
 )
-from lamina.passes.attention import (
-    RecognizeAttention,
-    RecognizeCausalMask,
-    ScaleQueries,
-    ShareKeyHeads,
-)
+from lamina.passes.attention import RecognizeAttention
 from lamina.passes.canonical import (
     DivisionByRoot,
     DivisionToMultiplication,
@@ -65,6 +60,7 @@ from lamina.passes.flatten import (
     SinkReshapeThroughPointwise,
     SinkReshapeThroughRows,
 )
+from lamina.passes.heads import RecognizeCausalMask, ScaleQueries, ShareKeyHeads
 from lamina.passes.joining import ConcatOfSlices, MergeConcats, SliceOfConcat
 from lamina.passes.norms import (
     FoldAffineIntoChannelNorm,
@@ -97,6 +93,8 @@ from lamina.passes.views import (
     MergeSlices,
     MergeTransposes,
     PadToShape,
+    SliceBeforeReshape,
+    SqueezeBeforeTranspose,
     TransposeToReshape,
 )
 
@@ -112,6 +110,8 @@ def _views() -> Together:
         TransposeToReshape(),  # a view instead of a copy
         FoldSmallViews(),  # constants arrive in the shape that patterns expect
         GatherToSlice(),  # a view instead of a gather
+        SliceBeforeReshape(),  # packed queries, keys and values come apart as columns
+        SqueezeBeforeTranspose(),  # one spelling of heads
         PadToShape(),  # a view instead of a copy
         MergeConcats(),  # one copy instead of two
         SliceOfConcat(),  # no copy at all

@@ -244,9 +244,13 @@ class SinkTransposeThroughSlice(Rewrite):
     pattern = match((ops.Slice, ops.Pad))
 
     def check(self, m: Match) -> bool | Reject:
-        """Require that only this node reads the transposed value."""
+        """Require that only slices and padding read the transposed value."""
         v = m.node(self.pattern).inputs[0]
-        return isinstance(v.op, ops.Transpose) and m.graph.uses(v) == 1
+        if not isinstance(v.op, ops.Transpose) or m.graph.uses(v) != len(v.users):
+            return False
+        if len(v.users) == 1:
+            return True
+        return all(isinstance(user.op, ops.Slice) for user in v.users)
 
     def replace(self, m: Match) -> Value:
         """Permute the attributes."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 
 from lamina import ops
-from lamina.ir.dims import Dim, always_le
+from lamina.ir.dims import Dim, always_le, product
 from lamina.ir.graph import Op, Value
 from lamina.ir.rewrite import Match, Reject, Rewrite, anything, match
 from lamina.ir.types import DType
@@ -312,6 +312,124 @@ class PadToShape(Rewrite):
             steps=(1,) * len(op.pads_begin),
         )
         return m.emit(part, m.node(self.pattern).inputs[0])
+
+
+class SliceBeforeReshape(Rewrite):
+    """A slice along the first of the axes into which one axis was split slices that axis.
+
+    Before::
+
+        graph(%x: f32[2,5,24]) {
+          %a = reshape(%x) shape=(2,5,3,2,4)
+          %y = slice(%a) starts=(0,0,1,0,0) sizes=(2,5,1,2,4) steps=(1,1,1,1,1)
+          return %y
+        }
+
+    After::
+
+        graph(%x: f32[2,5,24]) {
+          %a = slice(%x) starts=(0,0,8) sizes=(2,5,8) steps=(1,1,1)
+          %y = reshape(%a) shape=(2,5,1,2,4)
+          return %y
+        }
+    """
+
+    x = anything()
+    shaped = match(ops.Reshape, x)
+    pattern = match(ops.Slice, shaped)
+
+    def check(self, m: Match) -> bool | Reject:
+        """Require one sliced axis, of step 1, that begins the parts of one axis of the source."""
+        return self._place(m) is not None
+
+    def replace(self, m: Match) -> Value:
+        """Slice the source."""
+        place = self._place(m)
+        assert place is not None
+        axis, start, size = place
+        shape = m[self.x].tensor.shape
+        part = ops.Slice(
+            starts=tuple(start if i == axis else 0 for i in range(len(shape))),
+            sizes=tuple(size if i == axis else d for i, d in enumerate(shape)),
+            steps=(1,) * len(shape),
+        )
+        sliced = m.emit(part, m[self.x])
+        return m.emit(ops.Reshape(shape=m[self.pattern].tensor.shape), sliced)
+
+    def _place(self, m: Match) -> tuple[int, Dim, Dim] | None:
+        op, shape = m.op(self.pattern, ops.Slice), m[self.shaped].tensor.shape
+        cut = [i for i, d in enumerate(shape) if op.sizes[i] != d or op.starts[i] != 0]
+        if len(cut) != 1 or any(s != 1 for s in op.steps):
+            return None
+        source = m[self.x].tensor.shape
+        for axis in range(len(source)):
+            before = product(source[:axis]) == product(shape[: cut[0]])
+            inner = product(shape[cut[0] + 1 :])
+            after = product(source[axis + 1 :])
+            if not before or not isinstance(inner, int) or not isinstance(after, int):
+                continue
+            if after == 0 or inner % after or source[axis] != shape[cut[0]] * (inner // after):
+                continue
+            block = inner // after
+            return axis, op.starts[cut[0]] * block, op.sizes[cut[0]] * block
+        return None
+
+
+class SqueezeBeforeTranspose(Rewrite):
+    """Axes of size one that a reshape drops after a transpose are dropped before it.
+
+    Before::
+
+        graph(%x: f32[2,5,1,4]) {
+          %a = transpose(%x) perm=(2,0,3,1)
+          %y = reshape(%a) shape=(2,4,5)
+          return %y
+        }
+
+    After::
+
+        graph(%x: f32[2,5,1,4]) {
+          %a = reshape(%x) shape=(2,5,4)
+          %y = transpose(%a) perm=(0,2,1)
+          return %y
+        }
+    """
+
+    x = anything()
+    moved = match(ops.Transpose, x)
+    pattern = match(ops.Reshape, moved)
+
+    def check(self, m: Match) -> bool | Reject:
+        """Require that the reshape does nothing else."""
+        return self._kept(m) is not None
+
+    def replace(self, m: Match) -> Value:
+        """Reshape the source and permute what is left."""
+        kept = self._kept(m)
+        assert kept is not None
+        order = sorted(kept)
+        squeezed = ops.Reshape(shape=tuple(m[self.x].tensor.shape[i] for i in order))
+        perm = tuple(order.index(p) for p in kept)
+        return m.emit(ops.Transpose(perm=perm), m.emit(squeezed, m[self.x]))
+
+    def _kept(self, m: Match) -> tuple[int, ...] | None:
+        """Return the axes of the source that stay, in the order of the result.
+
+        Of several axes of size one those stay that leave the fewest axes out of order.
+        """
+        perm, shape = m.op(self.moved, ops.Transpose).perm, m[self.x].tensor.shape
+        result = m[self.pattern].tensor.shape
+        ones = [p for p in perm if shape[p] == 1]
+        drop = len(perm) - len(result)
+        if not 0 < drop <= len(ones) or len(ones) > 4:
+            return None
+        candidates = [tuple(p for p in perm if p not in gone) for gone in combinations(ones, drop)]
+        fitting = [c for c in candidates if tuple(shape[p] for p in c) == result]
+        return min(fitting, key=_inversions, default=None)
+
+
+def _inversions(perm: tuple[int, ...]) -> int:
+    return sum(a > b for a, b in combinations(perm, 2))
 
 
 class FoldSmallViews(Rewrite):

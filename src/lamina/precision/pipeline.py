@@ -1,12 +1,100 @@
-"""Decides the element type of each value."""
+"""Decides the element type of each value, in two steps around the optimization of the graph.
+
+==========  =====================================================================================
+``fp32``    Nothing changes.  A model with Quantize and Dequantize runs as it says: contractions
+            between them multiply 8-bit integers, with every rounding that the model spells out.
+``int8``    The same, and roundings between operators that become one step are left out.  The model
+            must hold Quantize and Dequantize.
+``bf16``    Contractions read and write bf16 and accumulate in f32; see :mod:`.halves`.
+``fp16``    Contractions' weights are stored as f16; see :mod:`.halves`.
+==========  =====================================================================================
+"""
 
 from __future__ import annotations
 
+from lamina import ops
 from lamina.errors import ConfigError
 from lamina.ir.graph import Graph
+from lamina.ir.rewrite import Fixpoint, GraphPass, Pipeline, Together
+from lamina.passes.cleanup import EliminateDeadNodes, MergeCommonSubexpressions, ShareWeights
+from lamina.precision.absorption import (
+    FuseQuantize,
+    FuseQuantizedActivation,
+    FuseQuantizedBias,
+    FuseQuantizedResidual,
+    QuantizeConvolution,
+    QuantizeMatmul,
+)
+from lamina.precision.leftover import FoldDequantizedConstants, LowerDequantize, LowerQuantize
+from lamina.precision.movement import (
+    CancelQuantizeOfDequantize,
+    DropActivationAtLimit,
+    DropActivationOfDequantized,
+    HoistQuantize,
+    HoistQuantizeAboveConcat,
+    SinkDequantize,
+    SinkDequantizeThroughConcat,
+)
+from lamina.precision.requantization import SkipRoundingBeforeQuantize, SkipRoundingBeforeSum
+
+
+def absorption_pipeline(skip_roundings: bool) -> Pipeline:
+    """Return the passes that turn Quantize and Dequantize into integer contractions."""
+    skips: tuple[GraphPass, ...] = ()
+    if skip_roundings:
+        skips = (Together(SkipRoundingBeforeQuantize(), SkipRoundingBeforeSum()),)
+    return Pipeline(
+        EliminateDeadNodes(),  # dead readers would hide that a value is used once
+        MergeCommonSubexpressions(),  # one Dequantize per value
+        Fixpoint(
+            Together(
+                CancelQuantizeOfDequantize(),  # first: what cancels need not move
+                DropActivationAtLimit(),  # the saturation does it
+                DropActivationOfDequantized(),
+                SinkDequantize(),  # towards the contraction that reads it
+                SinkDequantizeThroughConcat(),
+                HoistQuantize(),  # towards the contraction that makes it
+                HoistQuantizeAboveConcat(),
+            ),
+            *skips,
+        ),
+        Together(
+            QuantizeConvolution(),
+            QuantizeMatmul(),
+            FuseQuantizedBias(),
+            FuseQuantizedResidual(),  # the sum, then its activation
+            FuseQuantizedActivation(),
+            FuseQuantize(),  # last: it closes the contraction
+        ),
+        Together(FoldDequantizedConstants()),  # whatever stays f32 has f32 weights
+        ShareWeights(),
+        EliminateDeadNodes(),
+    )
+
+
+def leftover_pipeline() -> Pipeline:
+    """Return the passes that make arithmetic of what is left; before regions are fused."""
+    return Pipeline(Together(LowerDequantize(), LowerQuantize()), MergeCommonSubexpressions())
 
 
 def decide_precision(graph: Graph, precision: str) -> None:
-    """Rewrite ``graph`` in place for a precision."""
-    if precision != "fp32":
+    """Rewrite ``graph`` in place before it is optimized.
+
+    Raises ConfigError for int8 on a model without Quantize.
+    """
+    quantized = any(isinstance(n.op, ops.Quantize | ops.Dequantize) for n in graph.nodes())
+    if precision == "int8" and not quantized:
+        raise ConfigError(
+            "precision int8 needs a model that holds QuantizeLinear and DequantizeLinear",
+            hint="quantize it first, for example with onnxruntime.quantization.quantize_static and "
+            "QuantFormat.QDQ",
+        )
+    if quantized:
+        absorption_pipeline(skip_roundings=precision == "int8")(graph)
+
+
+def finish_precision(graph: Graph, precision: str) -> None:
+    """Rewrite ``graph`` in place after it is optimized and before its regions are fused."""
+    leftover_pipeline()(graph)
+    if precision not in ("fp32", "int8"):
         raise ConfigError(f"precision {precision} is not available for this graph")

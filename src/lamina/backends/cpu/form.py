@@ -71,7 +71,8 @@ def library_layout(type: TensorType, where: Layout) -> LibraryLayout:
     if not where.is_blocked:
         return LibraryLayout(dims, dtype, strides=where.strides)  # type: ignore[arg-type]
     dense = LibraryLayout.blocked(dims, where.block, dtype)
-    if where.strides == Layout.blocked(type.shape, where.block).strides:
+    own = Layout.blocked(type.shape, where.block).strides
+    # The stride of a batch of one does not matter, and generic strides would cost the fast code.
+    if where.strides == own or (dims[0] == 1 and where.strides[1:] == own[1:]):
         return dense
-    parent_channels = where.strides[0] * BLOCK // (where.strides[1] * BLOCK) * BLOCK
-    return dense.within((dims[0], parent_channels, *dims[2:]))  # type: ignore[arg-type]
+    return dense.within((dims[0], where.strides[0] // where.strides[1] * BLOCK, *dims[2:]))  # type: ignore[arg-type]

@@ -132,7 +132,8 @@ class Arithmetic(Emitter):
     def convert(self, value: Value, scalar: Type, *, signed: bool = True) -> Value:
         """Convert lanes to another scalar type.
 
-        Floats round to nearest even among themselves and toward zero to integers. ``signed`` tells how integers are read and written. Booleans (i1) read as 0 and 1.
+        Floats round to nearest even among themselves and toward zero to integers. ``signed``
+        tells how integers are read and written. Booleans (i1) read as 0 and 1.
         """
         source, target = value.type, scalar.like(value.type)
         if source == target:

@@ -13,7 +13,7 @@ _FLOAT_TEXT = {16: "half", 32: "float", 64: "double"}
 class Type:
     """An LLVM scalar (``lanes == 0``) or vector type.
 
-    ``kind`` is ``"float"``, ``"bfloat"``, ``"int"``, ``"ptr"`` or ``"void"``; integers have no sign.
+    ``kind`` is "float", "bfloat", "int", "ptr" or "void"; integers have no sign.
     """
 
     kind: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lamina.importers.onnx import (
     activations,
+    attention,
     control,
     elementwise,
     generate,
@@ -29,6 +30,7 @@ from lamina.ir.graph import Graph
 
 TABLE = Table(
     activations.table,
+    attention.table,
     control.table,
     elementwise.table,
     generate.table,

@@ -179,9 +179,7 @@ def _one_hot_of_largest(n: OnnxNode, x: Value, axis: int) -> Value:
     largest: Op = ops.ArgReduce(kind=ArgReduceKind.ARGMAX, axis=axis, keepdims=False)
     indices = n.emit(largest, x)
     depth = x.tensor.shape[axis]
-    return n.emit(
-        ops.OneHot(axis=axis, depth=depth), indices, n.constant([0, 1], x.tensor.dtype)
-    )
+    return n.emit(ops.OneHot(axis=axis, depth=depth), indices, n.constant([0, 1], x.tensor.dtype))
 
 
 @table.op("ImageScaler")

@@ -77,8 +77,8 @@ class Contents:
         ``free`` are symbols for sizes that the contents of the operands decide.
         """
         unknown = [None] * len(node.outputs)
-        if isinstance(node.op, (*_OPAQUE, ops.Const)):
-            return unknown
+        if isinstance(node.op, (*_OPAQUE, ops.Const, ops.Dequantize)):
+            return unknown  # dequantized weights are for the precision stage
         operands = [self.get(v) for v in node.inputs]
         known = [x for x in operands if x is not None]
         if len(known) < len(operands) or not _small(node, known):

@@ -139,9 +139,7 @@ def loop(
     if condition is None:
         condition = n.constant(True, DType.BOOL)
 
-    def build(
-        scope: Scope, iteration: Value, going: Value, states: tuple[Value, ...]
-    ) -> LoopBody:
+    def build(scope: Scope, iteration: Value, going: Value, states: tuple[Value, ...]) -> LoopBody:
         given = (iteration, going, *states)
         scope.values.update(zip((v.name for v in body.input), given, strict=True))
         made = _tensors(n, import_graph(scope, body))
@@ -166,8 +164,10 @@ def _loop(
         mark = len(report)
         scope = _inner(n, Graph(name="body"), "body")
         made, iteration_condition = _import_body(scope, types, build)
-        general = [_general(n, t, v.tensor, i) for i, (t, v) in
-                   enumerate(zip(types, made.carried, strict=True))]
+        general = [
+            _general(n, t, v.tensor, i)
+            for i, (t, v) in enumerate(zip(types, made.carried, strict=True))
+        ]
         if general == types:
             break
         types = general
@@ -247,8 +247,10 @@ def _loop_types(
 def _without(n: OnnxNode, type_: TensorType, local: set[str]) -> TensorType:
     """Replace sizes that only the body knows by symbols of the graph around it."""
     return type_.with_shape(
-        tuple(n.count(f"loop_dim{a}") if local & set(symbols(d)) else d
-              for a, d in enumerate(type_.shape))
+        tuple(
+            n.count(f"loop_dim{a}") if local & set(symbols(d)) else d
+            for a, d in enumerate(type_.shape)
+        )
     )
 
 
@@ -294,9 +296,7 @@ def _scan(
     body: onnx.GraphProto = n.graph("body")
     steps = n.reshape(n.shape_of(scanned[0], axes[0], axes[0] + 1), ())
 
-    def build(
-        scope: Scope, iteration: Value, going: Value, carried: tuple[Value, ...]
-    ) -> LoopBody:
+    def build(scope: Scope, iteration: Value, going: Value, carried: tuple[Value, ...]) -> LoopBody:
         inside = OnnxNode(n.proto, n.attributes, n.opset, n.loc, scope, [])
         rows = []
         for x, axis, reverse in zip(scanned, axes, directions, strict=True):

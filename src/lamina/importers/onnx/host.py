@@ -15,15 +15,15 @@ import onnx
 from onnx.reference import ReferenceEvaluator
 
 from lamina import ops
-from lamina.errors import GraphError, Unsupported
+from lamina.errors import Unsupported
 from lamina.importers.onnx.functions import find_schema
 from lamina.importers.onnx.node import OnnxNode
+from lamina.importers.onnx.tensors import dtype_of
 from lamina.importers.onnx.topology import free_names, subgraphs
 from lamina.importers.onnx.value_types import type_proto
-from lamina.importers.onnx.tensors import NUMBERS, dtype_of
-from lamina.ir.dims import Dim, is_static, parse_dim
+from lamina.ir.dims import Dim, parse_dim
 from lamina.ir.graph import Value
-from lamina.ir.types import DType, OptionalType, SequenceType, TensorType, ValueType
+from lamina.ir.types import OptionalType, SequenceType, TensorType, ValueType
 
 SMALL_ELEMENTS = 1024
 """Constants up to this size take part in shape inference with their contents."""
@@ -49,14 +49,14 @@ def call(node: OnnxNode, domain: str, inputs: Sequence[Any]) -> list[Any]:
     model = _model(node, (*closure.nodes, proto), closure.inputs)
     _check_runs(model)
     types = _inferred(node, model, proto)
-    typed = [i for i, name in enumerate(proto.output) if name and types[i] is not None]
+    typed = {i: t for i, t in enumerate(types) if proto.output[i] and t is not None}
     results: list[Any] = [
         Deferred(name, (*closure.nodes, proto), closure.inputs) if name else None
         for name in proto.output
     ]
     if typed:
         names = [proto.output[i] for i in typed]
-        values = _emit(node, model, names, [types[i] for i in typed], closure.inputs)
+        values = _emit(node, model, names, list(typed.values()), closure.inputs)
         for i, value in zip(typed, values, strict=True):
             results[i] = value
     return results

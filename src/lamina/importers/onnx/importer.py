@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx
 
-from lamina.errors import ImportFailed, LaminaError, TypeMismatch, Unsupported, where
+from lamina.errors import ImportFailed, LaminaError, Unsupported, where
 from lamina.importers.onnx import functions, host
 from lamina.importers.onnx.node import OnnxNode
 from lamina.importers.onnx.report import NodeReport, Support
@@ -154,20 +154,18 @@ def _inline(
             f"function {body.name!r} takes {len(body.input)} inputs, got {len(node.inputs)}"
         )
     opsets = {**node.scope.opsets, **{o.domain: o.version for o in body.opset_import}}
-    inner = Scope(
-        node.scope.session, node.scope.graph, opsets, arguments=arguments, prefix=prefix
-    )
+    inner = Scope(node.scope.session, node.scope.graph, opsets, arguments=arguments, prefix=prefix)
     for i, name in enumerate(body.input):
         inner.values[name] = node.inputs[i] if i < len(node.inputs) else None
     import_nodes(inner, sorted_nodes(list(body.node), set(body.input), ()))
-    return [
-        inner.lookup(name) if node.wants(i) else None for i, name in enumerate(body.output)
-    ]
+    return [inner.lookup(name) if node.wants(i) else None for i, name in enumerate(body.output)]
 
 
 def _finished(scope: Scope, name: str) -> Any:
     """Return a graph output, with a type even where only the model's declaration tells it."""
     value = scope.lookup(name)
+    if value is None:
+        raise ImportFailed(f"graph output {name!r} is absent")
     if not isinstance(value, host.Deferred):
         return value
     declared = scope.declared_type(name)

@@ -18,6 +18,11 @@ table = Table()
 @table.op("Conv")
 def conv(n: OnnxNode, x: Value, w: Value, bias: Value | None = None) -> Value:
     """Import Conv."""
+    return convolution(n, x, w, bias)
+
+
+def convolution(n: OnnxNode, x: Value, w: Value, bias: Value | None = None) -> Value:
+    """Convolve with the geometry that the attributes of the node give."""
     x, window = read_window(n, x, _kernel(n, w))
     op = ops.Convolution(
         strides=window.strides,
@@ -146,7 +151,9 @@ def product(n: OnnxNode, a: Value, b: Value) -> Value:
     """Multiply as numpy.matmul does, vectors included."""
     left, right = a.tensor.rank == 1, b.tensor.rank == 1
     if not a.tensor.rank or not b.tensor.rank:
-        raise ImportFailed(f"a matrix product needs vectors or matrices, got {a.tensor}, {b.tensor}")
+        raise ImportFailed(
+            f"a matrix product needs vectors or matrices, got {a.tensor}, {b.tensor}"
+        )
     y = n.emit(
         ops.Matmul(),
         n.reshape(a, (1, *a.tensor.shape)) if left else a,
@@ -183,7 +190,7 @@ def conv_integer(
         w_zero = n.reshape(w_zero, (*w_zero.tensor.shape, *(1 for _ in w.tensor.shape[1:])))
     if x_zero is not None and x_zero.tensor.rank == 1:
         x_zero = n.reshape(x_zero, ())
-    return conv(n, _centered(n, x, x_zero), _centered(n, w, w_zero))
+    return convolution(n, _centered(n, x, x_zero), _centered(n, w, w_zero))
 
 
 def _centered(n: OnnxNode, x: Value, zero: Value | None) -> Value:

@@ -7,9 +7,9 @@ from typing import Any
 import onnx
 
 from lamina.errors import ImportFailed, LaminaError, Unsupported
-from lamina.importers.onnx.importer import Missing, import_graph
+from lamina.importers.onnx.importer import import_graph
 from lamina.importers.onnx.model_file import Source, read_model
-from lamina.importers.onnx.report import Report, Support
+from lamina.importers.onnx.report import Report
 from lamina.importers.onnx.scope import Scope, Session
 from lamina.importers.onnx.table import Table
 from lamina.importers.onnx.tensors import TensorReader
@@ -94,5 +94,3 @@ def _opsets(model: onnx.ModelProto) -> dict[str, int]:
             hint="a newer onnx package knows newer opsets; onnx.version_converter converts models",
         )
     return opsets
-
-

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeAlias
 
 import onnx
 
 from lamina.errors import ImportFailed
 
-Source = str | Path | bytes | onnx.ModelProto
+Source: TypeAlias = "str | Path | bytes | onnx.ModelProto"
 
 _OTHER_FORMATS = (
     (b"PK\x03\x04", "a zip archive, such as a PyTorch checkpoint; export it to ONNX first"),

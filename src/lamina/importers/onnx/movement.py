@@ -182,9 +182,7 @@ def pad(
     return _pad(n, x, n.dims(pads), every if chosen is None else chosen, fill)
 
 
-def _pad(
-    n: OnnxNode, x: Value, pads: tuple[Dim, ...], axes: tuple[int, ...], fill: Value
-) -> Value:
+def _pad(n: OnnxNode, x: Value, pads: tuple[Dim, ...], axes: tuple[int, ...], fill: Value) -> Value:
     mode = PadMode(n.choice("mode", "constant", "reflect", "edge", "wrap"))
     if len(pads) != 2 * len(axes):
         raise ImportFailed(f"pads has {len(pads)} entries for {len(axes)} axes")

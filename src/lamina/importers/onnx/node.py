@@ -262,7 +262,9 @@ class OnnxNode:
         batch, channels, height, width = x.tensor.shape
         return batch, channels, height, width
 
-    def axes(self, rank: int, given: Value | None = None, name: str = "axes") -> tuple[int, ...] | None:
+    def axes(
+        self, rank: int, given: Value | None = None, name: str = "axes"
+    ) -> tuple[int, ...] | None:
         """Return axes from an attribute or an operand, counted from the front; None for none."""
         if given is not None:
             listed = tuple(int(a) for a in self.required(given, name).reshape(-1))

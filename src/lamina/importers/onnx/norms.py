@@ -119,9 +119,7 @@ def mean_variance_normalization(n: OnnxNode, x: Value) -> Value:
     squares = n.binary(BinaryKind.MUL, centered, centered)
     variance = n.reduce(ReduceKind.MEAN, squares, axes, keepdims=True)
     deviation = n.emit(ops.Unary(kind=UnaryKind.SQRT), variance)
-    return n.binary(
-        BinaryKind.DIV, centered, n.binary(BinaryKind.ADD, deviation, n.like(1e-9, x))
-    )
+    return n.binary(BinaryKind.DIV, centered, n.binary(BinaryKind.ADD, deviation, n.like(1e-9, x)))
 
 
 @table.op("LRN")

@@ -17,7 +17,8 @@ table = Table()
 @table.op("MaxPool")
 def max_pool(n: OnnxNode, x: Value) -> tuple[Value, ...]:
     """Import MaxPool, with the places of the maxima when they are read."""
-    lowest = -np.inf if x.tensor.dtype.is_float else np.iinfo(x.tensor.dtype.numpy).min
+    dtype = x.tensor.dtype
+    lowest = -np.inf if dtype.is_float else np.iinfo(dtype.numpy).min  # type: ignore[type-var]
     padded, window = read_window(n, x, n.integers("kernel_shape"), lowest)
     geometry = {**vars(window), "ceil_mode": n.flag("ceil_mode")}
     if not n.wants(1):
@@ -48,9 +49,7 @@ def lp_pool(n: OnnxNode, x: Value) -> Value:
     """Import LpPool."""
     x, window = read_window(n, x, n.integers("kernel_shape"))
     p = int(n.number("p", 2.0)) if n.opset < 2 else n.integer("p", 2)
-    return n.emit(
-        ops.Pool(kind=PoolKind.LP, **vars(window), ceil_mode=n.flag("ceil_mode"), p=p), x
-    )
+    return n.emit(ops.Pool(kind=PoolKind.LP, **vars(window), ceil_mode=n.flag("ceil_mode"), p=p), x)
 
 
 def _global(kind: ReduceKind) -> Importer:
@@ -80,5 +79,3 @@ def global_lp_pool(n: OnnxNode, x: Value) -> Value:
     powers = n.binary(BinaryKind.POW, size, n.like(p, x))
     total = n.emit(ops.Reduce(kind=ReduceKind.SUM, axes=spatial(x), keepdims=True), powers)
     return n.binary(BinaryKind.POW, total, n.like(1 / p, x))
-
-

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lamina import ops
+from lamina.importers.onnx.linear import convolution, present, product
 from lamina.importers.onnx.node import OnnxNode
-from lamina.importers.onnx.linear import conv, present, product
 from lamina.importers.onnx.table import Table
 from lamina.importers.onnx.tensors import dtype_of
 from lamina.ir.graph import Value
@@ -23,9 +23,7 @@ def quantize_linear(n: OnnxNode, x: Value, scale: Value, zero: Value | None = No
     if wide is not None:
         x, scale = n.cast(x, wide), n.cast(scale, wide)
     axis, block = _axis(n, x, scale)
-    op = ops.Quantize(
-        dtype=dtype, axis=axis, block_size=block, saturate=n.flag("saturate", True)
-    )
+    op = ops.Quantize(dtype=dtype, axis=axis, block_size=block, saturate=n.flag("saturate", True))
     return n.emit(op, x, *present(*_shaped(n, axis, block, scale, zero)))
 
 
@@ -95,7 +93,7 @@ def qlinear_conv(
     if bias is not None:
         unit = n.multiply(n.reshape(x_scale, ()), w_scale)
         bias = n.multiply(n.cast(bias, x_scale.tensor.dtype), unit)
-    return _quantized(n, conv(n, wide, weight, bias), y_scale, y_zero)
+    return _quantized(n, convolution(n, wide, weight, bias), y_scale, y_zero)
 
 
 @table.op("QLinearMatMul")

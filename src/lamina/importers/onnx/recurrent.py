@@ -90,7 +90,7 @@ def _recurrent(
     batch_first = n.flag("layout")
     if batch_first:
         x = n.transpose(x, (1, 0, 2))
-    time, batch, _ = x.tensor.shape
+    batch = x.tensor.shape[1]
     dtype, hidden = x.tensor.dtype, _hidden_size(n, r)
     op = ops.Recurrent(
         kind=kind,

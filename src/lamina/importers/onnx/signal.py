@@ -98,9 +98,7 @@ def _frames(n: OnnxNode, signal: Value, step: int, length: int) -> Value:
     if signal.tensor.rank == 2:
         signal = n.reshape(signal, (*signal.tensor.shape, 1))
     count = floordiv(signal.tensor.shape[1] - length, step) + 1
-    starts = n.emit(
-        ops.Range(length=count), n.constant(0, DType.I64), n.constant(step, DType.I64)
-    )
+    starts = n.emit(ops.Range(length=count), n.constant(0, DType.I64), n.constant(step, DType.I64))
     offsets = n.constant(np.arange(length), DType.I64)
     places = n.binary(BinaryKind.ADD, n.reshape(starts, (count, 1)), offsets)
     return n.emit(ops.Gather(axis=1), signal, places)

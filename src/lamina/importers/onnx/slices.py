@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from lamina import ops
 from lamina.errors import ImportFailed
 from lamina.importers.onnx.node import OnnxNode
 from lamina.importers.onnx.table import Table
 from lamina.importers.onnx.target_shape import as_value, from_front
 from lamina.ir.dims import Dim, bounds, ceildiv, dim_max, dim_min
-from lamina.ir.graph import Value
+from lamina.ir.graph import Array, Value
 from lamina.ir.types import DType
 from lamina.ops.kinds import BinaryKind
 
@@ -55,13 +53,11 @@ def slice_operands(
     return _emit(n, x, parts, dict(zip(chosen, pace, strict=True)))
 
 
-def _numbers(array: np.ndarray) -> tuple[int, ...]:  # type: ignore[type-arg]
+def _numbers(array: Array) -> tuple[int, ...]:
     return tuple(int(v) for v in array.reshape(-1))
 
 
-def _part(
-    n: OnnxNode, x: Value, axis: int, step: int, limits: tuple[Value, Value], i: int
-) -> Part:
+def _part(n: OnnxNode, x: Value, axis: int, step: int, limits: tuple[Value, Value], i: int) -> Part:
     size = x.tensor.shape[axis]
     if all(n.is_known(v) for v in limits):
         start, end = (n.dims(v)[i] for v in limits)

@@ -212,7 +212,7 @@ def _from_fields(
 
 def _from_int32(data: Array, dtype: DType, shape: tuple[int, ...], what: str) -> Array:
     """Read the types that TensorProto keeps in ``int32_data``, one storage unit per entry."""
-    if dtype.is_integer and dtype.bits >= 8 or dtype is DType.BOOL:
+    if (dtype.is_integer and dtype.bits >= 8) or dtype is DType.BOOL:
         units = data.astype(dtype.numpy)
         if units.size != math.prod(shape):
             raise ImportFailed(

@@ -43,9 +43,7 @@ def reads(node: onnx.NodeProto) -> set[str]:
 
 def initializer_names(graph: onnx.GraphProto) -> set[str]:
     """Return the names of dense and sparse initializers."""
-    return {t.name for t in graph.initializer} | {
-        t.values.name for t in graph.sparse_initializer
-    }
+    return {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
 
 
 def sorted_graph(graph: onnx.GraphProto, outer: Iterable[str] = ()) -> list[onnx.NodeProto]:

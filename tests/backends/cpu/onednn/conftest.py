@@ -17,6 +17,17 @@ def onednn():
 
 
 @pytest.fixture
+def needs(onednn):
+    """``needs(dtype)`` skips the test where this processor has no primitives of that dtype."""
+
+    def needs(dtype):
+        if dtype == "bf16" and not onednn.has_bf16:
+            pytest.skip(f"{onednn.isa} has no bf16")
+
+    return needs
+
+
+@pytest.fixture
 def rng():
     return np.random.default_rng(20)
 

@@ -108,7 +108,8 @@ def test_f32_convolution_equals_numpy(run, rng, assert_close, name, layout):
 
 @pytest.mark.parametrize("layout", ["dense", "channels_last", "blocked16"])
 @pytest.mark.parametrize("name", ["3x3", "1x1", "depthwise", "first"])
-def test_bf16_convolution_equals_numpy(run, rng, assert_close, name, layout):
+def test_bf16_convolution_equals_numpy(run, rng, needs, assert_close, name, layout):
+    needs("bf16")
     case = CASES[name]
     x, w, b = draw(rng, case, ml_dtypes.bfloat16)
     y = run(conv_spec(case, layout, "bf16"), src=x, weights=w.reshape(case.grouped()), bias=b)

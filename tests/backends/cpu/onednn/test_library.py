@@ -28,6 +28,8 @@ def matmul_spec(m=4, k=8, n=16):
 def test_version_and_instruction_set(onednn):
     assert onednn.version >= (3, 0, 0)
     assert onednn.isa.startswith(("sse41", "avx"))
+    assert onednn.has_exact_int8 == any(s in onednn.isa for s in ("vnni", "bf16", "fp16", "amx"))
+    assert onednn.has_bf16 or not onednn.has_native_bf16
     assert onednn.address("primitive_execute") != onednn.address("memory_set_data_handle")
     assert onednn.openmp_address("GOMP_parallel")
 

@@ -42,7 +42,8 @@ def test_f32_matmul_equals_numpy(run, rng, assert_close, shapes, weights):
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "f32"])
-def test_transposed_operands_are_strides(run, rng, assert_close, dtype):
+def test_transposed_operands_are_strides(run, rng, needs, assert_close, dtype):
+    needs(dtype)
     numpy_dtype = ml_dtypes.bfloat16 if dtype == "bf16" else np.float32
     q, k = (rng.standard_normal((2, 4, 6, 8)).astype(numpy_dtype) for _ in range(2))
     key = Layout((2, 4, 8, 6), dtype, strides=(192, 48, 1, 8))
@@ -60,7 +61,8 @@ def test_transposed_operands_are_strides(run, rng, assert_close, dtype):
     assert_close(y, q @ k.swapaxes(2, 3) * scale + mask, 1e-5)
 
 
-def test_bf16_matmul_with_residual(run, rng, assert_close):
+def test_bf16_matmul_with_residual(run, rng, needs, assert_close):
+    needs("bf16")
     a = rng.standard_normal((33, 70)).astype(ml_dtypes.bfloat16)
     b = rng.standard_normal((70, 50)).astype(ml_dtypes.bfloat16)
     old = rng.standard_normal((33, 50)).astype(ml_dtypes.bfloat16)
@@ -99,7 +101,8 @@ def test_matmul_writes_a_slice_of_a_wider_matrix(run, rng, onednn, assert_close)
 
 @pytest.mark.parametrize("dtype", ["f32", "bf16"])
 @pytest.mark.parametrize("src", ["dense", "channels_last", "blocked16"])
-def test_inner_product_takes_the_layout_of_a_convolution(run, rng, assert_close, src, dtype):
+def test_inner_product_takes_the_layout_of_a_convolution(run, rng, needs, assert_close, src, dtype):
+    needs(dtype)
     numpy_dtype = ml_dtypes.bfloat16 if dtype == "bf16" else np.float32
     x = rng.standard_normal((2, 32, 3, 3)).astype(numpy_dtype)
     w = rng.standard_normal((21, 32, 3, 3)).astype(numpy_dtype)

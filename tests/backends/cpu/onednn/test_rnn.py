@@ -130,7 +130,8 @@ def test_lstm_without_states_starts_from_zero(run, rng, assert_close):
     assert_close(run(spec, **a), expected, 1e-5)
 
 
-def test_bf16_lstm(run, rng, assert_close):
+def test_bf16_lstm(run, rng, needs, assert_close):
+    needs("bf16")
     a = draw(rng, "lstm", 1)
     half = {k: v.astype(ml_dtypes.bfloat16) for k, v in a.items() if k != "bias"}
     spec = Recurrent(

@@ -67,22 +67,23 @@ def configs(problem: ConvolutionProblem, isa: Isa, threads: int = 2) -> Iterator
     lanes = isa.lanes(F32)
     out = -(-p.out_channels // p.groups // lanes)
     filter_bytes = 4 * p.out_channels * p.in_channels // p.groups * p.kernel[0] * p.kernel[1]
-    tiles = [(v, (isa.registers - 1 - v) // v) for v in ((2, 4, 1) if lanes == 16 else (2,))]
     ranked = []
-    for vectors, most in tiles:
-        if vectors > out and vectors > max(1, CHANNEL_BLOCK // lanes):
+    for vectors in range(1, 6):
+        rows_fit = (isa.registers - 1 - vectors) // vectors
+        aligned = vectors * lanes % CHANNEL_BLOCK == 0
+        if not aligned or rows_fit < 2 or vectors > max(out, CHANNEL_BLOCK // lanes):
             continue
-        rows = -(-p.out_width // -(-p.out_width // most))
+        rows = -(-p.out_width // -(-p.out_width // rows_fit))
         blocks = -(-p.out_width // rows) * -(-out // vectors)
         loads = (rows + vectors) / (rows * vectors)
         # Work in register tiles, and loads that do not hide behind multiplications.
         ranked.append((blocks * rows * vectors * (1 + max(0.0, loads - 0.75)), rows, vectors))
+    ranked.sort()
     pixels = p.batch * p.out_height * p.out_width
     by_channels = filter_bytes > _LARGE_FILTER_BYTES and pixels < 1024
-    for _, rows, vectors in sorted(ranked)[:2]:
+    for _, rows, vectors in ranked[:2]:
         yield DirectConfig(rows, vectors, by_channels)
-    _, rows, vectors = min(ranked)
-    yield DirectConfig(rows, vectors, not by_channels)
+    yield DirectConfig(*ranked[0][1:], not by_channels)
 
 
 def pack_weights(

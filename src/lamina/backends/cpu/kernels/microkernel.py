@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lamina.codegen.llvm.builder import F32, Builder, Value
+from lamina.codegen.llvm.builder import BF16, F32, I8, Builder, Type, Value
+
+WEIGHT_BYTES = {"f32": 4, "bf16": 2, "s8": 1}
+"""Bytes of one packed weight of each supported type."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,15 @@ class RowAccess:
 
 @dataclass(frozen=True)
 class Tile:
-    """The register tile: ``rows`` by ``vectors`` accumulators, ``unroll`` depths per loop step."""
+    """The register tile: ``rows`` by ``vectors`` accumulators, ``unroll`` depths per loop step.
+
+    ``weights`` is the type of the packed operand in memory: f32, bf16, or s8 (plain integers).
+    """
 
     rows: int
     vectors: int
     unroll: int = 4
+    weights: str = "f32"
 
     def fits(self, registers: int) -> bool:
         """Tell whether accumulators, one row of columns and one broadcast fit the registers."""
@@ -50,7 +57,7 @@ def multiply_accumulate(
     ``blocks * access.block``. ``prefetch_bytes`` asks for the packed operand that far ahead.
     """
     type_ = F32.vector(k.isa.lanes(F32))
-    column_bytes = tile.vectors * type_.nbytes
+    column_bytes = tile.vectors * type_.lanes * WEIGHT_BYTES[tile.weights]
     unroll = min(tile.unroll, access.block)
     if access.block % unroll:
         raise ValueError(f"a block of {access.block} is no multiple of the unrolling {unroll}")
@@ -85,9 +92,20 @@ def _one_depth(
     type_ = sums[0].type
     a, row_bytes, depth = left
     b, column_offset = packed
-    columns = [k.load(type_, b, column_offset + j * type_.nbytes) for j in range(tile.vectors)]
+    step = type_.lanes * WEIGHT_BYTES[tile.weights]
+    columns = [
+        _column(k, b, column_offset + j * step, type_, tile.weights) for j in range(tile.vectors)
+    ]
     for row in range(tile.rows):
         x = k.load_broadcast(type_, a, row * row_bytes + depth * 4)
         for j, column in enumerate(columns):
             at = row * tile.vectors + j
             sums[at] = k.fma(x, column, sums[at])
+
+
+def _column(k: Builder, pointer: Value, offset: int, type_: Type, weights: str) -> Value:
+    """Load one register of the packed operand as f32."""
+    if weights == "f32":
+        return k.load(type_, pointer, offset)
+    narrow = k.load({"bf16": BF16, "s8": I8}[weights].like(type_), pointer, offset)
+    return k.convert(narrow, F32)

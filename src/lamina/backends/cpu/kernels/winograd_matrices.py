@@ -64,7 +64,7 @@ def _freeze(rows: Sequence[Sequence[Fraction]]) -> Matrix:
 def weights_matrix(m: int, r: int) -> NDArray[np.float64]:
     """Return the matrix [n * n, r * r] that takes a flattened filter w to the flattened G w G^T."""
     g = np.array(transforms(m, r).weights, np.float64)
-    return np.kron(g, g)
+    return np.asarray(np.kron(g, g), np.float64)
 
 
 def linear(k: Builder, matrix: Matrix, x: Sequence[Value]) -> list[Value]:

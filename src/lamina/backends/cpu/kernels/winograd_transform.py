@@ -143,25 +143,25 @@ def output_function(
     problem: ConvolutionProblem,
     geometry: tuple[int, int],
 ) -> Function:
-    """Write ``name(m, dst, residual, bias, channel, rows, columns)``: A^T m A, epilogue, store.
+    """Write ``name(m, dst, residual, bias, channel, limit, rows, columns)``: A^T m A and its store.
 
     ``geometry`` is the bytes between M's positions and the registers of channels that M holds per
-    tile. ``channel`` is the first output channel; ``rows`` and ``columns`` are those that exist.
+    tile. ``channel`` is the first output channel, ``limit`` the one after the group's last;
+    ``rows`` and ``columns`` are those that exist.
     ``bias`` and ``residual`` are read only when the problem has them.
     """
     stride, vectors = geometry
     parameters = [(x, PTR) for x in ("m", "dst", "residual", "bias")] + [
-        (x, I64) for x in ("channel", "rows", "columns")
+        (x, I64) for x in ("channel", "limit", "rows", "columns")
     ]
     with module.function(name, parameters) as k:
-        m, dst, residual, bias, channel, rows, columns = k.parameters
+        m, dst, residual, bias, channel, limit, rows, columns = k.parameters
         size, parts = shape.register_bytes, shape.parts
         scratch = k.alloca(shape.m * shape.n * size)
         with k.loop(0, vectors // parts) as blocks:
             for part in range(parts):
                 first = channel + blocks.index * CHANNEL_BLOCK + part * shape.lanes
-                exists = first < problem.out_channels
-                with k.if_(exists):
+                with k.if_(first < limit):
                     source = m + (blocks.index * parts + part) * size
                     _transform_columns(k, shape, source, stride, scratch)
                     store = _Store(k, problem, shape, first)

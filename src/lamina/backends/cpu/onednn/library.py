@@ -24,15 +24,20 @@ DISTRIBUTION: Final = "onednn-cpu-gomp"
 LIBRARY_NAME: Final = "libdnnl.so.3"
 OPENMP_NAME: Final = "libgomp.so.1"
 
+_AVX2_VNNI: Final = 0xF
+_AVX2_VNNI_2: Final = 0x1F
+_AVX512_CORE: Final = 0x27
+_AVX512_VNNI: Final = 0x67
+_AVX512_BF16: Final = 0xE7
 _ISA_NAMES: Final = (
     (0x1FEF, "avx512_core_amx_fp16"),
     (0xFEF, "avx512_core_amx"),
     (0x1EF, "avx512_core_fp16"),
-    (0xE7, "avx512_core_bf16"),
-    (0x67, "avx512_core_vnni"),
-    (0x27, "avx512_core"),
-    (0x1F, "avx2_vnni_2"),
-    (0xF, "avx2_vnni"),
+    (_AVX512_BF16, "avx512_core_bf16"),
+    (_AVX512_VNNI, "avx512_core_vnni"),
+    (_AVX512_CORE, "avx512_core"),
+    (_AVX2_VNNI_2, "avx2_vnni_2"),
+    (_AVX2_VNNI, "avx2_vnni"),
     (0x7, "avx2"),
     (0x3, "avx"),
     (0x1, "sse41"),
@@ -145,8 +150,31 @@ class Library:
     @cached_property
     def isa(self) -> str:
         """Instruction set that primitives are generated for, such as ``avx512_core_bf16``."""
-        value = self.function("get_effective_cpu_isa")()
-        return next((name for bits, name in _ISA_NAMES if value & bits == bits), "sse41")
+        bits = self._isa_bits
+        return next((name for mask, name in _ISA_NAMES if bits & mask == mask), "sse41")
+
+    @property
+    def has_exact_int8(self) -> bool:
+        """Whether integer sums are exact.
+
+        Without VNNI instructions pairs of u8·i8 products saturate at 16 bits, unless weights keep
+        to seven bits; and weights that meet i8 activations are halved and rounded.
+        """
+        return any(self._isa_bits & mask == mask for mask in (_AVX512_VNNI, _AVX2_VNNI))
+
+    @property
+    def has_bf16(self) -> bool:
+        """Whether bf16 primitives exist; ``has_native_bf16`` says whether they are fast."""
+        return any(self._isa_bits & mask == mask for mask in (_AVX512_CORE, _AVX2_VNNI_2))
+
+    @property
+    def has_native_bf16(self) -> bool:
+        """Whether the processor multiplies bf16 numbers itself, at twice the rate of f32."""
+        return any(self._isa_bits & mask == mask for mask in (_AVX512_BF16, _AVX2_VNNI_2))
+
+    @cached_property
+    def _isa_bits(self) -> int:
+        return int(self.function("get_effective_cpu_isa")())
 
     @cached_property
     def tags(self) -> dict[str, int]:

@@ -128,6 +128,13 @@ class ChosenLayout:
     size_bytes: int
 
     @property
+    def fingerprint(self) -> str:
+        """Short text that two equal layouts share: what a plan stores beside packed weights."""
+        numbers = (self.dims, self.padded_dims, self.strides, self.inner_blocks, self.inner_axes)
+        parts = ",".join("x".join(map(str, n)) for n in (*numbers, (self.offset, self.size_bytes)))
+        return f"{self.dtype}:{self.kind}:{parts}"
+
+    @property
     def is_plain(self) -> bool:
         """Whether NumPy can look at it with strides alone."""
         return self.kind == "blocked" and not self.inner_blocks

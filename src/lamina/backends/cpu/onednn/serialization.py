@@ -1,58 +1,52 @@
-"""Specifications as JSON: written into plans, read back at load time."""
+"""Specifications as JSON: written into plans, read back at load time.
+
+A family's module is imported when a plan names it: making a frozen dataclass costs as much time as
+generating a primitive's machine code.
+"""
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from lamina.backends.cpu.onednn import (
-    attributes,
-    convolution,
-    elementwise,
-    matmul,
-    memory,
-    normalization,
-    pooling,
-    reorder,
-    rnn,
-)
 from lamina.backends.cpu.onednn.primitives import Specification
 from lamina.errors import DeviceError, PlanError
 
-FAMILIES: Final[tuple[type[Specification], ...]] = (
-    convolution.Convolution,
-    convolution.Deconvolution,
-    matmul.MatMul,
-    matmul.InnerProduct,
-    pooling.Pooling,
-    pooling.Resampling,
-    reorder.Reorder,
-    rnn.Recurrent,
-    normalization.Softmax,
-    normalization.LayerNormalization,
-    normalization.BatchNormalization,
-    normalization.LocalResponseNormalization,
-    elementwise.Binary,
-    elementwise.Eltwise,
-    elementwise.PRelu,
-    elementwise.Sum,
-    elementwise.Concat,
-    elementwise.Reduction,
-    elementwise.Shuffle,
-)
-_PARTS: Final = (
-    memory.Layout,
-    attributes.Attributes,
-    attributes.EltwisePostOp,
-    attributes.SumPostOp,
-    attributes.BinaryPostOp,
-    attributes.PReluPostOp,
-    attributes.DepthwisePostOp,
-    attributes.Scale,
-    attributes.ZeroPoint,
-)
-_CLASSES: Final[dict[str, Any]] = {c.__name__: c for c in (*FAMILIES, *_PARTS)}
+FAMILIES: Final = {
+    "Convolution": "convolution",
+    "Deconvolution": "convolution",
+    "MatMul": "matmul",
+    "InnerProduct": "matmul",
+    "Pooling": "pooling",
+    "Resampling": "pooling",
+    "Reorder": "reorder",
+    "Recurrent": "rnn",
+    "Softmax": "normalization",
+    "LayerNormalization": "normalization",
+    "BatchNormalization": "normalization",
+    "LocalResponseNormalization": "normalization",
+    "Binary": "elementwise",
+    "Eltwise": "elementwise",
+    "PRelu": "elementwise",
+    "Sum": "elementwise",
+    "Concat": "elementwise",
+    "Reduction": "elementwise",
+    "Shuffle": "elementwise",
+}
+_PARTS: Final = {
+    "Layout": "memory",
+    "Attributes": "attributes",
+    "EltwisePostOp": "attributes",
+    "SumPostOp": "attributes",
+    "BinaryPostOp": "attributes",
+    "PReluPostOp": "attributes",
+    "DepthwisePostOp": "attributes",
+    "Scale": "attributes",
+    "ZeroPoint": "attributes",
+}
+_PACKAGE: Final = __name__.rpartition(".")[0]
 
 
 def to_json(spec: Specification) -> dict[str, Any]:
@@ -64,12 +58,11 @@ def to_json(spec: Specification) -> dict[str, Any]:
 def from_json(encoded: dict[str, Any]) -> Specification:
     """Return the specification that ``to_json`` wrote; raises PlanError for anything else."""
     try:
-        spec = _decode(encoded)
-    except (KeyError, TypeError, ValueError, DeviceError) as e:
+        if encoded["kind"] not in FAMILIES:
+            raise PlanError(f"not a oneDNN specification but {encoded['kind']}")
+        return cast(Specification, _decode(encoded))
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError, DeviceError) as e:
         raise PlanError(f"not a oneDNN specification: {e}") from e
-    if not isinstance(spec, FAMILIES):
-        raise PlanError(f"not a oneDNN specification but {type(spec).__name__}")
-    return spec
 
 
 def _encode(value: Any) -> Any:
@@ -88,10 +81,16 @@ def _encode(value: Any) -> Any:
 def _decode(value: Any) -> Any:
     if isinstance(value, dict):
         named = {name: _decode(item) for name, item in value.items() if name != "kind"}
-        return _CLASSES[value["kind"]](**named)
+        return _class(value["kind"])(**named)
     if isinstance(value, list):
         return tuple(_decode(item) for item in value)
     return value
+
+
+@cache
+def _class(kind: str) -> Any:
+    module = FAMILIES.get(kind) or _PARTS[kind]
+    return getattr(importlib.import_module(f"{_PACKAGE}.{module}"), kind)
 
 
 @cache

@@ -27,7 +27,7 @@ from lamina.ir.graph import Graph, Node, emit_node
 from lamina.ir.pattern import Reject
 from lamina.ir.text import print_graph
 from lamina.ir.types import TensorType
-from lamina.ops import Const
+from lamina.ops import Const, Reshape
 from lamina.plan.plan import StepKind
 
 _BYTES_PER_MICROSECOND: Final = 8e3
@@ -70,7 +70,8 @@ def _form_choices(node: Node) -> Iterator[Forms]:
             for v in node.inputs
         )
         writes = tuple(form if form in possible_forms(v.type) else plain for v in node.outputs)
-        yield reads, writes
+        if form is plain or not isinstance(node.op, Reshape):
+            yield reads, writes
         if form is not plain:
             yield reads, (plain,) * len(writes)
 

@@ -1,0 +1,172 @@
+"""``lamina inspect``: what a plan does and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from lamina.cli import options as opt
+from lamina.cli.origins import origins
+from lamina.cli.source import open_engine
+from lamina.cli.tables import mark, print_json, show_bytes, stdout, table
+from lamina.runtime.engine import Engine
+from lamina.runtime.report import EngineReport, LayerReport
+
+
+def command(
+    source: opt.Source,
+    layers: Annotated[
+        bool,
+        typer.Option(
+            "--layers", help="Every layer with operands, times of alternatives, refusals."
+        ),
+    ] = False,
+    precision: opt.Precision = "fp32",
+    shapes: opt.Shapes = None,
+    threads: opt.Threads = 0,
+    optimization_level: opt.Level = 3,
+    timing_cache: opt.TimingCache = None,
+    without: opt.Without = None,
+    json: opt.Json = False,
+) -> None:
+    """Show layers, tactics with their alternatives, and memory."""
+    options = opt.build_options(
+        precision=precision,
+        shapes=shapes,
+        threads=threads,
+        optimization_level=optimization_level,
+        timing_cache=timing_cache,
+        without=without,
+    )
+    engine = open_engine(source, options).engine
+    report = engine.inspect()
+    if json:
+        print_json(describe(engine, report))
+        return
+    show_summary(engine, report)
+    if layers:
+        for number, layer in enumerate(report.layers):
+            show_layer(number, layer)
+    else:
+        show_table(report)
+    show_memory(report.memory)
+    show_fallbacks(report.fallbacks)
+
+
+def describe(engine: Engine, report: EngineReport) -> dict[str, Any]:
+    """Return everything that a report says, ready for JSON."""
+    return {
+        "inputs": {p.name: str(p.type) for p in engine.inputs},
+        "outputs": {p.name: str(p.type) for p in engine.outputs},
+        "ranges": {n: [low, likely, high] for n, low, likely, high in engine.plan.ranges},
+        "target": dict(report.target),
+        "config": dict(report.config),
+        "memory": dict(report.memory),
+        "fallbacks": list(report.fallbacks),
+        "layers": [
+            {
+                **{k: v for k, v in vars(layer).items() if k not in ("tried", "declined")},
+                "tried": [{"tactic": t, "microseconds": us} for t, us in layer.tried],
+                "declined": [{"tactic": t, "reason": why} for t, why in layer.declined],
+            }
+            for layer in report.layers
+        ],
+    }
+
+
+def show_summary(engine: Engine, report: EngineReport) -> None:
+    """Print inputs, outputs, target, and how many layers each tactic runs."""
+    console = stdout()
+    ranges = {name: f"{low}..{high}" for name, low, _, high in engine.plan.ranges}
+    for kind, ports in (("input", engine.inputs), ("output", engine.outputs)):
+        for port in ports:
+            console.print(f"{kind:7} {port.name}: {port.type}", markup=False)
+    for name, span in ranges.items():
+        console.print(f"symbol  {name} in {span}", markup=False)
+    target = ", ".join(f"{k} {v}" for k, v in report.target.items())
+    console.print(f"target  {target}", markup=False, soft_wrap=True)
+    counts = Counter(layer.tactic.split("(")[0] or layer.kind for layer in report.layers)
+    used = ", ".join(f"{count} {tactic}" for tactic, count in counts.most_common())
+    console.print(f"layers  {len(report.layers)}: {used}", markup=False, soft_wrap=True)
+
+
+def show_table(report: EngineReport) -> None:
+    """Print one line for each layer: origin, result, tactic, and the next best alternative."""
+    rows = [
+        [
+            number,
+            layer.name,
+            " + ".join(origins(layer.loc)),
+            " ".join(layer.outputs),
+            shorten(layer.tactic or layer.kind),
+            _microseconds(layer.microseconds),
+            next_best(layer),
+        ]
+        for number, layer in enumerate(report.layers)
+    ]
+    columns = ["#", "layer", "from", "result", "tactic", "us", "next best, us"]
+    stdout().print(table(columns, rows, left=5))
+
+
+def show_layer(number: int, layer: LayerReport) -> None:
+    """Print a layer with its operands, every tactic that was timed, and why others declined."""
+    console = stdout()
+    console.print(mark(None, f"{number} {layer.name}"))
+    lines = [
+        f"from    {layer.loc}",
+        f"kind    {layer.kind}",
+        *(f"reads   {x}" for x in layer.inputs),
+        *(f"writes  {x}" for x in layer.outputs),
+        f"tactic  {layer.tactic}  {_microseconds(layer.microseconds)} us",
+        *(f"tried   {t}  {us:.1f} us" for t, us in sorted(layer.tried, key=lambda m: m[1])),
+        *(f"refused {t}: {why}" for t, why in layer.declined),
+    ]
+    for line in lines:
+        console.print(f"  {line}", markup=False, soft_wrap=True)
+
+
+def next_best(layer: LayerReport) -> str:
+    """Return the fastest tactic that was timed and not taken, with its time.
+
+    A tactic is listed once for each layout that it was timed in: ``onednn [plain>blocked]``.
+    """
+    own = [t for t, us in layer.tried if _tactic(t) == layer.tactic and us == layer.microseconds]
+    others = [(us, t) for t, us in layer.tried if t not in own[:1]]
+    if not others:
+        return "-"
+    us, tactic = min(others)
+    layout = tactic[len(_tactic(tactic)) :]
+    return f"{shorten(_tactic(tactic))}{layout} {us:.1f}"
+
+
+def shorten(tactic: str) -> str:
+    """Keep the first parameter of a tactic: ``winograd(m=4, ..)``."""
+    first, comma, _ = tactic.partition(",")
+    return f"{first}, ..)" if comma and "(" in first else tactic
+
+
+def _tactic(tried: str) -> str:
+    return tried.partition(" [")[0]
+
+
+def show_memory(memory: Mapping[str, int]) -> None:
+    """Print bytes by use, the arena beside the largest live set."""
+    if not memory:
+        return
+    listed = ", ".join(f"{use} {show_bytes(count)}" for use, count in memory.items())
+    arena, bound = memory.get("arena", 0), memory.get("lower_bound", 0)
+    ratio = f"; the arena is {arena / bound:.2f} x the lower bound" if bound else ""
+    stdout().print(f"memory  {listed}{ratio}", markup=False, soft_wrap=True)
+
+
+def show_fallbacks(fallbacks: tuple[str, ...]) -> None:
+    """Print what runs on the host, through NumPy."""
+    for line in fallbacks:
+        stdout().print(mark(None, f"host    {line}"), soft_wrap=True)
+
+
+def _microseconds(value: float) -> str:
+    return f"{value:.1f}" if value else "-"
