@@ -64,6 +64,15 @@ LAYERS = (
     ("densenet", 128, 32, 56, 3, 1, 1),
     ("densenet", 128, 32, 28, 3, 1, 1),
     ("densenet", 128, 32, 14, 3, 1, 1),
+    ("alexnet", 96, 256, 26, 5, 1, 2),
+    ("alexnet", 256, 384, 12, 3, 1, 1),
+    ("alexnet", 384, 384, 12, 3, 1, 2),
+    ("alexnet", 384, 256, 12, 3, 1, 2),
+    ("zfnet", 512, 512, 12, 3, 1, 1),
+    ("shufflenet", 3, 24, 224, 3, 2, 1),
+    ("shufflenet", 136, 136, 28, 1, 1, 4),
+    ("shufflenet", 272, 272, 14, 1, 1, 4),
+    ("shufflenet", 544, 544, 7, 1, 1, 4),
     ("mobilenet", 96, 96, 112, 3, 2, 96),
     ("mobilenet", 144, 144, 56, 3, 1, 144),
     ("mobilenet", 192, 192, 28, 3, 1, 192),
@@ -98,6 +107,20 @@ def blocked(x: NDArray[np.float32]) -> NDArray[np.float32]:
     return placed(padded.reshape(n, -1, 16, h, w).transpose(0, 1, 3, 4, 2))
 
 
+def arranged(x: NDArray[np.float32], layout: ActivationLayout) -> NDArray[np.float32]:
+    """Return an NCHW array in memory as the layout says."""
+    if layout.channel != 4:
+        return placed(x)
+    return placed(x.transpose(0, 2, 3, 1)) if layout.block == 64 else blocked(x)
+
+
+def described(layout: ActivationLayout, dims: tuple[int, ...]) -> Layout:
+    """Return oneDNN's name of a layout."""
+    if layout.channel != 4:
+        return Layout.dense(dims)
+    return Layout.channels_last(dims) if layout.block == 64 else Layout.blocked(dims, 16)
+
+
 class Team:
     """Calls a kernel with two threads of the OpenMP runtime that oneDNN uses."""
 
@@ -128,10 +151,12 @@ def problem_of(layer: tuple[str, int, int, int, int, int, int]) -> ConvolutionPr
     """Return the layer as a problem in oneDNN's favourite layouts, with bias and ReLU."""
     _, c, o, side, filter_side, stride, groups = layer
     out = (side + 2 * (filter_side // 2) - filter_side) // stride + 1
-    first = ActivationLayout.planar if c < 16 else ActivationLayout.blocked
+    split = c > groups > 1 and (c // groups % 16 or o // groups % 16)
+    usual = ActivationLayout.channels_last if split else ActivationLayout.blocked
+    first = ActivationLayout.planar if c < 16 else usual
     return ConvolutionProblem(
         1, c, o, side, side, (filter_side, filter_side),
-        first(c, side, side), ActivationLayout.blocked(o, out, out),
+        first(c, side, side), usual(o, out, out),
         strides=(stride, stride), pads=(filter_side // 2,) * 4, groups=groups,
         activation=Epilogue("relu"),
     )  # fmt: skip
@@ -142,16 +167,16 @@ def onednn_run(
 ) -> tuple[Callable[[], None], NDArray[np.float32]]:
     """Return a call of oneDNN's direct convolution and its output buffer."""
     out = (1, p.out_channels, p.out_height, p.out_width)
-    src = Layout.dense if p.src.channel != 4 else (lambda dims: Layout.blocked(dims, 16))
-    weights = w if p.groups == 1 else w[:, None]
+    groups = (p.groups, p.out_channels // p.groups, p.in_channels // p.groups, *p.kernel)
+    weights = w if p.groups == 1 else w.reshape(groups)
     spec = Convolution(
-        src((1, p.in_channels, p.height, p.width)), Layout.any(weights.shape),
-        Layout.blocked(out, 16), Layout.dense((p.out_channels,)),
+        described(p.src, (1, p.in_channels, p.height, p.width)), Layout.any(weights.shape),
+        described(p.dst, out), Layout.dense((p.out_channels,)),
         p.strides, (1, 1), p.pads[:2], p.pads[2:],
         attributes=Attributes(post_ops=(EltwisePostOp("relu", 0, 0),)),
     )  # fmt: skip
     primitive = primitives.create(lib, spec)
-    y = blocked(np.zeros(out, np.float32))
+    y = arranged(np.zeros(out, np.float32), p.dst)
     buffers = {
         "src": x,
         "weights": packing.pack(primitive, weights, "weights"),
@@ -187,7 +212,8 @@ def own_runs(
         built = link.link([target.compile_module(str(module), isa)])
         loaded = image.load_image(built.code, built.symbols, built.externals)
         for config, names in zip(configs, phases, strict=True):
-            y = blocked(np.zeros((1, p.out_channels, p.out_height, p.out_width), np.float32))
+            out = (1, p.out_channels, p.out_height, p.out_width)
+            y = arranged(np.zeros(out, np.float32), p.dst)
             workspace = aligned((kernel.workspace_bytes(p, config, isa, THREADS) // 4 + 16,))
             packed = placed(kernel.pack_weights(w, p, config, isa))
             args = (ctypes.c_void_p * 5)(*(v.ctypes.data for v in (x, packed, b, y, workspace)))
@@ -213,7 +239,7 @@ def measure(lib: library.Library, team: Team, layer: Any, rounds: int) -> dict[s
     x = rng.normal(size=(1, p.in_channels, p.height, p.width)).astype(np.float32)
     w = rng.normal(size=(p.out_channels, p.in_channels // p.groups, *p.kernel)) / np.sqrt(depth)
     w, b = w.astype(np.float32), placed(rng.normal(size=p.out_channels))
-    x = placed(x) if p.src.channel != 4 else blocked(x)
+    x = arranged(x, p.src)
     base, expected = onednn_run(lib, p, x, w, b)
     base()
     runs = list(own_runs(team, p, x, w, b))

@@ -17,9 +17,7 @@ from lamina.ir.loc import Loc
 from lamina.ir.types import DType, TensorType
 
 ISAS = (target.host_isa(), target.AVX2)
-_FUNCTION = ctypes.CFUNCTYPE(
-    None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64
-)
+_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 
 
 class Compiled:

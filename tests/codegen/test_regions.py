@@ -51,7 +51,9 @@ def random_body(rng, shape, inputs):
         if step <= 2:
             values.append(binary(BINARY[int(rng.integers(0, len(BINARY)))], a, b))
         elif step == 3:
-            values.append(emit(ops.Unary(kind=UNARY[int(rng.integers(0, len(UNARY)))]), [a], loc=HERE))
+            values.append(
+                emit(ops.Unary(kind=UNARY[int(rng.integers(0, len(UNARY)))]), [a], loc=HERE)
+            )
         elif step == 4:
             kind = ACTIVATION[int(rng.integers(0, len(ACTIVATION)))]
             values.append(emit(ops.Activation(kind=kind), [a], loc=HERE))
@@ -184,7 +186,9 @@ def test_reorders(source, target, channels):
         compile_and_compare(graph, [data], *layouts, isa, 0)
 
 
-@pytest.mark.parametrize("dtype", ["f64", "f16", "bf16", "i8", "i16", "i64", "u8", "bool", "f8e4m3"])
+@pytest.mark.parametrize(
+    "dtype", ["f64", "f16", "bf16", "i8", "i16", "i64", "u8", "bool", "f8e4m3"]
+)
 @pytest.mark.parametrize("shape", [(3, 40, 37), (2, 64, 64)])
 def test_transposes_of_every_element_size(dtype, shape):
     rng = np.random.default_rng(0)

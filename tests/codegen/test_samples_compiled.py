@@ -37,6 +37,8 @@ def test_compiled_sample(sample):
 
 
 def test_rejections_say_why():
-    kernel, _, _ = run_node(ops.Matmul(), [np.ones((2, 3), np.float32), np.ones((3, 2), np.float32)])
+    kernel, _, _ = run_node(
+        ops.Matmul(), [np.ones((2, 3), np.float32), np.ones((3, 2), np.float32)]
+    )
     assert isinstance(kernel, Reject)
     assert "matmul" in kernel.reason

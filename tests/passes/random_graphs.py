@@ -109,7 +109,9 @@ class RandomGraph:
                 shape[j : j + 1] = [2, shape[j] // 2]
             else:
                 shape.insert(i, 1)
-        return self.emit(ops.Reshape(shape=tuple(shape) if len(shape) <= 6 else (x.tensor.size,)), x)
+        return self.emit(
+            ops.Reshape(shape=tuple(shape) if len(shape) <= 6 else (x.tensor.size,)), x
+        )
 
     def transpose(self, x: Value) -> Value:
         perm = tuple(int(p) for p in self.rng.permutation(x.tensor.rank))

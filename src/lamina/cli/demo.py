@@ -29,7 +29,7 @@ DATA: Final = Path(__file__).parent / "data"
 BATCH: Final = 60
 _BUDGET: Final = Budget(seconds=0.2, block_seconds=0.04)
 _SHADES: Final = " .:-=+*#%@"
-_SHOWN: Final = 6
+_GAP: Final = "   "
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def command(threads: opt.Threads = 0, json: opt.Json = False) -> None:
     show(rows)
     if guesses is not None:
         console = stdout()
-        console.print(draw(images, labels, guesses), markup=False)
+        console.print(draw(images, labels, guesses, console.width), markup=False)
         console.print(f"\n{(guesses != labels).sum()} of {len(labels)} are read wrongly in f32.")
     if not installed("onnxruntime"):
         note("install onnxruntime to see it beside these rows: pip install onnxruntime")
@@ -162,7 +162,7 @@ def show(rows: list[Row]) -> None:
     cells = []
     for r in rows:
         if r.error:
-            cells.append([r.precision, r.engine, mark(None, r.error), "", "", "", ""])
+            cells.append([r.precision, r.engine, *("-" * 5)])
             continue
         ratio = "-"
         if r.times_as_fast_one is not None and r.times_as_fast_many is not None:
@@ -185,22 +185,28 @@ def show(rows: list[Row]) -> None:
         "us a call",
         "images/s",
         "file",
-        "lamina is faster by",
+        "lamina is as fast",
     ]
     stdout().print(table(columns, cells, left=2))
-    note("us a call: one image; images/s: 60 at a time; the ratios are for both, in this order")
+    for r in rows:
+        if r.error:
+            stdout().print(mark(None, f"{r.precision}: {r.error}"))
+    note(f"us a call: 1 image; images/s: {BATCH} at a time; ratios: of the two, in this order")
 
 
-def draw(images: Array, labels: Array, guesses: Array) -> str:
-    """Return some digits as text, side by side, the first one that is read wrongly among them."""
+def draw(images: Array, labels: Array, guesses: Array, columns: int = 112) -> str:
+    """Return digits as text, side by side, the first one that is read wrongly among them."""
+    width = 2 * images.shape[3] + len(_GAP)
     wrong = np.flatnonzero(guesses != labels)[:1].tolist()
-    chosen = [*range(_SHOWN - len(wrong)), *wrong]
+    different = np.unique(labels, return_index=True)[1].tolist()
+    right = max(1, (columns + len(_GAP)) // width - len(wrong))
+    chosen = [*(i for i in different if i not in wrong)][:right] + wrong
     lines = []
     for row in range(images.shape[2]):
         line = [_pixels(images[i, 0, row]) for i in chosen]
-        lines.append("   ".join(line))
+        lines.append(_GAP.join(line))
     captions = [_caption(int(guesses[i]), int(labels[i])) for i in chosen]
-    lines.append("   ".join(c.ljust(2 * images.shape[3]) for c in captions).rstrip())
+    lines.append(_GAP.join(c.ljust(2 * images.shape[3]) for c in captions).rstrip())
     return "\n".join(lines)
 
 

@@ -54,14 +54,20 @@ class KernelSource(Protocol):
 
 @dataclass(frozen=True)
 class NestKernel:
-    """Loop nests, run one after the other inside each phase; nests of a phase are independent."""
+    """Loop nests, run one after the other inside each phase; nests of a phase are independent.
+
+    ``symbol_order`` overrides the order of the params, for kernels with other phases.
+    """
 
     nests: tuple[tuple[LoopNest, ...], ...]
     workspace: Dim = 0
+    symbol_order: tuple[str, ...] | None = None
 
     @property
     def params(self) -> tuple[str, ...]:
         """Return the symbols that the kernel reads, in the order of its params."""
+        if self.symbol_order is not None:
+            return self.symbol_order
         return tuple(sorted({s for phase in self.nests for n in phase for s in nest_symbols(n)}))
 
     @property

@@ -8,19 +8,23 @@ from dataclasses import replace
 from lamina.codegen.kernel_source import KernelSource, NestKernel, Reject
 from lamina.codegen.layout import Layout
 from lamina.codegen.lowering import lower_graph
+from lamina.codegen.movement_scatter import scatter_kernel
+from lamina.codegen.movement_select import top_k_kernel
 from lamina.codegen.nest import LoopNest, Refusal
 from lamina.codegen.placement import map_operands
 from lamina.codegen.rules import RULES
 from lamina.errors import LaminaError
+from lamina.ir.dims import Dim
 from lamina.ir.graph import Graph, Node, Value, emit, emit_node
 from lamina.ir.loc import Loc
 from lamina.ir.types import TensorType
 from lamina.ops.const import Const
 from lamina.ops.control import Region
 from lamina.ops.movement import Concat, Reshape
-from lamina.ops.reduce import Cumulative
+from lamina.ops.reduce import Cumulative, TopK
+from lamina.ops.scatter import ScatterElements, ScatterNd
 
-__all__ = ["KernelSource", "NestKernel", "Reject", "kernel_for", "lower", "pointwise_layouts"]
+__all__ = ["KernelSource", "NestKernel", "Reject", "copy_kernel", "kernel_for", "lower"]
 
 
 def kernel_for(
@@ -41,6 +45,11 @@ def kernel_for(
         targets = _layouts(node.outputs, outputs)
         if isinstance(node.op, Concat):
             return _concat(node, sources, targets[0])
+        if isinstance(node.op, ScatterElements | ScatterNd):
+            return _scatter(node, node.op, sources, targets)
+        if isinstance(node.op, TopK):
+            op, x = node.op, node.inputs[0].tensor
+            return top_k_kernel(x, op.k, op.axis, op.largest, [*sources, *targets])
         if isinstance(node.op, Cumulative) and node.op.reverse:
             node, sources, targets = _mirrored(node, node.op, sources, targets)
         graph = node.op.body if isinstance(node.op, Region) else _alone(node)
@@ -67,9 +76,15 @@ def lower(
 
 
 def copy_kernel(
-    source: TensorType, source_layout: Layout, target_layout: Layout, target: TensorType | None = None
+    source: TensorType,
+    source_layout: Layout,
+    target_layout: Layout,
+    target: TensorType | None = None,
 ) -> NestKernel | Reject:
-    """Return a kernel that copies a tensor between two layouts (a reorder), casting if asked."""
+    """Return a kernel that copies a tensor between two layouts (a reorder).
+
+    ``target`` may have another shape with as many elements: the copy is then a reshape.
+    """
     graph = Graph()
     x = graph.input("x", source)
     shape = source.shape if target is None else target.shape
@@ -77,14 +92,9 @@ def copy_kernel(
     return lower(graph, [source_layout], [target_layout])
 
 
-def pointwise_layouts(values: Sequence[Value]) -> list[Layout]:
-    """Return the row-major layout of each value."""
-    return [Layout.dense(v.tensor.shape) for v in values]
-
-
 def _layouts(values: Sequence[Value], given: Sequence[Layout | None] | None) -> list[Layout]:
     if given is None:
-        return pointwise_layouts(values)
+        return [Layout.dense(v.tensor.shape) for v in values]
     return [
         Layout.dense(v.tensor.shape) if layout is None else layout
         for v, layout in zip(values, given, strict=True)
@@ -111,7 +121,7 @@ def _concat(node: Node, sources: list[Layout], target: Layout) -> NestKernel | R
     op = node.op
     assert isinstance(op, Concat)
     nests: list[LoopNest] = []
-    start: object = 0
+    start: Dim = 0
     count = len(node.inputs)
     for i, value in enumerate(node.inputs):
         shifted = _shifted(target, op.axis, start)
@@ -120,16 +130,29 @@ def _concat(node: Node, sources: list[Layout], target: Layout) -> NestKernel | R
             return part
         ((nest,),) = part.nests
         nests.append(map_operands(nest, {0: i, 1: count}))
-        start = start + value.tensor.shape[op.axis]  # type: ignore[operator]
+        start = start + value.tensor.shape[op.axis]
     return NestKernel((tuple(nests),))
 
 
-def _shifted(layout: Layout, axis: int, start: object) -> Layout:
+def _scatter(
+    node: Node, op: ScatterElements | ScatterNd, sources: list[Layout], targets: list[Layout]
+) -> KernelSource | Reject:
+    """Copy the first operand, then write the updates."""
+    types = [v.tensor for v in node.inputs]
+    copy = copy_kernel(types[0], sources[0], targets[0])
+    if isinstance(copy, Reject):
+        return copy
+    nests = tuple(tuple(map_operands(n, {1: 3}) for n in phase) for phase in copy.nests)
+    axis = op.axis if isinstance(op, ScatterElements) else None
+    return scatter_kernel(NestKernel(nests), types, axis, op.reduction, [*sources, *targets])
+
+
+def _shifted(layout: Layout, axis: int, start: Dim) -> Layout:
     if layout.is_blocked and layout.block_axis == axis:
         if not isinstance(start, int) or start % layout.block:
             raise Refusal(f"an operand starts at {start}, inside a block of {layout.block}")
         return replace(layout, offset=layout.offset + start // layout.block * layout.strides[axis])
-    return replace(layout, offset=layout.offset + start * layout.strides[axis])  # type: ignore[operator]
+    return replace(layout, offset=layout.offset + start * layout.strides[axis])
 
 
 def _mirrored(

@@ -194,7 +194,7 @@ class Lowering:
         return self.evaluate(source, broadcast(position, source.tensor.shape, target))
 
     def guarded(self, condition: int, value: Callable[[], int], other: int) -> int:
-        """Return ``value()`` where the condition holds, reading nothing elsewhere, else ``other``."""
+        """Return ``value()`` where the condition holds, else ``other`` without reading."""
         outer = self.predicate
         if outer is not None:
             self.predicate = self.binary(BinaryKind.LOGICAL_AND, outer, condition)
@@ -366,9 +366,7 @@ def _size_key(tensor: TensorType) -> tuple[int, int]:
     return (-size, -tensor.rank)
 
 
-def _later_position(
-    tensor: TensorType, known: dict[tuple[Dim, ...], Position]
-) -> Position:
+def _later_position(tensor: TensorType, known: dict[tuple[Dim, ...], Position]) -> Position:
     """Return where a further output is stored: the loops of the first one where sizes agree."""
     if tensor.shape in known:
         return known[tensor.shape]

@@ -122,7 +122,8 @@ class _Loops:
                 raise Refusal(f"step {step} does not fit blocks of {layout.block}")
             lanes = layout.block // int(step)  # type: ignore[arg-type]
             size = self.sizes[d]
-            if not is_static(size) or int(size) > lanes or (len(index.terms) == 1 and size != lanes):  # type: ignore[arg-type]
+            alone = len(index.terms) == 1
+            if not is_static(size) or int(size) > lanes or (alone and size != lanes):  # type: ignore[arg-type]
                 self.cut(d, lanes)
                 return True
             span += int(step) * (int(size) - 1)  # type: ignore[arg-type]
@@ -287,17 +288,15 @@ def map_operands(nest: LoopNest, numbers: dict[int, int]) -> LoopNest:
 def _keep(nest: LoopNest, kept: list[int]) -> LoopNest:
     """Keep only these loops, in this order."""
     names = {old: new for new, old in enumerate(kept)}
-    dims = tuple(
-        replace(d, guard=(names[d.guard[0]], d.guard[1]) if d.guard and d.guard[0] in names else None)
-        for d in (nest.dims[i] for i in kept)
-    )
-    for i in kept:
-        guard = nest.dims[i].guard
-        if guard is not None and guard[0] not in names:
-            # One block only: the guard is a plain bound.
-            dims = (*dims[: names[i]], replace(dims[names[i]], guard=(-1, guard[1])), *dims[names[i] + 1 :])
+    dims = []
+    for loop in (nest.dims[i] for i in kept):
+        guard = loop.guard
+        if guard is not None:
+            # With one block only (its loop is gone) the guard is a plain bound.
+            guard = (names.get(guard[0], -1), guard[1])
+        dims.append(replace(loop, guard=guard))
     nest = map_accesses(nest, lambda s: tuple(s[i] for i in kept))
-    return replace(nest, dims=dims)
+    return replace(nest, dims=tuple(dims))
 
 
 def strides_of(nest: LoopNest) -> list[tuple[Dim, ...]]:
@@ -355,6 +354,7 @@ def check(nest: LoopNest) -> LoopNest:
         if nest.depends[s.value] - touched:
             raise Refusal("an output is smaller than what is computed for it")
     scans = [x for x in nest.program if isinstance(x, Scan)]
-    if scans and (len(nest.dims) - len(kept) != 1 or any(isinstance(x, Fold) for x in nest.program)):
+    folds = any(isinstance(x, Fold) for x in nest.program)
+    if scans and (len(nest.dims) - len(kept) != 1 or folds):
         raise Refusal("a running reduction must be alone")
     return nest

@@ -9,6 +9,7 @@ from lamina.codegen import (
     rules_quantize,
     rules_reduce,
     rules_resize,
+    rules_sampling,
     rules_window,
 )
 from lamina.codegen.lowering import Rule
@@ -22,5 +23,6 @@ RULES: dict[type[Op], Rule] = {
     **rules_window.RULES,
     **rules_quantize.RULES,
     **rules_resize.RULES,
+    **rules_sampling.RULES,
 }
 """What :func:`lamina.codegen.kernels.kernel_for` can lower to loop nests, alone or in regions."""

@@ -114,9 +114,7 @@ def concat(low: Lowering, node: Node, result: int, position: Position) -> int:
     value = in_range(low, index, starts[-2], None, lambda: part(len(starts) - 2), None)
     for number in reversed(range(len(starts) - 2)):
         lower = starts[number] if number else None
-        value = in_range(
-            low, index, lower, starts[number + 1], lambda n=number: part(n), value
-        )  # type: ignore[misc]
+        value = in_range(low, index, lower, starts[number + 1], lambda n=number: part(n), value)
     return value
 
 
@@ -194,9 +192,7 @@ def pad(low: Lowering, node: Node, result: int, position: Position) -> int:
     return low.guarded(condition, lambda: low.evaluate(x, tuple(inner)), other)
 
 
-def _border(
-    low: Lowering, mode: PadMode, index: AxisIndex, size: Dim, begin: Dim, end: Dim
-) -> int:
+def _border(low: Lowering, mode: PadMode, index: AxisIndex, size: Dim, begin: Dim, end: Dim) -> int:
     """Return the source index along a padded axis, from a table."""
     if not (is_static(size) and is_static(begin) and is_static(end)):
         raise Refusal(f"padding of mode {mode} with a symbolic size")
@@ -252,4 +248,3 @@ RULES: dict[type[Op], Rule] = {
     Range: range_,
 }
 """Rules of this file."""
-

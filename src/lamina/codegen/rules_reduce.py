@@ -168,7 +168,8 @@ def softmax(low: Lowering, node: Node, result: int, position: Position) -> int:
     row = row_positions(low, position, shape, (op.axis,))
     element = wide(low, low.evaluate(x, row))
     here = element if row == position else wide(low, low.evaluate(x, position))
-    top = low.fold("max", element)
+    # A NaN needs no care here: it makes the sum NaN, and so the whole row.
+    top = low.fold("top", element)
     shifted = low.binary(BinaryKind.SUB, element, top)
     e = unary(low, UnaryKind.EXP, shifted)
     total = low.fold("sum", e)

@@ -102,9 +102,7 @@ def _taps(op: Resize, axis: int, size: int, new_size: int) -> Taps:
     chosen = np.argsort(matrix == 0, axis=1, kind="stable")[:, :count]
     weights = np.take_along_axis(matrix, chosen, 1)
     elements = np.where(weights != 0, chosen, chosen[:, :1])
-    return Taps(
-        tuple(map(tuple, elements.T.tolist())), tuple(map(tuple, weights.T.tolist()))
-    )
+    return Taps(tuple(map(tuple, elements.T.tolist())), tuple(map(tuple, weights.T.tolist())))
 
 
 def _weighted(low: Lowering, node: Node, op: Resize, axes: list[int], position: Position) -> int:

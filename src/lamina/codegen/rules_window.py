@@ -185,7 +185,8 @@ def max_pool_indices(low: Lowering, node: Node, result: int, position: Position)
         area = area * s
     channels = node.inputs[0].tensor.shape[1]
     plane = low.index(position[0] * channels + position[1])
-    base = low.binary(BinaryKind.MUL, low.cast(plane, DType.I64), low.constant(DType.I64, int(area)))  # type: ignore[arg-type]
+    count = low.constant(DType.I64, int(area))  # type: ignore[arg-type]
+    base = low.binary(BinaryKind.MUL, low.cast(plane, DType.I64), count)
     return low.binary(BinaryKind.ADD, base, low.cast(best, DType.I64))
 
 

@@ -28,8 +28,9 @@ class Emitter(Protocol[V]):
 
     ``unary``: neg abs sqrt floor ceil trunc round not isnan, and for floats exp log sin cos tan
     asin acos atan sinh cosh tanh asinh acosh atanh erf sigmoid log1p expm1.  ``binary``: add sub
-    mul div rem (integers truncate, division by zero gives 0), min max (NaN propagates), and or xor
-    shl shr (shifts by the width or more leave 0 or the sign), pow, copysign.
+    mul div rem (integers truncate, division by zero gives 0), min max (NaN propagates), top (a max
+    that gives ``b`` when either is NaN), and or xor shl shr (shifts by the width or more leave 0 or
+    the sign), pow, copysign.
     ``compare``: eq ne lt le gt ge.
     """
 
@@ -292,8 +293,8 @@ BINARY: dict[BinaryKind, Callable[[Term[V], Term[V]], Term[V]]] = {
 }
 """What each ``Binary`` kind computes."""
 
-FOLD_PRIMITIVES = {"sum": "add", "prod": "mul", "max": "max", "min": "min"}
-"""The primitive that joins two partial results of each fold."""
+FOLD_PRIMITIVES = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "top": "top"}
+"""The primitive that joins two partial results of each fold; ``top`` is max that skips NaN."""
 
 SCALAR_DTYPES = frozenset(
     {
@@ -318,7 +319,7 @@ def fold_identity(kind: str, dtype: DType) -> Number:
     if dtype is DType.BOOL:
         return kind == "min"
     if dtype.is_float:
-        return -math.inf if kind == "max" else math.inf
+        return math.inf if kind == "min" else -math.inf
     return integer_range(dtype)[kind == "min"]
 
 

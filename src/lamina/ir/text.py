@@ -40,7 +40,7 @@ _HEAD = re.compile(r"graph\s*(@\w+)?\((.*)\)\s*\{")
 _DEFINE = re.compile(rf"define (\w+) = {_NAME}")
 _RETURNED = re.compile(rf'{_NAME}(?: as ("(?:[^"\\]|\\.)*"))?')
 _OPERAND = re.compile(_NAME)
-_NODE = re.compile(r"(.*?) = (\w+)\((.*?)\)(?: (.*?))?\s*(?:  # (.*))?")
+_NODE = re.compile(r"(.*?) = (\w+)\((.*?)\)(?: (\S.*?))?\s*(?:  # (.*))?")
 
 
 def print_graph(graph: Graph, *, contents: bool = True, locs: bool = False) -> str:

@@ -29,7 +29,8 @@ from lamina.passes.contractions import (
     scale_input,
     scale_output,
     shift_input,
-    usable,
+    takes_bias,
+    takes_scale,
 )
 
 
@@ -108,7 +109,7 @@ class FoldScaleIntoContraction(Rewrite):
 
     def check(self, m: Match) -> bool | Reject:
         """Require constants, and a scale per output channel."""
-        return usable(m[self.y], m[self.s])
+        return takes_scale(m[self.y], m[self.s])
 
     def replace(self, m: Match) -> Value:
         """Scale weight and bias."""
@@ -149,7 +150,7 @@ class FoldBiasIntoContraction(Rewrite):
 
     def check(self, m: Match) -> bool | Reject:
         """Require constants, and a shift per output channel."""
-        return usable(m[self.y], m[self.b])
+        return takes_bias(m[self.y], m[self.b])
 
     def replace(self, m: Match) -> Value:
         """Add to the bias, or begin one."""

@@ -131,16 +131,21 @@ def with_activation(op: Contraction, epilogue: Epilogue) -> Contraction:
     return replace(op, activation=epilogue)
 
 
-def usable(v: Value, c: Value) -> bool | Reject:
-    """Whether ``v`` is an open contraction of constants that a per-channel ``c`` may change."""
+def takes_bias(v: Value, c: Value) -> bool | Reject:
+    """Whether ``v`` is an open contraction and ``c`` a constant per output channel."""
     if not is_open(v):
         return Reject("the contraction already has an epilogue")
-    if not has_constant_weight(v):
-        return Reject("the weight is not constant")
     a = array_of(c)
     if a is None or output_vector(a, v) is None:
         return Reject("the constant varies along other axes than the output channels")
     bias = v.node.inputs[2:3] if v.node is not None else ()
-    if any(b.tensor.rank > 1 for b in bias):
-        return Reject("the bias is not a vector")
+    if any(b.tensor.rank > 1 or array_of(b) is None for b in bias):
+        return Reject("the bias is not a constant vector")
     return True
+
+
+def takes_scale(v: Value, c: Value) -> bool | Reject:
+    """Whether ``v`` is an open contraction of constants that a per-channel ``c`` may scale."""
+    if not has_constant_weight(v):
+        return Reject("the weight is not constant")
+    return takes_bias(v, c)

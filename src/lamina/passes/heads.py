@@ -164,3 +164,36 @@ def _unscaled_view(m: Match, v: Value) -> tuple[float, Value] | None:
     for op in reversed(views):
         x = m.emit(op, x)
     return factor, x
+
+
+class DropExpandedMask(Rewrite):
+    """Attention broadcasts its mask by itself.
+
+    Before::
+
+        graph(%q: f32[2,4,3,8], %k: f32[2,4,5,8], %v: f32[2,4,5,8], %m: f32[2,1,1,5]) {
+          %a = expand(%m) shape=(2,1,3,5)
+          %y = attention(%q, %k, %v, %a) scale=0.5
+          return %y
+        }
+
+    After::
+
+        graph(%q: f32[2,4,3,8], %k: f32[2,4,5,8], %v: f32[2,4,5,8], %m: f32[2,1,1,5]) {
+          %y = attention(%q, %k, %v, %m) scale=0.5
+          return %y
+        }
+    """
+
+    pattern = match(ops.Attention)
+
+    def check(self, m: Match) -> bool | Reject:
+        """Look for an expanded mask."""
+        mask = m.node(self.pattern).inputs[3:]
+        return any(isinstance(v.op, ops.Expand) for v in mask)
+
+    def replace(self, m: Match) -> Value:
+        """Read the mask before it was expanded."""
+        *operands, mask = m.node(self.pattern).inputs
+        assert mask.node is not None
+        return m.emit(m.node(self.pattern).op, *operands, mask.node.inputs[0])

@@ -52,6 +52,8 @@ from lamina.passes.cleanup import (
     MergeCommonSubexpressions,
     ShareWeights,
 )
+from lamina.passes.control import CaptureConstants
+from lamina.passes.einsum import EinsumToMatmul
 from lamina.passes.epilogue import FuseActivation, FuseResidual
 from lamina.passes.flatten import (
     NarrowConstantOperand,
@@ -60,7 +62,12 @@ from lamina.passes.flatten import (
     SinkReshapeThroughPointwise,
     SinkReshapeThroughRows,
 )
-from lamina.passes.heads import RecognizeCausalMask, ScaleQueries, ShareKeyHeads
+from lamina.passes.heads import (
+    DropExpandedMask,
+    RecognizeCausalMask,
+    ScaleQueries,
+    ShareKeyHeads,
+)
 from lamina.passes.joining import ConcatOfSlices, MergeConcats, SliceOfConcat
 from lamina.passes.norms import (
     FoldAffineIntoChannelNorm,
@@ -133,6 +140,7 @@ def _views() -> Together:
 def default_pipeline() -> Pipeline:
     """Return a new pipeline with every pass; its statistics start at zero."""
     return Pipeline(
+        CaptureConstants(),  # so that bodies can be folded too
         InlineConstantIf(),  # what is never run need not be optimized
         EliminateDeadNodes(),  # dead readers would hide that a value is used once
         Fixpoint(
@@ -155,6 +163,7 @@ def default_pipeline() -> Pipeline:
                 DivisionByRoot(),  # one spelling of norms
                 TanhToActivation(),  # one spelling of tanh
                 PreluToLeakyRelu(),
+                EinsumToMatmul(),  # one spelling of products
                 GlobalPoolToReduce(),  # one spelling of global pooling
                 MergeReductions(),
                 NarrowConstantOperand(),  # rows as rows
@@ -186,6 +195,7 @@ def default_pipeline() -> Pipeline:
             ShareKeyHeads(),
             RecognizeCausalMask(),
             ScaleQueries(),
+            DropExpandedMask(),
         ),
         Fixpoint(
             _views(),  # attention leaves a transpose of its keys

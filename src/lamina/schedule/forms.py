@@ -58,7 +58,7 @@ def assign_forms(
     values whose form is given from outside (inputs and outputs).
     """
     problem = _Problem(nodes, possible, fixed, reorder)
-    starts = list(dict.fromkeys(form for forms in possible for form in forms))
+    starts = list(dict.fromkeys(form for forms in possible for form in forms)) or [""]
     return min((problem.descend(start) for start in starts), key=lambda a: a.microseconds)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from lamina.backends.cpu.assemble import Assembler
@@ -29,6 +30,9 @@ _REORDER_BYTES_PER_MICROSECOND = 8e3
 _REORDER_MICROSECONDS = 2.0
 _HOST_MICROSECONDS = 50.0
 
+_POOL_NODES = 60
+"""Smaller graphs compile faster in this process than others start."""
+
 Report = Callable[[str, int, int, str], None]
 
 
@@ -52,7 +56,7 @@ class CpuCompiler:
 
     def compile(self, graph: Graph, cache: TimingCache) -> Compiled:
         """Return the section that runs ``graph`` on this machine."""
-        with CompilePool(self.target.isa, 2) as pool:
+        with self._pool(graph) as pool:
             self.measurer = Measurer(self.target, cache, pool)
             self._measured: dict[str, tuple[list[str], list[float]]] = {}
             code = Code(self.target.isa, pool)
@@ -73,9 +77,20 @@ class CpuCompiler:
         )
         return Compiled(section, fallbacks)
 
+    def _pool(self, graph: Graph) -> AbstractContextManager[CompilePool | None]:
+        """Return processes that compile, where there is enough for them to do."""
+        if sum(1 for _ in graph.nodes()) < _POOL_NODES:
+            return nullcontext()
+        return CompilePool(self.target.isa, min(4, self.target.threads))
+
     def _program(self, graph: Graph, code: Code, fallbacks: list[str]) -> Program:
         nodes = [n for n in graph.nodes() if not isinstance(n.op, Const)]
-        choices = {n: self._choices(n, i, len(nodes)) for i, n in enumerate(nodes)}
+        # What decides a size must hand it to the host before the steps that need it.
+        on_host = {v.node for v in graph.definers.values()}
+        choices = {
+            n: Choices(n, [], []) if n in on_host else self._choices(n, i, len(nodes))
+            for i, n in enumerate(nodes)
+        }
         chosen, forms = self._layouts(graph, nodes, choices)
         assembler = Assembler(code, self.target, graph, plan_concats(graph, forms))
         for node in nodes:

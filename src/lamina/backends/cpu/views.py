@@ -10,7 +10,7 @@ from lamina.codegen.layout import Layout
 from lamina.ir.dims import Dim, is_static, product
 from lamina.ir.graph import Graph, Node, Value
 from lamina.ir.types import TensorType
-from lamina.ops import Concat, Reshape, Slice, Transpose
+from lamina.ops import Concat, QuantizedConvolution, Reshape, Slice, Transpose
 
 
 @dataclass
@@ -110,6 +110,8 @@ def _fits(
 
 
 def _owns_memory(node: Node) -> bool:
+    if isinstance(node.op, QuantizedConvolution):
+        return False  # the library's integer kernels write dense results only
     if isinstance(node.op, Concat):
         return True
     return view_offset(node) is None

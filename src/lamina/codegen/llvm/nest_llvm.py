@@ -8,7 +8,7 @@ than the innermost are computed in the loop where they first are known.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from lamina.codegen.llvm.builder import Kernel, Value
 from lamina.codegen.llvm.folds import Accumulator
@@ -46,6 +46,8 @@ class NestEmitter:
         self.values.provider = lambda i: self.buffers.load(i, self.number)
         self.kept = [d for d in plan.kept if d != plan.vector or not plan.single]
         self._piece: tuple[Number, Number] | None = None
+        self._column_scopes: list[Scope] = []
+        self._column_base: Number = 0
 
     def emit(self) -> None:
         """Emit this thread's share of the nest."""
@@ -59,6 +61,8 @@ class NestEmitter:
         elif len(self.kept) == 1:
             d = self.kept[0]
             width = self.plan.lanes if d == self.plan.vector else 1
+            if d == self.plan.vector:
+                width *= self._columns()
             share = k.my_range(self._extent(d), grain=width * self._kept_unroll())
             self._run_kept(0, share)
         else:
@@ -95,8 +99,9 @@ class NestEmitter:
             self._run_kept(count, None)
 
     def _shared_count(self) -> int:
-        """Return how many kept loops threads share: enough for even shares, never the last one
-        that is left to run over elements.
+        """Return how many kept loops threads share.
+
+        Enough for even shares, but never the last one that is left to run over elements.
         """
         most = len(self.kept)
         if not self.passes.reduced or self.kept[-1] == self.plan.vector:
@@ -120,6 +125,8 @@ class NestEmitter:
         is_last = number == len(self.kept) - 1
         if share is None:
             share = self._piece if is_last and self._piece else (0, self._extent(d))
+        if d == self.plan.vector and is_last and self._columns() > 1:
+            share = self._column_groups(share)
 
         def body(index: Number, partial: bool, copy: int, state: State) -> State:
             with self.values.scope():
@@ -203,6 +210,44 @@ class NestEmitter:
 
     # Rows
 
+    def _columns(self) -> int:
+        """Return how many neighbouring vectors of rows are reduced together.
+
+        Several make each step read a longer run of memory; values kept for later passes and
+        running reductions allow only one.
+        """
+        nest, plan = self.nest, self.plan
+        if not plan.reduced or self.buffers.pointers or nest.dims[plan.vector].guard is not None:
+            return 1
+        if any(isinstance(x, Scan) for x in nest.program) or self.passes.work() > 24:
+            return 1
+        return 8 if self.passes.work() <= 6 else 4
+
+    def _column_groups(self, share: tuple[Number, Number]) -> tuple[Number, Number]:
+        """Emit whole groups of vectors of rows; return what is left of the share."""
+        k, plan = self.k, self.plan
+        count = self._columns()
+        start, stop = share
+        step = count * plan.lanes
+        if isinstance(start, int) and isinstance(stop, int) and stop - start < step:
+            return share
+        with k.loop(start, stop - (step - 1), step) as loop, self.values.scope():
+            self._column_scopes = [Scope() for _ in range(count)]
+            self._column_base = loop.index
+            self._row()
+            self._column_scopes = []
+        end = start + k.index_max(stop - start, 0) // step * step
+        return end, stop
+
+    def _each_column(self) -> Iterator[int]:
+        """Enter each of the vectors of rows that are reduced together."""
+        for number, scope in enumerate(self._column_scopes):
+            self.values.index[self.plan.vector] = (
+                self._column_base + number * self.plan.lanes
+            )
+            with self.values.scope(scope):
+                yield number
+
     def _row(self) -> None:
         nest, passes = self.nest, self.passes
         resident = self._resident()
@@ -211,8 +256,9 @@ class NestEmitter:
             self.number = number
             if passes.folds[number] or passes.stores[number]:
                 self._pass(number, resident)
-        for s in passes.row_stores:
-            self.values.store(nest.stores[s], self.store_mask)
+        for _ in self._each_column() if self._column_scopes else (0,):
+            for s in passes.row_stores:
+                self.values.store(nest.stores[s], self.store_mask)
         self.number = 0
 
     def _resident(self) -> list[Scope] | None:
@@ -246,11 +292,25 @@ class NestEmitter:
         self._hoist()
         start = tuple(x for a, n in zip(accumulators, lanes, strict=True) for x in a.start(k, n))
         start += tuple(x for _, a, n in scans for x in a.start(k, n))
+        if self._column_scopes:
+            start, copies = start * len(self._column_scopes), 1
         states = [start] * (copies if plan.reduced else 1)
         if resident is not None:
             states = self._resident_pass(resident, accumulators, folds, states)
         else:
             states = self._reduced_loops(0, accumulators, folds, states)
+        if self._column_scopes:
+            parts = _cut(states[0], len(self._column_scopes))
+            for column in self._each_column():
+                self._finish([parts[column]], folds, accumulators)
+        else:
+            self._finish(states, folds, accumulators)
+
+    def _finish(
+        self, states: list[State], folds: list[int], accumulators: list[Accumulator]
+    ) -> None:
+        """Join the copies of each fold's state and record its result."""
+        k, across = self.k, self.plan.vector in self.passes.reduced
         place = 0
         for fold, accumulator in zip(folds, accumulators, strict=True):
             width = 2 if accumulator.is_pair else 1
@@ -314,6 +374,18 @@ class NestEmitter:
         return states
 
     def _element(self, accumulators: list[Accumulator], folds: list[int], state: State) -> State:
+        """Emit one element of a pass, for each of the rows that are reduced together."""
+        if not self._column_scopes:
+            return self._single_element(accumulators, folds, state)
+        parts = _cut(state, len(self._column_scopes))
+        for column in self._each_column():
+            with self.values.scope():
+                parts[column] = self._single_element(accumulators, folds, parts[column])
+        return _flat(parts)
+
+    def _single_element(
+        self, accumulators: list[Accumulator], folds: list[int], state: State
+    ) -> State:
         """Emit one element of a pass: running reductions, folds, stores."""
         k, nest, number = self.k, self.nest, self.number
         scans = self._scans(number)

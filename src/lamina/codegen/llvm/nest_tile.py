@@ -77,8 +77,10 @@ class TileEmitter(NestEmitter):
     def _tile(self, row: Value, column: Value, across: Number) -> None:
         k, plan = self.k, self.plan
         valid = self._valid()
-        whole = (across - row >= plan.lanes) if isinstance(across, Value) else (
-            k.const(I64, across) - row >= plan.lanes
+        whole = (
+            (across - row >= plan.lanes)
+            if isinstance(across, Value)
+            else (k.const(I64, across) - row >= plan.lanes)
         )
         column_whole = k.coerce(valid, I64) - column >= plan.lanes
         sizes = [self.nest.dims[d] for d in (plan.vector, plan.tile)]

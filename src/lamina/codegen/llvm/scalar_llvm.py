@@ -121,6 +121,8 @@ class LlvmEmitter:
             return k.binary(name, a, b)
         if name in ("and", "or", "xor"):
             return k.binary(name, a, b)
+        if name == "top":
+            return k.max(a, b)
         if name in ("min", "max"):
             return self._extreme(name, dtype, a, b)
         if name in ("shl", "shr"):

@@ -25,6 +25,9 @@ from lamina.ir.dims import Dim, parse_dim
 from lamina.ir.graph import Value
 from lamina.ir.types import OptionalType, SequenceType, TensorType, ValueType
 
+LARGE_SIZE = 1 << 24
+"""Larger sizes are hidden from shape inference, whose time may grow with them."""
+
 SMALL_ELEMENTS = 1024
 """Constants up to this size take part in shape inference with their contents."""
 
@@ -134,6 +137,10 @@ def _inferred(
     """Return the type of each output as far as ONNX or the model tells it."""
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
+    for v in probe.graph.input:
+        for d in v.type.tensor_type.shape.dim:
+            if d.dim_value > LARGE_SIZE:
+                d.ClearField("value")
     constants = {v.name: v for v in probe.graph.input}
     for name, value in zip(proto.input, node.inputs, strict=False):
         known = node.known(value) if isinstance(value, Value) else None

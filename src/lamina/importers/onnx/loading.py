@@ -17,6 +17,7 @@ from lamina.importers.onnx.topology import initializer_names
 from lamina.importers.onnx.value_types import Shapes, Symbols, value_type
 from lamina.ir.graph import Graph
 
+FIRST_IR_WITH_OPSETS = 3
 OLDEST_OPSET = 1
 NEWEST_OPSET = onnx.defs.onnx_opset_version()
 
@@ -85,8 +86,12 @@ def _import(
 
 def _opsets(model: onnx.ModelProto) -> dict[str, int]:
     opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import}
-    if not opsets:
-        opsets[""] = 1
+    if not opsets and model.ir_version >= FIRST_IR_WITH_OPSETS:
+        raise ImportFailed(
+            "the model does not say which opset it uses",
+            hint="it is truncated, or was written without opset_import",
+        )
+    opsets = opsets or {"": 1}
     version = opsets.get("", NEWEST_OPSET)
     if not OLDEST_OPSET <= version <= NEWEST_OPSET:
         raise ImportFailed(

@@ -140,8 +140,8 @@ def split(n: OnnxNode, x: Value, sizes: Value | None = None) -> tuple[Value, ...
 
 def _equal_parts(n: OnnxNode, size: Dim) -> tuple[Dim, ...]:
     count = n.integer("num_outputs", len(n.proto.output))
-    if count < 1:
-        raise ImportFailed(f"num_outputs is {count}")
+    if count != len(n.proto.output) or not count:
+        raise ImportFailed(f"num_outputs is {count}, but {len(n.proto.output)} are named")
     if n.has("num_outputs"):
         each = ceildiv(size, count)
     else:

@@ -22,6 +22,9 @@ from lamina.ops.symbolic import Ratio
 
 _KIND = onnx.AttributeProto
 
+MOST_BOUND = 64
+"""Most dimensions that one value may bind; shapes are short."""
+
 
 class OnnxNode:
     """One ONNX node with typed access to its attributes, and the graph under construction."""
@@ -229,6 +232,8 @@ class OnnxNode:
         if not isinstance(v.type, TensorType) or not v.type.is_static or v.type.rank > 1:
             raise self.unsupported(f"the number of elements of %{v.name} ({v.type}) is not known")
         count = v.type.static_shape[0] if v.type.rank else 1
+        if count > MOST_BOUND:
+            raise self.unsupported(f"{count} dimensions that come from data (%{v.name})")
         hint = v.name or self.proto.op_type.lower()
         symbols = [self.scope.session.symbols.fresh(f"{hint}_{i}") for i in range(count)]
         bound = self.emit(ops.BindDims(names=tuple(map(str, symbols))), v)

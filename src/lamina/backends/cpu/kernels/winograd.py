@@ -246,7 +246,7 @@ def pack_weights(
     depth, taps = g.group_in_blocks * CHANNEL_BLOCK, kernel * kernel
     padded = np.zeros((problem.groups, g.group_blocks * g.out_width, depth, taps), np.float32)
     padded[:, : g.group_out, :channels] = w.reshape(problem.groups, g.group_out, channels, taps)
-    # Taps outermost: one matrix product transforms all filters, and only whole rows move after it.
+    # Taps outermost: one product transforms all filters, and only whole rows move after it.
     blocks = padded.reshape(g.out_blocks, g.out_width, depth, taps).transpose(3, 0, 2, 1)
     flat = np.ascontiguousarray(blocks, np.float64).reshape(taps, -1)
     u = (weights_matrix(config.m, kernel) @ flat).astype(np.float32)

@@ -46,11 +46,15 @@ _PARTS: Final = {
     "Scale": "attributes",
     "ZeroPoint": "attributes",
 }
+_KINDS: Final = FAMILIES.keys() | _PARTS.keys()
 _PACKAGE: Final = __name__.rpartition(".")[0]
 
 
 def to_json(spec: Specification) -> dict[str, Any]:
-    """Return a JSON-ready dictionary; fields at their defaults are left out."""
+    """Return a JSON-ready dictionary; fields at their defaults are left out.
+
+    Symbolic dimensions stay what they are: whoever writes the JSON gives them a form.
+    """
     encoded: dict[str, Any] = _encode(spec)
     return encoded
 
@@ -66,7 +70,8 @@ def from_json(encoded: dict[str, Any]) -> Specification:
 
 
 def _encode(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
+    known = type(value).__name__ in _KINDS
+    if known and is_dataclass(value) and not isinstance(value, type):
         result: dict[str, Any] = {"kind": type(value).__name__}
         for name, default in _fields(type(value)):
             item = getattr(value, name)

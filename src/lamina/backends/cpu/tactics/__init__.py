@@ -7,6 +7,7 @@ from lamina.backends.cpu.tactics.generated import Generated
 from lamina.backends.cpu.tactics.library_convolution import LibraryConvolution
 from lamina.backends.cpu.tactics.library_matmul import LibraryMatmul
 from lamina.backends.cpu.tactics.library_pooling import LibraryPooling
+from lamina.backends.cpu.tactics.library_quantized import LibraryQuantized
 from lamina.backends.cpu.tactics.own_convolution import OwnConvolution
 
 TACTICS: tuple[Tactic, ...] = (
@@ -14,5 +15,6 @@ TACTICS: tuple[Tactic, ...] = (
     OwnConvolution(),
     LibraryMatmul(),
     LibraryPooling(),
+    LibraryQuantized(),
     Generated(),
 )

@@ -10,6 +10,7 @@ from lamina.backends.cpu.form import Form
 from lamina.backends.cpu.onednn.library import Library
 from lamina.codegen.layout import Layout
 from lamina.codegen.llvm.target import Isa
+from lamina.ir.attributes import attribute_symbols
 from lamina.ir.dims import Dim
 from lamina.ir.graph import Node, Value
 from lamina.ir.pattern import Reject
@@ -117,3 +118,9 @@ def constant(value: Value) -> Weight | None:
 def concrete(type: TensorType, env: Mapping[str, int]) -> TensorType:
     """Return a type with the likeliest sizes."""
     return type.substitute(dict(env))
+
+
+def sizes_known(node: Node, env: Mapping[str, int]) -> bool:
+    """Whether every size of a node is a number or has a likeliest value (data decides others)."""
+    values = (*node.inputs, *node.outputs)
+    return all(s in env for v in values for s in attribute_symbols(v.type))

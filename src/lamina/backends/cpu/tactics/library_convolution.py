@@ -19,6 +19,7 @@ from lamina.backends.cpu.tactics.candidate import (
     Role,
     Write,
     constant,
+    sizes_known,
 )
 from lamina.backends.cpu.tactics.library_step import eltwise, library_draft
 from lamina.ir.dims import Dim
@@ -71,6 +72,8 @@ def _refusal(node: Node, target: CpuTarget) -> str | None:
     x, w = node.inputs[0].tensor, node.inputs[1]
     if target.library is None:
         return "oneDNN is not available"
+    if not sizes_known(node, target.env):
+        return "data decides a size"
     if x.dtype not in (DType.F32, DType.BF16):
         return f"needs f32 or bf16, got {x.dtype}"
     if x.dtype is DType.BF16 and not target.isa.has("avx512bf16"):

@@ -17,6 +17,7 @@ from lamina.backends.cpu.tactics.candidate import (
     Role,
     Write,
     constant,
+    sizes_known,
 )
 from lamina.backends.cpu.tactics.library_step import eltwise, library_draft
 from lamina.ir.dims import Dim, product
@@ -26,6 +27,7 @@ from lamina.ir.types import DType, TensorType
 from lamina.ops import Matmul
 
 _FLOPS_PER_MICROSECOND = 1e5
+_MOST_DIMENSIONS = 12
 
 
 class LibraryMatmul:
@@ -54,18 +56,19 @@ class LibraryMatmul:
 
 
 def _refusal(node: Node, op: Matmul, target: CpuTarget) -> str | None:
-    a, b = node.inputs[0].tensor, node.inputs[1].tensor
+    a = node.inputs[0].tensor
     if target.library is None:
         return "oneDNN is not available"
+    if not sizes_known(node, target.env):
+        return "data decides a size"
     if a.dtype not in (DType.F32, DType.BF16):
         return f"needs f32 or bf16, got {a.dtype}"
     if a.dtype is DType.BF16 and not target.isa.has("avx512bf16"):
         return "this CPU has no bf16 arithmetic"
     if op.activation is not None and eltwise(op.activation) is None:
         return f"oneDNN has no activation {op.activation.kind}"
-    rank = node.output.tensor.rank
-    if rank > 12 or (_collapsed(node) is None and b.rank != a.rank and b.rank > 2 and a.rank > 2):
-        return None
+    if node.output.tensor.rank > _MOST_DIMENSIONS:
+        return f"oneDNN takes at most {_MOST_DIMENSIONS} dimensions"
     if any(0 in v.tensor.shape for v in (*node.inputs, node.output)):
         return "an operand is empty"
     return None

@@ -11,6 +11,7 @@ from lamina.backends.cpu.tactics.candidate import (
     Placement,
     Read,
     Write,
+    sizes_known,
 )
 from lamina.backends.cpu.tactics.library_step import library_draft
 from lamina.ir.graph import Node
@@ -20,6 +21,8 @@ from lamina.ops import Pool
 from lamina.ops.kinds import PoolKind
 
 _BYTES_PER_MICROSECOND = 1e4
+_AVERAGE_TYPES = (DType.F32, DType.BF16)
+_MAXIMUM_TYPES = (*_AVERAGE_TYPES, DType.I8, DType.U8)
 
 
 class LibraryPooling:
@@ -37,8 +40,11 @@ class LibraryPooling:
         x, y = node.inputs[0].tensor, node.output.tensor
         if op.kind is PoolKind.LP:
             return Reject("oneDNN has no Lp pooling")
-        if x.dtype not in (DType.F32, DType.BF16) or not isinstance(x.shape[1], int):
-            return Reject(f"needs f32 or bf16 and known channels, got {x}")
+        types = _MAXIMUM_TYPES if op.kind is PoolKind.MAX else _AVERAGE_TYPES
+        if x.dtype not in types or not isinstance(x.shape[1], int):
+            return Reject(f"needs {' or '.join(t.value for t in types)} and known channels, got {x}")
+        if not sizes_known(node, target.env):
+            return Reject("data decides a size")
         if op.ceil_mode:
             return Reject("a window may reach beyond the padding (ceil_mode)")
         size = y.substitute(dict(target.env)).size

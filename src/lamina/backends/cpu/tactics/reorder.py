@@ -10,13 +10,15 @@ from lamina.backends.cpu.tactics.generated import generated_draft
 from lamina.backends.cpu.tactics.library_step import library_draft
 from lamina.codegen.kernels import Reject, copy_kernel
 from lamina.errors import BuildError
+from lamina.ir.attributes import attribute_symbols
 from lamina.ir.types import TensorType
 
 
 def reorder_draft(type: TensorType, placement: Placement, target: CpuTarget) -> Draft:
     """Return the step that copies a value from one layout into another."""
     source, destination = placement.operands[0], placement.results[0]
-    if target.library is None or type.dtype.value not in DTYPE:
+    known = all(s in target.env for s in attribute_symbols(type))
+    if target.library is None or type.dtype.value not in DTYPE or not known:
         kernel = copy_kernel(type, source, destination)
         if isinstance(kernel, Reject):
             raise BuildError(f"cannot reorder {type}: {kernel.reason}")

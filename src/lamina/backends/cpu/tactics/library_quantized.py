@@ -1,0 +1,214 @@
+"""8-bit convolutions and matrix products through oneDNN.
+
+The library computes ``factor * sums + bias``, then the residual and the activation, then
+``/ y_scale + y_zero_point``.  All scales but the last are one factor per output channel; where the
+activation allows it, the whole chain is computed in units of the residual's or the result's scale,
+so that these need no multiplication of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lamina.backends.cpu.form import Form, library_layout
+from lamina.backends.cpu.onednn.attributes import (
+    Attributes,
+    BinaryPostOp,
+    EltwisePostOp,
+    PostOp,
+    Scale,
+    ZeroPoint,
+)
+from lamina.backends.cpu.onednn.convolution import Convolution
+from lamina.backends.cpu.onednn.matmul import MatMul
+from lamina.backends.cpu.onednn.memory import Layout as LibraryLayout
+from lamina.backends.cpu.tactics.candidate import (
+    Blob,
+    Candidate,
+    CpuTarget,
+    Draft,
+    Placement,
+    Read,
+    Role,
+    Write,
+    constant,
+)
+from lamina.backends.cpu.tactics.library_step import eltwise, library_draft
+from lamina.ir.dims import Dim, product
+from lamina.ir.graph import Node
+from lamina.ir.pattern import Reject
+from lamina.ir.types import TensorType
+from lamina.ir.weight import Weight
+from lamina.ops import QuantizedConvolution, QuantizedMatmul
+from lamina.ops.kinds import ActivationKind
+from lamina.ops.quantized import Quantized
+
+_FLOPS_PER_MICROSECOND = 4e5
+_HOMOGENEOUS = (None, ActivationKind.RELU, ActivationKind.LEAKY_RELU)
+_RESIDUAL = 4
+
+
+class LibraryQuantized:
+    """oneDNN's integer convolution and matmul with scales, residual and activation fused."""
+
+    name = "onednn"
+
+    def candidates(self, node: Node, target: CpuTarget) -> list[Candidate] | Reject | None:
+        """Offer channels last for convolutions, row-major for products."""
+        op = node.op
+        if not isinstance(op, QuantizedConvolution | QuantizedMatmul):
+            return None
+        if reason := _refusal(node, op, target):
+            return Reject(reason)
+        form = Form.CHANNELS_LAST if isinstance(op, QuantizedConvolution) else Form.PLAIN
+        reads: list[Form | None] = [form, None, None, None, form]
+
+        def draft(p: Placement) -> Draft:
+            return _draft(node, op, target, p)
+
+        y = node.output.tensor.substitute(dict(target.env)).size
+        w = node.inputs[1].tensor.static_shape
+        taps = int(np.prod(w[1:] if isinstance(op, QuantizedConvolution) else w[:1]))
+        cost = 2.0 * (y if isinstance(y, int) else 1) * taps / _FLOPS_PER_MICROSECOND
+        return [Candidate("onednn", tuple(reads[: len(node.inputs)]), (form,), cost, draft)]
+
+
+def _refusal(node: Node, op: Quantized, target: CpuTarget) -> str | None:
+    x = node.inputs[0].tensor
+    if target.library is None:
+        return "oneDNN is not available"
+    if any(constant(v) is None for v in node.inputs[1:_RESIDUAL]):
+        return "weights, scales or bias are not constant"
+    if op.activation is not None and eltwise(op.activation) is None:
+        return f"oneDNN has no activation {op.activation.kind}"
+    if isinstance(op, QuantizedConvolution):
+        return None if 3 <= x.rank <= 5 else f"needs one to three spatial axes, got {x}"
+    if any(v.tensor.shape != node.output.tensor.shape for v in node.inputs[_RESIDUAL:]):
+        return "the residual is broadcast"
+    return "an operand is empty" if 0 in (*x.shape, *node.output.tensor.shape) else None
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """What happens to the integer sums: factor and bias per channel, post-ops, the last scale."""
+
+    factors: np.ndarray
+    bias: np.ndarray
+    post_ops: tuple[PostOp, ...]
+    y_scale: float
+
+
+def _chain(node: Node, op: Quantized, residual: LibraryLayout | None) -> _Chain:
+    scales, *more = (np.asarray(_array(node, i), np.float32) for i in range(2, 4) if i < len(node.inputs))
+    factors = scales.astype(np.float64) * op.x_scaling.scale
+    bias = more[0].astype(np.float64) if more else np.zeros(factors.size)
+    post_ops: list[PostOp] = []
+    unit = 1.0
+    homogeneous = (op.activation.kind if op.activation else None) in _HOMOGENEOUS
+    y_scale = op.y_scaling.scale if op.y_scaling else 1.0
+    if residual is not None:
+        post_ops.append(BinaryPostOp("add", residual))
+    if residual is not None and op.residual_scaling is not None:
+        unit = op.residual_scaling.scale
+        factors, bias = factors / unit, bias / unit - op.residual_scaling.zero_point
+        if not homogeneous or op.y_scaling is None:
+            post_ops.append(EltwisePostOp("linear", unit, 0.0))
+            unit = 1.0
+    elif residual is None and homogeneous:
+        unit = y_scale
+        factors, bias = factors / unit, bias / unit
+    if op.activation is not None:
+        fused = eltwise(op.activation)
+        assert fused is not None
+        post_ops.append(fused)
+    return _Chain(
+        factors.astype(np.float32), bias.astype(np.float32), tuple(post_ops), y_scale / unit
+    )
+
+
+def _array(node: Node, index: int) -> np.ndarray:
+    weight = constant(node.inputs[index])
+    assert weight is not None
+    return weight.array
+
+
+def _quantization(
+    op: Quantized, chain: _Chain, mask: int, arguments: dict[str, Role]
+) -> tuple[tuple[Scale, ...], tuple[ZeroPoint, ...]]:
+    """Return scales and zero points, and add their contents to ``arguments``."""
+    scales = [Scale("weights", mask, chain.factors.size)]
+    arguments["scale_weights"] = Blob(Weight(chain.factors))
+    if chain.y_scale != 1.0:
+        scales.append(Scale("dst"))
+        arguments["scale_dst"] = Blob(Weight(np.array([chain.y_scale], np.float32)))
+    zero_points = []
+    zeros = (("src", op.x_scaling), ("dst", op.y_scaling))
+    for name, scaling in zeros:
+        if scaling is not None and scaling.zero_point:
+            zero_points.append(ZeroPoint(name))
+            arguments[f"zero_point_{name}"] = Blob(
+                Weight(np.array([scaling.zero_point], np.int32))
+            )
+    return tuple(scales), tuple(zero_points)
+
+
+def _draft(node: Node, op: Quantized, target: CpuTarget, p: Placement) -> Draft:
+    if isinstance(op, QuantizedConvolution):
+        return _convolution(node, op, target, p)
+    return _matmul(node, op, target)
+
+
+def _convolution(node: Node, op: QuantizedConvolution, target: CpuTarget, p: Placement) -> Draft:
+    w = _array(node, 1)
+    if op.groups > 1:
+        w = w.reshape(op.groups, w.shape[0] // op.groups, *w.shape[1:])
+    residual = None
+    arguments: dict[str, Role] = {"src": Read(0), "weights": Read(1), "dst": Write(0)}
+    if len(node.inputs) > _RESIDUAL:
+        residual = library_layout(node.inputs[_RESIDUAL].tensor, p.operands[_RESIDUAL])
+        arguments["post_op[0]"] = Read(_RESIDUAL)
+    chain = _chain(node, op, residual)
+    scales, zero_points = _quantization(op, chain, 3 if op.groups > 1 else 1, arguments)
+    arguments["bias"] = Blob(Weight(chain.bias))
+    spec = Convolution(
+        library_layout(node.inputs[0].tensor, p.operands[0]),
+        LibraryLayout.any(w.shape, "i8"),
+        library_layout(node.output.tensor, p.results[0]),
+        LibraryLayout.dense(chain.bias.shape),
+        op.strides,
+        op.dilations,
+        op.pads_begin,
+        op.pads_end,
+        attributes=Attributes(chain.post_ops, scales, zero_points),
+    )
+    return library_draft(target, spec, arguments, {"weights": w})
+
+
+def _matmul(node: Node, op: QuantizedMatmul, target: CpuTarget) -> Draft:
+    w = _array(node, 1)
+    x, y = node.inputs[0].tensor, node.output.tensor
+    rows: Dim = product(x.shape[:-1])
+    residual = None
+    arguments: dict[str, Role] = {"src": Read(0), "weights": Read(1), "dst": Write(0)}
+    if len(node.inputs) > _RESIDUAL:
+        residual = _rows(node.inputs[_RESIDUAL].tensor, rows)
+        arguments["post_op[0]"] = Read(_RESIDUAL)
+    chain = _chain(node, op, residual)
+    scales, zero_points = _quantization(op, chain, 2, arguments)
+    arguments["bias"] = Blob(Weight(chain.bias.reshape(1, -1)))
+    spec = MatMul(
+        _rows(x, rows),
+        LibraryLayout.any(w.shape, "i8"),
+        _rows(y, rows),
+        LibraryLayout.dense((1, w.shape[1])),
+        Attributes(chain.post_ops, scales, zero_points),
+    )
+    return library_draft(target, spec, arguments, {"weights": w})
+
+
+def _rows(type: TensorType, rows: Dim) -> LibraryLayout:
+    """Return a row-major tensor as a matrix of rows."""
+    columns = type.shape[-1]
+    return LibraryLayout((rows, columns), type.dtype.value, strides=(columns, 1))  # type: ignore[arg-type]
