@@ -2,7 +2,7 @@
 
     python -m benchmarks.cpu_bench [--models resnet50,lstm] [--batches 1,8]
         [--precisions f32,bf16,int8] [--threads 2] [--engines lamina,onnxruntime,openvino]
-        [--seconds 15] [--cache FOLDER] [--json [FILE]] [--merge]
+        [--seconds 15] [--cache FOLDER] [--json [FILE]] [--merge] [--wait 0]
 
 Each case (workload, batch, precision) runs in a process of its own, where the engines take turns;
 ``benchmarks.timing`` says how. Prints a table and, with ``--json``, writes every figure with the
@@ -100,6 +100,7 @@ def main() -> None:
     for index, case in enumerate(wanted, 1):
         sys.stderr.write(f"[{index}/{len(wanted)}] {case.title}: ")
         sys.stderr.flush()
+        machine.wait_for_quiet(options.wait)
         results.append(run_case(case))
         sys.stderr.write(report_line(results[-1]) + "\n")
         if options.json:
@@ -155,6 +156,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--cache", type=pathlib.Path, default=cache, help="quantized models")
     parser.add_argument("--json", type=pathlib.Path, nargs="?", const=RESULTS)
     parser.add_argument("--merge", action="store_true", help="keep other cases of the JSON file")
+    parser.add_argument(
+        "--wait", type=float, default=0.0, help="wait that many seconds for other processes to end"
+    )
     options = parser.parse_args()
     for name in options.models:
         models.find(name)

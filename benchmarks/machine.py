@@ -51,6 +51,17 @@ class OthersWatch:
         return max(0.0, (busy - own) / (time.perf_counter() - self._started))
 
 
+def wait_for_quiet(limit_seconds: float, cores: float = 0.1, window_seconds: float = 2.0) -> bool:
+    """Wait until others use less than ``cores``; return False when the limit came first."""
+    end = time.perf_counter() + limit_seconds
+    while time.perf_counter() < end:
+        others = OthersWatch()
+        time.sleep(window_seconds)
+        if others.cores() < cores:
+            return True
+    return False
+
+
 def _busy_core_seconds() -> float:
     """Return the seconds that all cores together were busy or stolen since the system started."""
     file = pathlib.Path("/proc/stat")

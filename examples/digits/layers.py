@@ -133,7 +133,8 @@ class BatchNorm:
             self.variance += (1 - self.momentum) * (variance - self.variance)
         self._inverse = 1 / np.sqrt(variance + self.epsilon)
         self._normed = (x - mean) * self._inverse
-        return self._normed * self.scale.value + self.bias.value
+        scaled: Array = self._normed * self.scale.value + self.bias.value
+        return scaled
 
     def backward(self, gradient: Array) -> Array:
         """Return the gradient through the batch's own mean and variance."""
@@ -141,7 +142,8 @@ class BatchNorm:
         self.scale.gradient = (gradient * self._normed).sum((0, 1, 2))
         count = gradient[..., 0].size
         means = self.bias.gradient / count + self._normed * (self.scale.gradient / count)
-        return (gradient - means) * (self.scale.value * self._inverse)
+        passed: Array = (gradient - means) * (self.scale.value * self._inverse)
+        return passed
 
     def write(self, onnx_nodes: OnnxNodes) -> None:
         """Append a BatchNormalization with the running statistics."""
@@ -192,13 +194,15 @@ class MaxPool:
         largest = squares.max((2, 4), keepdims=True)
         equal = squares == largest
         self._share = equal / equal.sum((2, 4), keepdims=True, dtype=np.float32)
-        return largest[:, :, 0, :, 0]
+        pooled: Array = largest[:, :, 0, :, 0]
+        return pooled
 
     def backward(self, gradient: Array) -> Array:
         """Pass the gradient to the largest, shared among equals."""
         squares = self._share * gradient[:, :, None, :, None]
         batch, rows, _, columns, _, channels = squares.shape
-        return squares.reshape(batch, 2 * rows, 2 * columns, channels)
+        images: Array = squares.reshape(batch, 2 * rows, 2 * columns, channels)
+        return images
 
     def write(self, onnx_nodes: OnnxNodes) -> None:
         """Append a MaxPool."""

@@ -110,3 +110,5 @@ def test_machine_is_described() -> None:
     told = machine.describe()
     assert told["packages"]["onnxruntime"][0].isdigit() and told["cores"] >= 1
     assert machine.OthersWatch().cores() >= 0
+    assert machine.wait_for_quiet(1.0, cores=1e9, window_seconds=0.01)
+    assert not machine.wait_for_quiet(0.05, cores=-1.0, window_seconds=0.01)

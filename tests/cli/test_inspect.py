@@ -33,6 +33,13 @@ def test_layers_show_operands_and_refusals(lamina: Lamina, plan: Path) -> None:
     assert out.count("  tactic  ") == len(lamina("inspect", plan, "--json").json["layers"])
 
 
+def test_a_profile_has_a_time_for_each_layer(lamina: Lamina, plan: Path) -> None:
+    report = lamina("inspect", plan, "--profile", "--json").json
+    assert len(report["profile_microseconds"]) == len(report["layers"])
+    assert all(t > 0 for t in report["profile_microseconds"])
+    assert "us in all layers" in lamina("inspect", plan, "--profile").out
+
+
 def test_a_file_that_is_neither_plan_nor_model(lamina: Lamina, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("These are my notes, and no network.\n")
     done = lamina("inspect", tmp_path / "notes.txt")

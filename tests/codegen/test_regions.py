@@ -234,3 +234,24 @@ def test_equal_nodes_give_equal_sources():
 
     assert kernel() == kernel()
     assert hash(kernel()) == hash(kernel())
+
+
+@pytest.mark.parametrize("kind", [ReduceKind.MEAN, ReduceKind.L2, ReduceKind.MAX, ReduceKind.PROD])
+@pytest.mark.parametrize("axes", [(0, 1, 2), (1, 2), (0, 2)])
+def test_large_reductions_with_few_results_use_two_phases(kind, axes):
+    shape = (4, 80, 400)
+    graph = Graph()
+    x = graph.input("x", TensorType(DType.F32, shape))
+    y = emit(ops.Reduce(kind=kind, axes=axes, keepdims=False), [x], loc=HERE)
+    graph.output(emit(ops.Activation(kind=ActivationKind.TANH), [y], loc=HERE))
+    kernel = lower(graph)
+    assert kernel.phases == (1 if axes == (0, 2) else 2)
+    data = 1 + 0.01 * np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    (wanted,) = interpret(graph, [data])
+    results = []
+    for nthreads in (1, 5):
+        found = np.zeros(wanted.shape, np.float32)
+        Compiled(kernel)([data, found], nthreads=nthreads)
+        assert_close(found, wanted, 2e-4)
+        results.append(found)
+    np.testing.assert_array_equal(*results)

@@ -77,9 +77,7 @@ def test_sizes_that_pass_through_floats():
 
 @pytest.mark.parametrize("target", [[6, 4], [-1, 4], [0, 4], [0, -1], [3, 8]])
 def test_reshape_to_a_shape_from_data(target):
-    proto = model(
-        "agraph (float[A, 4] x, int64[2] s) => (float[P, Q] y) { y = Reshape(x, s) }"
-    )
+    proto = model("agraph (float[A, 4] x, int64[2] s) => (float[P, Q] y) { y = Reshape(x, s) }")
     x = normal(6, 4)
     expected = x.reshape([d or 6 for d in target])
     np.testing.assert_array_equal(run(proto, x, np.array(target))[0], expected)
@@ -91,11 +89,10 @@ def test_reshape_to_a_shape_from_data(target):
 @pytest.mark.parametrize("step", [1, 2, -1, -2])
 def test_slice_with_bounds_from_data(start, end, step):
     proto = model(
-        """agraph (float[A, 3] x, int64[1] s, int64[1] e) => (float[K, 3] y) {
-          a = Constant<value_ints = [0]>() p = Constant<value_ints = [%d]>()
+        f"""agraph (float[A, 3] x, int64[1] s, int64[1] e) => (float[K, 3] y) {{
+          a = Constant<value_ints = [0]>() p = Constant<value_ints = [{step}]>()
           y = Slice(x, s, e, a, p)
-        }"""
-        % step
+        }}"""
     )
     x = normal(7, 3)
     (y,) = run(proto, x, np.array([start]), np.array([end]))
@@ -122,11 +119,11 @@ def _sliced(x, start, end, step):
     return x[slice(start, stop, step)]
 
 
-@pytest.mark.parametrize(("start", "limit", "delta"), [(0, 5, 1), (3, 20, 4), (9, -2, -3), (4, 4, 1)])
+@pytest.mark.parametrize(
+    ("start", "limit", "delta"), [(0, 5, 1), (3, 20, 4), (9, -2, -3), (4, 4, 1)]
+)
 def test_range_from_data(start, limit, delta):
-    proto = model(
-        "agraph (int64 a, int64 b, int64 d) => (int64[N] y) { y = Range(a, b, d) }"
-    )
+    proto = model("agraph (int64 a, int64 b, int64 d) => (int64[N] y) { y = Range(a, b, d) }")
     inputs = [np.array(v) for v in (start, limit, delta)]
     np.testing.assert_array_equal(run(proto, *inputs)[0], np.arange(start, limit, delta))
 
@@ -172,9 +169,7 @@ def test_same_padding_of_a_symbolic_size():
 
 
 def test_data_dependent_axes_go_to_the_host():
-    proto = model(
-        "agraph (float[2, 3] x, int64[1] a) => (float[2, 1] y) { y = ReduceSum(x, a) }"
-    )
+    proto = model("agraph (float[2, 3] x, int64[1] a) => (float[2, 1] y) { y = ReduceSum(x, a) }")
     assert ops_of(load(proto)) == ["host_call"]
     x = normal(2, 3)
     (y,) = run(proto, x, np.array([1]))
@@ -182,7 +177,10 @@ def test_data_dependent_axes_go_to_the_host():
 
 
 def test_what_no_shape_rule_covers_is_reported():
-    proto = model("agraph (float[2, 3] x, int64[K] s) => (float y) { h = Reshape(x, s) y = ReduceSum<keepdims = 0>(h) }")
+    proto = model(
+        "agraph (float[2, 3] x, int64[K] s) => (float y) "
+        "{ h = Reshape(x, s) y = ReduceSum<keepdims = 0>(h) }"
+    )
     graph = load(proto)
     assert "host_call" in ops_of(graph)
     (y,) = run(proto, normal(2, 3), np.array([3, 2]))

@@ -102,9 +102,7 @@ def external_model(tmp_path, location="weights.bin", **entries):
         tensor.external_data.add(key=key, value=str(value))
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [4, 5])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [4, 5])
-    graph = helper.make_graph(
-        [helper.make_node("Add", ["x", "w"], ["y"])], "g", [x], [y], [tensor]
-    )
+    graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", [x], [y], [tensor])
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)])
     path = tmp_path / "model.onnx"
     path.write_bytes(proto.SerializeToString())

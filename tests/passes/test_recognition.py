@@ -175,6 +175,25 @@ def test_group_norm_of_a_reshaped_image() -> None:
     assert recognized(graph) == {"group_norm": 1}
 
 
+def test_group_norm_of_decomposed_statistics() -> None:
+    graph = body(
+        """%r = reshape(%x) shape=(b,4,50)
+        %m = reduce(%r) kind=mean axes=(2,)
+        %c = binary(%r, %m) kind=sub
+        %q = binary(%c, %c) kind=mul
+        %u = reduce(%q) kind=mean axes=(2,)
+        %e = const() type=f32[] value=1e-05
+        %w = binary(%u, %e) kind=add
+        %z = unary(%w) kind=sqrt
+        %n = binary(%c, %z) kind=div
+        %d = reshape(%n) shape=(b,8,5,5)
+        %s = const() type=f32[1,8,1,1] seed=1
+        %y = binary(%d, %s) kind=mul""",
+        inputs="%x: f32[b,8,5,5]",
+    )
+    assert recognized(graph) == {"group_norm": 1}
+
+
 QKV = "%q: f32[b,2,3,4], %k: f32[b,2,5,4], %v: f32[b,2,5,4]"
 SCORES = {
     "scaled": "%t = transpose(%k) perm=(0,1,3,2)\n%s = matmul(%q, %t)\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -24,6 +24,9 @@ def command(
             "--layers", help="Every layer with operands, times of alternatives, refusals."
         ),
     ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Time each layer now, on random inputs.")
+    ] = False,
     precision: opt.Precision = "fp32",
     shapes: opt.Shapes = None,
     threads: opt.Threads = 0,
@@ -43,22 +46,24 @@ def command(
     )
     engine = open_engine(source, options).engine
     report = engine.inspect()
+    times = [t.microseconds for t in engine.profile(runs=20)] if profile else []
     if json:
-        print_json(describe(engine, report))
+        print_json(describe(engine, report, times))
         return
     show_summary(engine, report)
     if layers:
         for number, layer in enumerate(report.layers):
-            show_layer(number, layer)
+            show_layer(number, layer, times[number : number + 1])
     else:
-        show_table(report)
+        show_table(report, times)
     show_memory(report.memory)
     show_fallbacks(report.fallbacks)
 
 
-def describe(engine: Engine, report: EngineReport) -> dict[str, Any]:
-    """Return everything that a report says, ready for JSON."""
+def describe(engine: Engine, report: EngineReport, times: Sequence[float]) -> dict[str, Any]:
+    """Return everything that a report says, and the layers' times if any, ready for JSON."""
     return {
+        "profile_microseconds": list(times),
         "inputs": {p.name: str(p.type) for p in engine.inputs},
         "outputs": {p.name: str(p.type) for p in engine.outputs},
         "ranges": {n: [low, likely, high] for n, low, likely, high in engine.plan.ranges},
@@ -93,8 +98,11 @@ def show_summary(engine: Engine, report: EngineReport) -> None:
     console.print(f"layers  {len(report.layers)}: {used}", markup=False, soft_wrap=True)
 
 
-def show_table(report: EngineReport) -> None:
-    """Print one line for each layer: origin, result, tactic, and the next best alternative."""
+def show_table(report: EngineReport, times: Sequence[float]) -> None:
+    """Print one line for each layer: origin, result, tactic, its time, the next best one.
+
+    The time is the one by which the tactic was chosen, then the one of the profile if there is one.
+    """
     rows = [
         [
             number,
@@ -103,15 +111,19 @@ def show_table(report: EngineReport) -> None:
             " ".join(layer.outputs),
             shorten(layer.tactic or layer.kind),
             _microseconds(layer.microseconds),
+            *(f"{t:.1f}" for t in times[number : number + 1]),
             next_best(layer),
         ]
         for number, layer in enumerate(report.layers)
     ]
-    columns = ["#", "layer", "from", "result", "tactic", "us", "next best, us"]
+    now = ["now"] if times else []
+    columns = ["#", "layer", "from", "result", "tactic", "us", *now, "next best, us"]
     stdout().print(table(columns, rows, left=5))
+    if times:
+        stdout().print(f"profile {sum(times):.1f} us in all layers")
 
 
-def show_layer(number: int, layer: LayerReport) -> None:
+def show_layer(number: int, layer: LayerReport, times: Sequence[float]) -> None:
     """Print a layer with its operands, every tactic that was timed, and why others declined."""
     console = stdout()
     console.print(mark(None, f"{number} {layer.name}"))
@@ -121,6 +133,7 @@ def show_layer(number: int, layer: LayerReport) -> None:
         *(f"reads   {x}" for x in layer.inputs),
         *(f"writes  {x}" for x in layer.outputs),
         f"tactic  {layer.tactic}  {_microseconds(layer.microseconds)} us",
+        *(f"now     {t:.1f} us" for t in times),
         *(f"tried   {t}  {us:.1f} us" for t, us in sorted(layer.tried, key=lambda m: m[1])),
         *(f"refused {t}: {why}" for t, why in layer.declined),
     ]

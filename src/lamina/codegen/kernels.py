@@ -13,6 +13,7 @@ from lamina.codegen.movement_select import top_k_kernel
 from lamina.codegen.nest import LoopNest, Refusal
 from lamina.codegen.placement import map_operands
 from lamina.codegen.rules import RULES
+from lamina.codegen.split_reduction import split_reduction
 from lamina.errors import LaminaError
 from lamina.ir.dims import Dim
 from lamina.ir.graph import Graph, Node, Value, emit, emit_node
@@ -72,6 +73,9 @@ def lower(
         )
     except Refusal as reason:
         return Reject(str(reason))
+    cut = split_reduction(nest, len(graph.inputs) + len(graph.outputs))
+    if cut is not None:
+        return NestKernel(((cut.partial,), (cut.final,)), cut.workspace_bytes)
     return NestKernel(((nest,),))
 
 

@@ -167,7 +167,7 @@ def place(raw: RawNest) -> LoopNest:
         LoopDim(size, i in loops.reduced, loops.guards.get(i)) for i, size in enumerate(loops.sizes)
     )
     live = leaves(range(len(raw.sizes)), loops.splits)
-    nest = _as_bits(_without_dead(LoopNest(dims, program, stores, raw.tables)))
+    nest = _as_bits(drop_dead(LoopNest(dims, program, stores, raw.tables)))
     nest = _keep(nest, [d for d in range(len(dims)) if d in live and dims[d].size != 1])
     return check(merge_loops(nest))
 
@@ -204,7 +204,7 @@ def _store(s: RawStore, loops: _Loops, renamed: list[int]) -> Store:
     return Store(access, renamed[s.value])
 
 
-def _without_dead(nest: LoopNest) -> LoopNest:
+def drop_dead(nest: LoopNest) -> LoopNest:
     """Drop instructions that no store needs."""
     live: set[int] = set()
     stack = [s.value for s in nest.stores] + [i for s in nest.stores for i, _ in s.access.dynamic]

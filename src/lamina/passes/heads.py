@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from lamina import ops
-from lamina.ir.graph import Value
+from lamina.ir.graph import Op, Value
 from lamina.ir.rewrite import Match, Reject, Rewrite, match
 from lamina.passes.attention import MASKED, unscale
 
@@ -139,31 +139,31 @@ class ScaleQueries(Rewrite):
 
     def check(self, m: Match) -> bool | Reject:
         """Look for a scaled operand, also behind views."""
-        return any(_unscaled_view(m, v) is not None for v in m.node(self.pattern).inputs[:2])
+        return any(_scaled_view(v) is not None for v in m.node(self.pattern).inputs[:2])
 
     def replace(self, m: Match) -> Value:
-        """Multiply the scale."""
+        """Multiply the scale; the views are made again on the unscaled operand."""
         op = m.op(self.pattern, ops.Attention)
         operands = list(m.node(self.pattern).inputs)
         scale = op.scale
         for i in (0, 1):
-            if (found := _unscaled_view(m, operands[i])) is not None:
-                scale, operands[i] = scale * found[0], found[1]
+            if (found := _scaled_view(operands[i])) is not None:
+                factor, x, views = found
+                scale *= factor
+                for view in views:
+                    x = m.emit(view, x)
+                operands[i] = x
         return m.emit(replace(op, scale=scale), *operands)
 
 
-def _unscaled_view(m: Match, v: Value) -> tuple[float, Value] | None:
-    """Return the factor of ``v`` and ``v`` without it, when a number multiplies it under views."""
-    views = []
+def _scaled_view(v: Value) -> tuple[float, Value, list[Op]] | None:
+    """Return (number, operand, views) when ``v`` is views of an operand times a number."""
+    views: list[Op] = []
     while isinstance(v.op, ops.Reshape | ops.Transpose | ops.Slice) and v.node is not None:
         views.append(v.op)
         v = v.node.inputs[0]
     factor, x = unscale(v)
-    if x is v:
-        return None
-    for op in reversed(views):
-        x = m.emit(op, x)
-    return factor, x
+    return None if x is v else (factor, x, views[::-1])
 
 
 class DropExpandedMask(Rewrite):

@@ -227,7 +227,7 @@ class FoldBiasIntoNorm(Rewrite):
 
 
 class RecognizeGroupNorm(Rewrite):
-    """InstanceNorm of channels reshaped into groups is GroupNorm.
+    """InstanceNorm (or LayerNorm) of channels reshaped into groups is GroupNorm.
 
     Before::
 
@@ -252,7 +252,11 @@ class RecognizeGroupNorm(Rewrite):
 
     x = anything(is_float)
     scale, bias = scalar(1.0), scalar(0.0)
-    norm = match(ops.InstanceNorm, match(ops.Reshape, x), scale, bias)
+    grouped = match(ops.Reshape, x)
+    norm = either(
+        match(ops.InstanceNorm, grouped, scale, bias),
+        match(ops.LayerNorm, grouped, axis=2),
+    )
     pattern = match(ops.Reshape, norm)
 
     def check(self, m: Match) -> bool | Reject:
@@ -272,8 +276,9 @@ class RecognizeGroupNorm(Rewrite):
         assert isinstance(channels, int)
         assert isinstance(groups, int)
         ones, zeros = (emit_constant(m, f(channels), x.tensor.dtype) for f in (np.ones, np.zeros))
-        epsilon = m.op(self.norm, ops.InstanceNorm).epsilon
-        return m.emit(ops.GroupNorm(groups=groups, epsilon=epsilon), x, ones, zeros)
+        op = m.node(self.norm).op
+        assert isinstance(op, ops.InstanceNorm | ops.LayerNorm)
+        return m.emit(ops.GroupNorm(groups=groups, epsilon=op.epsilon), x, ones, zeros)
 
 
 class FoldAffineIntoChannelNorm(Rewrite):

@@ -80,6 +80,7 @@ from lamina.passes.norms import (
 )
 from lamina.passes.padding import FoldPaddingIntoConvolution, FoldPaddingIntoPool
 from lamina.passes.parallel import MergeParallelConvolutions, MergeParallelMatmuls
+from lamina.passes.ranges import ActivationBeforeConcat, DropReluOfNonNegative
 from lamina.passes.regions import FuseRegions
 from lamina.passes.sink import (
     AbsorbTransposeIntoMatmul,
@@ -124,16 +125,92 @@ def _views() -> Together:
         SliceOfConcat(),  # no copy at all
         ConcatOfSlices(),  # no copy at all
         SinkTransposeThroughPointwise(),  # towards their inverses
-        SinkTransposeThroughBroadcast(),
-        SinkTransposeThroughReduce(),
-        SinkTransposeThroughSoftmax(),
-        SinkTransposeThroughConcat(),
-        SinkTransposeThroughSlice(),
+        SinkTransposeThroughBroadcast(),  # through bias and residual
+        SinkTransposeThroughReduce(),  # the axes are renamed instead
+        SinkTransposeThroughSoftmax(),  # the axis is renamed instead
+        SinkTransposeThroughConcat(),  # one transpose instead of many
+        SinkTransposeThroughSlice(),  # less is transposed
         AbsorbTransposeIntoMatmul(),  # the library reads either order
         SinkReshapeThroughMatmul(),  # flattened rows come apart again by themselves
         SinkReshapeThroughPointwise(),  # so that bias and activation meet their matmul
-        SinkReshapeThroughBinary(),
-        SinkReshapeThroughRows(),
+        SinkReshapeThroughBinary(),  # the same for bias and residual
+        SinkReshapeThroughRows(),  # the same for norms between two layers
+    )
+
+
+def _canonical() -> Together:
+    """Return the identities, and one spelling for what exporters write in several ways."""
+    return Together(
+        DropNeutralOperand(),  # fewer nodes for every rule below
+        DropIdentityCast(),  # exporters cast to be safe
+        MergeCasts(),  # one conversion instead of two
+        DropDoubleInverse(),  # inverses cancel
+        DropConstantSelect(),  # the branch not taken may be dead
+        DropExpandOperand(),  # operators broadcast by themselves
+        ExpandPower(),  # one spelling of squares and roots
+        SubtractionToAddition(),  # one spelling of shifts
+        DivisionToMultiplication(),  # one spelling of scales
+        LimitsToClip(),  # one spelling of relu and relu6
+        MergeClips(),  # relu6 as max and min
+        ReciprocalOfNumberOne(),  # one spelling of reciprocals
+        ReciprocalOfRoot(),  # one function instead of two
+        DivisionByRoot(),  # one spelling of norms
+        TanhToActivation(),  # one spelling of tanh
+        PreluToLeakyRelu(),  # contractions absorb leaky relu
+        EinsumToMatmul(),  # one spelling of products
+        GlobalPoolToReduce(),  # one spelling of global pooling
+        MergeReductions(),  # one sweep over the data instead of two
+        NarrowConstantOperand(),  # rows as rows
+        CombineConstantOperands(),  # scales of scales
+    )
+
+
+def _recognition() -> Together:
+    """Return the rules that find functions and layers in the arithmetic written for them."""
+    return Together(
+        RecognizeGelu(),  # before scales are folded: its factor 1/2 could go into a weight
+        RecognizeGeluTanh(),  # the same for the approximation
+        RecognizeSigmoid(),  # SiLU contains it
+        RecognizeSilu(),  # contractions absorb it
+        RecognizeHardSigmoid(),  # HardSwish contains it
+        RecognizeHardSwish(),  # before its factor 1/6 is folded into a weight
+        RecognizeSoftplus(),  # Mish contains it
+        RecognizeMish(),  # contractions absorb it
+        RecognizeLeakyRelu(),  # contractions absorb it
+        RecognizeSoftmax(),  # attention contains it
+        RecognizeLogSoftmax(),  # does not underflow
+        RecognizeLogSumExp(),  # does not underflow
+        RecognizeLayerNorm(),  # one sweep over each row
+        RecognizeRmsNorm(),  # one sweep over each row
+        RecognizeInstanceNorm(),  # where LayerNorm over pixels has a scale per channel
+        RecognizeGroupNorm(),  # no reshape to groups and back
+        FoldScaleIntoNorm(),  # norms have scales
+        FoldBiasIntoNorm(),  # and LayerNorm a bias, after its scale
+        FoldAffineIntoChannelNorm(),  # norms per channel have both
+        RecognizeAttention(),  # softmax and scale are in their final form
+        ShareKeyHeads(),  # repeated heads are not stored
+        RecognizeCausalMask(),  # half of the scores are not computed
+        ScaleQueries(),  # attention scales the scores anyway
+        DropExpandedMask(),  # attention broadcasts its mask
+    )
+
+
+def _folding() -> Fixpoint:
+    """Return the rules that move scales, shifts and padding into contractions."""
+    return Fixpoint(
+        _views(),  # attention leaves a transpose of its keys
+        Together(
+            BatchNormToScale(),  # after recognition: only pointwise work is left of it
+            FoldPaddingIntoConvolution(),  # before shifts: these need to know the padding
+            FoldPaddingIntoPool(),  # one copy less
+            FoldScaleIntoContraction(),  # free at run time
+            FoldBiasIntoContraction(),  # after the scale before it
+            FoldScaleIntoOperand(),  # free at run time, where nothing else reads the operand
+            FoldShiftIntoOperand(),  # free at run time, without padding
+            CombineConstantOperands(),  # a bias follows its scale
+            DropNeutralOperand(),  # norms often have a scale of ones
+        ),
+        FoldConstants(),  # reshaped scales of norms
     )
 
 
@@ -146,78 +223,19 @@ def default_pipeline() -> Pipeline:
         Fixpoint(
             FoldConstants(),  # patterns look for constants
             MergeCommonSubexpressions(),  # patterns compare values by identity
-            Together(
-                DropNeutralOperand(),  # fewer nodes for every rule below
-                DropIdentityCast(),
-                MergeCasts(),
-                DropDoubleInverse(),
-                DropConstantSelect(),
-                DropExpandOperand(),  # operators broadcast by themselves
-                ExpandPower(),  # one spelling of squares and roots
-                SubtractionToAddition(),  # one spelling of shifts
-                DivisionToMultiplication(),  # one spelling of scales
-                LimitsToClip(),  # one spelling of relu and relu6
-                MergeClips(),
-                ReciprocalOfNumberOne(),  # one spelling of reciprocals
-                ReciprocalOfRoot(),
-                DivisionByRoot(),  # one spelling of norms
-                TanhToActivation(),  # one spelling of tanh
-                PreluToLeakyRelu(),
-                EinsumToMatmul(),  # one spelling of products
-                GlobalPoolToReduce(),  # one spelling of global pooling
-                MergeReductions(),
-                NarrowConstantOperand(),  # rows as rows
-                CombineConstantOperands(),  # scales of scales
-            ),
+            _canonical(),
             _views(),  # transposes and reshapes hide patterns
         ),
+        _recognition(),
+        _folding(),
         Together(
-            RecognizeGelu(),  # before scales are folded: its factor 1/2 could go into a weight
-            RecognizeGeluTanh(),
-            RecognizeSigmoid(),
-            RecognizeSilu(),
-            RecognizeHardSigmoid(),
-            RecognizeHardSwish(),
-            RecognizeSoftplus(),
-            RecognizeMish(),
-            RecognizeLeakyRelu(),
-            RecognizeSoftmax(),
-            RecognizeLogSoftmax(),
-            RecognizeLogSumExp(),
-            RecognizeLayerNorm(),
-            RecognizeRmsNorm(),
-            RecognizeInstanceNorm(),  # where LayerNorm over pixels has a scale per channel
-            RecognizeGroupNorm(),
-            FoldScaleIntoNorm(),
-            FoldBiasIntoNorm(),
-            FoldAffineIntoChannelNorm(),
-            RecognizeAttention(),  # softmax and scale are in their final form
-            ShareKeyHeads(),
-            RecognizeCausalMask(),
-            ScaleQueries(),
-            DropExpandedMask(),
-        ),
-        Fixpoint(
-            _views(),  # attention leaves a transpose of its keys
-            Together(
-                BatchNormToScale(),  # after recognition: only pointwise work is left of it
-                FoldPaddingIntoConvolution(),  # before shifts: these need to know the padding
-                FoldPaddingIntoPool(),
-                FoldScaleIntoContraction(),
-                FoldBiasIntoContraction(),
-                FoldScaleIntoOperand(),
-                FoldShiftIntoOperand(),
-                CombineConstantOperands(),  # a bias follows its scale
-                DropNeutralOperand(),
-            ),
-            FoldConstants(),  # reshaped scales of norms
-        ),
-        Together(
+            ActivationBeforeConcat(),  # so that the contractions before it take it
+            DropReluOfNonNegative(),  # what ReLU, pooling and concatenation leave is not negative
             FuseActivation(),  # weights and biases are final
             FuseResidual(),  # the sum, then its activation
         ),
         MergeParallelConvolutions(),  # the epilogues are known: only equal ones merge
-        MergeParallelMatmuls(),
+        MergeParallelMatmuls(),  # as above
         Together(SliceOfConcat(), ConcatOfSlices(), MergeConcats(), DropIdentityView()),
         MergeCommonSubexpressions(),  # slices and constants made by several rules
         ShareWeights(),  # last: folding makes new weights
@@ -227,4 +245,9 @@ def default_pipeline() -> Pipeline:
 
 
 OPTIMIZE = default_pipeline()
-"""Every pass that changes no result beyond rounding; ``OPTIMIZE.without("FuseRegions")``."""
+"""Every pass; results change by rounding alone.
+
+Leave passes out with ``OPTIMIZE.without("RecognizeAttention")``.  What decides precisions works on
+operators and not on regions: it runs between ``OPTIMIZE.without("FuseRegions")`` and
+:class:`FuseRegions`.
+"""

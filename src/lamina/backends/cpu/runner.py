@@ -11,7 +11,7 @@ import numpy as np
 from lamina.backends.cpu.host import HostSteps
 from lamina.backends.cpu.instance import NATIVE, Instance
 from lamina.backends.cpu.resources import Resources
-from lamina.errors import where
+from lamina.errors import InputError, where
 from lamina.ir.attributes import attribute_symbols
 from lamina.ir.interpret import bind_shape
 from lamina.ir.types import TensorType
@@ -37,10 +37,14 @@ class CpuRunner:
         self._host = HostSteps(program)
         self._nested: dict[tuple[int, int], CpuRunner] = {}
         self._inputs = len(program.inputs)
+        self._one_segment = bool(program.steps) and all(s.kind in NATIVE for s in program.steps)
         tensors = program.tensors
+        # A value that is returned twice is written once, and copied for the second name.
         self._allocated = [
-            port.type if tensors[port.tensor].place is Place.OUTPUT else None
-            for port in program.outputs
+            port.type
+            if (t := tensors[port.tensor]).place is Place.OUTPUT and t.index == i
+            else None
+            for i, port in enumerate(program.outputs)
         ]
         self._static = [
             (t.static_shape, t.dtype.numpy) if isinstance(t, TensorType) and t.is_static else None
@@ -54,7 +58,7 @@ class CpuRunner:
         if instance is None or key != self._key:
             instance = self._bind(key, inputs)
         self._set_io(instance, inputs, outputs)
-        if len(instance.groups) == 1 and not instance.program.steps[0].kind not in NATIVE:
+        if self._one_segment:
             instance.segment(0).run()
             return self._collect(instance, outputs)
         instance.begin()
@@ -99,6 +103,11 @@ class CpuRunner:
                     assert isinstance(type_, TensorType)
                     y = np.empty(instance.shape(type_), type_.dtype.numpy)
                 outputs[i] = y
+            elif isinstance(type_, TensorType) and y.shape != instance.shape(type_):
+                raise InputError(
+                    f"the array for output {self.program.outputs[i].name!r} has shape {y.shape}, "
+                    f"expected {instance.shape(type_)}"
+                )
             io[at + i] = y
             pointers[at + i] = y.__array_interface__["data"][0]
 
@@ -166,9 +175,7 @@ class CpuRunner:
         go, i = bool(np.asarray(condition).reshape(-1)[0]), 0
         while go and i < int(np.asarray(trips).reshape(-1)[0]):
             feed = [np.array(i, np.int64), np.array(go), *carried, *captures]
-            feed = [
-                np.ascontiguousarray(x) if isinstance(x, np.ndarray) and x.ndim else x for x in feed
-            ]
+            feed = [np.asarray(x, order="C") if isinstance(x, np.ndarray) else x for x in feed]
             go_array, *values = runner.run(feed, [None] * results)
             go = bool(np.asarray(go_array).reshape(-1)[0])
             carried = values[:carried_count]

@@ -37,6 +37,7 @@ from lamina.tactics.cache import TimingCache
 
 _ENOUGH_SECONDS: Final = 0.004
 _MOST_RUNS: Final = 15
+_CLOSE: Final = 1.25
 
 
 @dataclass
@@ -86,25 +87,43 @@ class Measurer:
         self._buffers: dict[int, np.ndarray] = {}
 
     def measure(self, choices: Choices) -> None:
-        """Fill in the time of every candidate; one that fails is dropped with its reason."""
+        """Fill in the time of every candidate; one that fails is dropped with its reason.
+
+        A configuration is timed in the first form that it takes; in its other forms only when it
+        came close to the best there, since a form changes its time little.
+        """
+        first: dict[str, Candidate] = {}
+        for c in choices.candidates:
+            first.setdefault(c.tactic, c)
+        times = self._times(choices, list(first.values()))
+        best = min(times.values(), default=0.0)
+        rest = [
+            c
+            for c in choices.candidates
+            if c is not first[c.tactic] and times.get(describe(first[c.tactic]), 0.0) < best * _CLOSE
+        ]
+        times |= self._times(choices, rest)
+        choices.candidates = [c for c in choices.candidates if describe(c) in times]
+        choices.microseconds = [times[describe(c)] for c in choices.candidates]
+
+    def _times(self, choices: Choices, candidates: list[Candidate]) -> dict[str, float]:
+        """Return the times of those that run, from the cache or measured now."""
         problem = problem_key(choices.node, self.target)
-        names = [describe(c) for c in choices.candidates]
-        times = [self.cache.get(problem, n) for n in names]
-        missing = [i for i, t in enumerate(times) if t is None]
-        for i, (t, why) in zip(
-            missing, self._run([choices.candidates[i] for i in missing], choices.node), strict=True
-        ):
-            times[i] = t
+        known = {n: self.cache.get(problem, n) for n in map(describe, candidates)}
+        times = {n: t for n, t in known.items() if t is not None}
+        missing = [c for c in candidates if known[describe(c)] is None]
+        for c, (t, why) in zip(missing, self._run(missing, choices.node), strict=True):
             if why:
-                choices.declined.append((names[i], why))
+                choices.declined.append((describe(c), why))
             else:
-                self.cache.put(problem, names[i], t)
-        kept = [i for i, t in enumerate(times) if t is not None and t < float("inf")]
-        choices.candidates = [choices.candidates[i] for i in kept]
-        choices.microseconds = [times[i] for i in kept]  # type: ignore[misc]
+                times[describe(c)] = t
+                self.cache.put(problem, describe(c), t)
+        return times
 
     def _run(self, candidates: Sequence[Candidate], node: Node) -> list[tuple[float, str]]:
         """Return (microseconds, "") or (inf, reason) of each candidate."""
+        if not candidates:
+            return []
         code = Code(self.target.isa, self.pool)
         drafts: list[Draft | str] = []
         for c in candidates:

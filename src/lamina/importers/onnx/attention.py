@@ -143,7 +143,9 @@ def rotary_embedding(
         x = n.reshape(x, (*shape[:2], heads, floordiv(shape[2], heads)))
     size = x.tensor.shape[3]
     turned = n.integer("rotary_embedding_dim", 0) or size
-    if not isinstance(turned, int) or not isinstance(size, int) or turned % 2:
+    if not isinstance(turned, int) or not isinstance(size, int):
+        raise n.unsupported(f"a head size that is not fixed ({size})")
+    if turned % 2 or turned > size:
         raise ImportFailed(f"the rotated part has {turned} of {size} elements")
     tables = [_per_position(n, t, positions, flat) for t in (cosines, sines)]
     y = _rotated(n, slice_axis(n, x, 3, 0, turned), tables[0], tables[1])

@@ -79,7 +79,7 @@ def _closed(scope: Scope, captures: list[Value]) -> Graph:
         if outer in inner:
             scope.graph.inputs.append(inner[outer])
         else:
-            scope.graph.input(outer.name or "unused", outer.type, outer.loc)
+            scope.unused(outer)
     return scope.graph
 
 
@@ -159,13 +159,14 @@ def _loop(
 ) -> tuple[Value, ...]:
     """Import the body with ever more general shapes until they do not change any more."""
     types = [v.tensor for v in carried]
+    free: set[str] = set()
     report = n.scope.session.report
     for _ in range(MOST_ROUNDS):
         mark = len(report)
         scope = _inner(n, Graph(name="body"), "body")
         made, iteration_condition = _import_body(scope, types, build)
         general = [
-            _general(n, t, v.tensor, i)
+            _general(n, t, v.tensor, i, free)
             for i, (t, v) in enumerate(zip(types, made.carried, strict=True))
         ]
         if general == types:
@@ -198,19 +199,24 @@ def _import_body(scope: Scope, types: list[TensorType], build: Build) -> tuple[L
     return build(scope, iteration, condition, states), condition
 
 
-def _general(n: OnnxNode, before: TensorType, after: TensorType, i: int) -> TensorType:
-    """Return a type that fits a carried value before and after an iteration."""
+def _general(
+    n: OnnxNode, before: TensorType, after: TensorType, i: int, free: set[str]
+) -> TensorType:
+    """Return a type that fits a carried value before and after an iteration.
+
+    Sizes that change become symbols, whose names are added to ``free``.
+    """
     if before.dtype is not after.dtype or before.rank != after.rank:
         raise ImportFailed(
             f"carried value {i} enters the body as {before} and leaves it as {after}"
         )
-    fresh = n.scope.session.symbols.fresh
-    return before.with_shape(
-        tuple(
-            d if d == e else fresh(f"carried_{i}_dim{axis}")
-            for axis, (d, e) in enumerate(zip(before.shape, after.shape, strict=True))
-        )
-    )
+    shape: list[Dim] = []
+    for axis, (d, e) in enumerate(zip(before.shape, after.shape, strict=True)):
+        if d != e and str(d) not in free:
+            d = n.scope.session.symbols.fresh(f"carried_{i}_dim{axis}")
+            free.add(str(d))
+        shape.append(d)
+    return before.with_shape(tuple(shape))
 
 
 def _stays_true(n: OnnxNode, made: LoopBody, given: Value) -> bool:

@@ -21,6 +21,7 @@ from lamina.importers.onnx.node import OnnxNode
 from lamina.importers.onnx.tensors import dtype_of
 from lamina.importers.onnx.topology import free_names, subgraphs
 from lamina.importers.onnx.value_types import type_proto
+from lamina.ir.attributes import attribute_symbols
 from lamina.ir.dims import Dim, parse_dim
 from lamina.ir.graph import Value
 from lamina.ir.types import OptionalType, SequenceType, TensorType, ValueType
@@ -68,6 +69,7 @@ def call(node: OnnxNode, domain: str, inputs: Sequence[Any]) -> list[Any]:
 def finish(node: OnnxNode, deferred: Deferred, declared: ValueType) -> Value:
     """Run what a deferred value waits for, now that its type is declared."""
     model = _model(node, deferred.nodes, deferred.inputs)
+    node.defines(attribute_symbols(declared))
     (value,) = _emit(node, model, [deferred.name], [declared], deferred.inputs)
     return value
 
@@ -161,7 +163,10 @@ def _inferred(
     for ours, name in zip(proto.output, node.proto.output, strict=True):
         reader = _TypeReader(node, known_dims, name)
         type_ = reader.read(found[ours]) if ours in found else None
-        types.append(type_ or node.scope.declared_type(name))
+        if type_ is None:
+            type_ = node.scope.declared_type(name)
+            node.defines(attribute_symbols(type_))
+        types.append(type_)
     return types
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -132,7 +132,10 @@ class OnnxNode:
 
     def constant(self, value: Any, dtype: DType | None = None, name: str = "") -> Value:
         """Return a constant; ``dtype`` converts numbers given as Python values."""
-        array = np.asarray(value) if dtype is None else np.asarray(value).astype(dtype.numpy)
+        array = np.asarray(value)
+        if dtype is not None:
+            with np.errstate(all="ignore"):
+                array = array.astype(dtype.numpy)
         return self.scope.constant(array, self.loc, name)
 
     def like(self, value: float, x: Value) -> Value:
@@ -177,6 +180,10 @@ class OnnxNode:
         symbol = self.scope.session.symbols.fresh(hint)
         self._counts.append(str(symbol))
         return symbol
+
+    def defines(self, symbols: Iterable[str]) -> None:
+        """Let the next emitted operator define those symbols that no graph around it knows."""
+        self._counts += [s for s in symbols if not self.scope.knows(s)]
 
     def wants(self, index: int) -> bool:
         """Whether output ``index`` has a name, so that something may read it."""

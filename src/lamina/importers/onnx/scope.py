@@ -101,6 +101,12 @@ class Scope:
         for info in (*graph.value_info, *graph.output):
             self._declared[info.name] = info.type
 
+    def knows(self, symbol: str) -> bool:
+        """Whether the symbol has a value in this graph or one around it."""
+        if symbol in self.graph.symbols():
+            return True
+        return self.parent is not None and self.parent.knows(symbol)
+
     def declared_type(self, name: str) -> ValueType | None:
         """Return the type that the model declares for a value; None for none or one too vague."""
         if name not in self._declared:
@@ -178,12 +184,25 @@ class Scope:
         """Return what stands in this graph for a value of the graph around it."""
         if isinstance(outer.op, ops.Const):
             return emit_node(outer.op, (), loc=outer.loc, name=outer.name).output
-        inner = self.graph.input(name or outer.name or "captured", outer.type, outer.loc)
+        inner = self.graph.input(self._free_name(name or outer.name), outer.type, outer.loc)
         elements = self.session.contents.get(outer)
         if elements is not None:
             self.session.contents.set(inner, elements)
         self.captures.append(outer)
         return inner
+
+    def unused(self, outer: Value) -> None:
+        """Add an input that only the other branch of an If reads."""
+        self.graph.input(self._free_name(outer.name), outer.type, outer.loc)
+
+    def _free_name(self, wanted: str) -> str:
+        taken = {v.name for v in self.graph.inputs}
+        name = base = wanted or "captured"
+        n = 1
+        while name in taken:
+            name = f"{base}_{n}"
+            n += 1
+        return name
 
     def _from_parent(self, parent: Scope, name: str) -> Any:
         outer = parent.lookup(name)

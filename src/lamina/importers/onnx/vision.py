@@ -76,13 +76,13 @@ def _interpolation(n: OnnxNode, default: str) -> InterpolationMode:
 
 
 def _scaled(shape: tuple[Dim, ...], scales: tuple[float, ...]) -> tuple[Dim, ...]:
-    """Return ``floor(size * scale)`` for each axis, exactly."""
+    """Return ``floor(size * scale)`` for each axis; ONNX multiplies in f32."""
     sizes: list[Dim] = []
     for d, scale in zip(shape, scales, strict=True):
         if not math.isfinite(scale) or scale <= 0:
             raise ImportFailed(f"a scale must be positive, got {scale}")
         if isinstance(d, int):
-            sizes.append(math.floor(d * scale))
+            sizes.append(math.floor(np.float32(d) * np.float32(scale)))
         else:
             ratio = Fraction(scale).limit_denominator(1 << 20)
             sizes.append(floordiv(d * ratio.numerator, ratio.denominator))

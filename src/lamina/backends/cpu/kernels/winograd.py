@@ -236,7 +236,7 @@ def _configured(
 def pack_weights(
     w: NDArray[np.float32], problem: ConvolutionProblem, config: WinogradConfig, isa: Isa
 ) -> NDArray[np.float32]:
-    """Return U for filters [M, C/groups, r, r]: transformed in f64, rounded once, laid out for the kernel.
+    """Return U for filters [M, C/groups, r, r]: transformed in f64 and rounded once.
 
     The layout is [output block][position][input channel][output channel of the block], padded with
     zeros.

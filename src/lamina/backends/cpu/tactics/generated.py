@@ -26,8 +26,8 @@ from lamina.ir.dims import sym
 from lamina.ir.graph import Graph, Node, emit_node
 from lamina.ir.pattern import Reject
 from lamina.ir.text import print_graph
-from lamina.ir.types import TensorType
-from lamina.ops import Const, Reshape
+from lamina.ir.types import DType, TensorType
+from lamina.ops import Const, HostCall, Reshape
 from lamina.plan.plan import StepKind
 
 _BYTES_PER_MICROSECOND: Final = 8e3
@@ -43,8 +43,8 @@ class Generated:
 
     def candidates(self, node: Node, target: CpuTarget) -> list[Candidate] | Reject | None:
         """Offer one kernel for each form that the operands and results can share."""
-        if isinstance(node.op, Const) or not _all_tensors(node):
-            return None
+        if isinstance(node.op, Const | HostCall) or not _all_tensors(node):
+            return Reject("only NumPy can run it")
         found: list[Candidate] = []
         reason = ""
         text = _canonical(node)
@@ -58,7 +58,8 @@ class Generated:
 
 
 def _all_tensors(node: Node) -> bool:
-    return all(isinstance(v.type, TensorType) for v in (*node.inputs, *node.outputs))
+    types = [v.type for v in (*node.inputs, *node.outputs)]
+    return all(isinstance(t, TensorType) and t.dtype is not DType.STR for t in types)
 
 
 def _form_choices(node: Node) -> Iterator[Forms]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -29,6 +30,7 @@ from lamina.backends.cpu.tactics.candidate import (
 )
 from lamina.codegen.layout import Layout
 from lamina.codegen.llvm.builder import Module
+from lamina.codegen.llvm.target import Isa
 from lamina.ir.graph import Node
 from lamina.ir.pattern import Reject
 from lamina.ir.types import DType
@@ -37,6 +39,7 @@ from lamina.ops import Convolution
 from lamina.plan.plan import StepKind
 
 _FLOPS_PER_MICROSECOND = 1e5
+_STEM = "stem_of_convolution"
 _FORMS = (Form.BLOCKED, Form.CHANNELS_LAST)
 
 
@@ -155,8 +158,7 @@ def _draft(
     if len(p.operands) < 4:
         p = Placement((*p.operands, *p.results, *p.results)[:4], p.results, p.name)
     problem = _problem(node, form, p)
-    module = Module(target.isa)
-    symbols = kernel.build(module, p.name, problem, config)
+    text, stems = _code(kernel, problem, config, target.isa)
     weights = constant(node.inputs[1])
     assert weights is not None
     packed = kernel.pack_weights(np.asarray(weights.array, np.float32), problem, config, target.isa)
@@ -175,11 +177,21 @@ def _draft(
     return Draft(
         kind=StepKind.KERNEL,
         arguments=tuple(roles[name] for name in problem.operands),
-        symbols=tuple(symbols),
+        symbols=tuple(s.replace(_STEM, p.name) for s in stems),
         threads=target.threads,
         workspace_bytes=kernel.workspace_bytes(problem, config, target.isa, target.threads),
-        module=str(module),
+        module=text.replace(_STEM, p.name),
     )
+
+
+@lru_cache(maxsize=256)
+def _code(
+    kernel: ModuleType, problem: ConvolutionProblem, config: Any, isa: Isa
+) -> tuple[str, tuple[str, ...]]:
+    """Return the module and the names of its kernels; layers of equal shape share the work."""
+    module = Module(isa)
+    symbols = kernel.build(module, _STEM, problem, config)
+    return str(module), tuple(symbols)
 
 
 def _padded(bias: np.ndarray) -> np.ndarray:
