@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 
 from lamina.errors import ConfigError
 
+_SPIN_COUNT = "2000"
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Shape = tuple[int, ...]
 ShapeRange = tuple[Shape, Shape, Shape]
@@ -112,6 +113,16 @@ def default_threads() -> int:
 def onednn_path() -> str | None:
     """Return the user's oneDNN library, or None for the installed one."""
     return os.environ.get("LAMINA_ONEDNN_LIBRARY") or None
+
+
+def shorten_spinning() -> None:
+    """Make OpenMP's idle threads sleep after some 20 microseconds, unless the user decided it.
+
+    By default libgomp's threads spin for milliseconds, which ruins whatever else wants the cores
+    (and, on a machine that others use, the run itself).  libgomp reads this once, when it is loaded.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ and "GOMP_SPINCOUNT" not in os.environ:
+        os.environ["GOMP_SPINCOUNT"] = _SPIN_COUNT
 
 
 def isa_limit() -> str:

@@ -144,15 +144,17 @@ def show_layer(number: int, layer: LayerReport, times: Sequence[float]) -> None:
 def next_best(layer: LayerReport) -> str:
     """Return the fastest tactic that was timed and not taken, with its time.
 
-    A tactic is listed once for each layout that it was timed in: ``onednn [plain>blocked]``.
+    A tactic is listed once for each layout that it was timed in, ``onednn [plain>blocked]``; what
+    it would write is shown in parentheses.
     """
     own = [t for t, us in layer.tried if _tactic(t) == layer.tactic and us == layer.microseconds]
     others = [(us, t) for t, us in layer.tried if t not in own[:1]]
     if not others:
         return "-"
     us, tactic = min(others)
-    layout = tactic[len(_tactic(tactic)) :]
-    return f"{shorten(_tactic(tactic))}{layout} {us:.1f}"
+    layout = tactic.removesuffix("]").rpartition(">")[2]
+    written = f" ({layout})" if layout != tactic else ""
+    return f"{shorten(_tactic(tactic))}{written} {us:.1f}"
 
 
 def shorten(tactic: str) -> str:

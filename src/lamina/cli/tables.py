@@ -82,11 +82,9 @@ def show_number(value: float) -> str:
 
 def _console(*, stderr: bool) -> Console:
     console = Console(stderr=stderr, highlight=False)
-    return (
-        console
-        if console.is_terminal
-        else Console(stderr=stderr, highlight=False, width=_WIDTH_ELSEWHERE)
-    )
+    if console.is_terminal or console.width != _UNKNOWN_WIDTH:
+        return console
+    return Console(stderr=stderr, highlight=False, width=_WIDTH_ELSEWHERE)
 
 
 def _plain(data: Any) -> Any:

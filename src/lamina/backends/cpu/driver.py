@@ -8,7 +8,7 @@ from lamina.backends.cpu.features import cpu_features
 from lamina.backends.cpu.onednn import library as onednn
 from lamina.backends.cpu.resources import Resources
 from lamina.backends.cpu.runner import CpuRunner
-from lamina.config import default_threads, onednn_path
+from lamina.config import default_threads, onednn_path, shorten_spinning
 from lamina.errors import DeviceError
 from lamina.plan.plan import Section, StepKind
 
@@ -16,6 +16,7 @@ from lamina.plan.plan import Section, StepKind
 @lru_cache(maxsize=1)
 def find_library() -> tuple[onednn.Library | None, str]:
     """Return oneDNN, or None and the reason why it is absent."""
+    shorten_spinning()
     try:
         return onednn.load(onednn_path()), ""
     except DeviceError as e:

@@ -76,7 +76,18 @@ def store_as(k: Builder, value: Value, dtype: DType) -> Value:
     """Turn a register value into what memory holds."""
     if dtype is DType.BOOL:
         return k.convert(value, I8, signed=False)
-    return k.convert(value, MEMORY_TYPES[dtype]) if dtype in _HALVES else value
+    return narrowed(k, value, dtype) if dtype in _HALVES else value
+
+
+def narrowed(k: Builder, value: Value, dtype: DType) -> Value:
+    """Round f32 to f16 or bf16.
+
+    The CPU's own bf16 instruction is used where there is one; it turns denormals into zero.
+    """
+    lanes = value.type.lanes
+    if dtype is DType.BF16 and lanes in (8, 16) and k.isa.has("avx512bf16"):
+        return k.emit(BF16.vector(lanes), f"fptrunc {value} to {BF16.vector(lanes)}")
+    return k.convert(value, MEMORY_TYPES[dtype])
 
 
 class LlvmEmitter:
@@ -157,7 +168,7 @@ class LlvmEmitter:
         if target is DType.BOOL:
             return k.compare("ne", x, 0)
         if target in _HALVES:
-            return k.convert(k.convert(self._to_float(x, source, F32), MEMORY_TYPES[target]), F32)
+            return k.convert(narrowed(k, self._to_float(x, source, F32), target), F32)
         if target.is_float:
             return self._to_float(x, source, type_)
         if not source.is_float:
