@@ -1,4 +1,4 @@
-"""Answer: how far are generated region kernels from the time that copying their bytes takes?
+"""Answer: how far are generated kernels from the time that copying their bytes takes.
 
     python -m benchmarks.region_kernels_bench [--rounds 25] [--json [FILE]]
 
@@ -32,9 +32,7 @@ from lamina.ir.types import DType, TensorType
 from lamina.ops.kinds import ActivationKind, BinaryKind, PoolKind, ReduceKind
 
 RESULTS = pathlib.Path(__file__).parents[1] / "benchmarks/results/region_kernels.json"
-_FUNCTION = ctypes.CFUNCTYPE(
-    None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64
-)
+_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 _HERE = Loc("bench")
 Shape = tuple[int, ...]
 
@@ -58,6 +56,9 @@ class Runnable:
             for t in inputs
         ]
         self.arrays += [np.zeros(n, np.uint8) for n in outputs]
+        workspace = kernel.workspace_bytes(1)
+        if workspace != 0:
+            self.arrays.append(np.zeros(workspace, np.uint8))
         pointers = [a.ctypes.data for a in self.arrays]
         self.args = (ctypes.c_void_p * len(pointers))(*pointers)
         self.nbytes = sum(a.nbytes for a in self.arrays)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lamina.backends.cpu.compiler import CpuCompiler
+from lamina.backends.cpu.features import cpu_features, cpu_name
 from lamina.config import BuildConfig, ProgressEvent, cache_folder, shape_ranges
 from lamina.errors import BuildError, BuildInterrupted, ConfigError
 from lamina.importers.onnx import load as load_onnx
@@ -21,10 +22,14 @@ from lamina.ir.verify import verify
 from lamina.ir.weight import Weight
 from lamina.passes.pipeline import OPTIMIZE
 from lamina.passes.regions import FuseRegions
-from lamina.passes.regions import FuseRegions
 from lamina.passes.specialize import copy, specialize
 from lamina.plan.plan import Plan
-from lamina.precision.pipeline import decide_precision, finish_precision
+from lamina.precision.pipeline import (
+    decide_precision,
+    finish_precision,
+    missing_feature,
+    narrow_storage,
+)
 from lamina.runtime.engine import Engine
 from lamina.tactics.cache import TimingCache
 
@@ -49,8 +54,8 @@ def build(
     """Compile a model and return its engine.
 
     ``model`` is the path or the bytes of an ONNX file, an ``onnx.ModelProto`` or a
-    :class:`lamina.Graph`.  ``shapes`` maps inputs to one shape, or to (min, opt, max).  ``progress``
-    is called with a :class:`lamina.config.ProgressEvent` as the build goes on.  Other options are
+    :class:`lamina.Graph`.  ``shapes`` maps inputs to one shape, or to (min, opt, max).
+    ``progress`` is called with a :class:`lamina.config.ProgressEvent` as it goes on.  Others are
     those of :class:`lamina.BuildConfig`.  Raises a LaminaError for anything that is the model's or
     the caller's fault; BuildInterrupted on Ctrl-C, with nothing written.
     """
@@ -67,6 +72,12 @@ def build(
         )
     except TypeError as e:
         raise ConfigError(f"unknown option: {e}", hint="see help(lamina.BuildConfig)") from e
+    missing = missing_feature(precision, cpu_features()) if target == "cpu" else None
+    if missing is not None:
+        raise ConfigError(
+            f"precision {precision} needs a CPU with {missing}, this one ({cpu_name()}) has none",
+            hint="build with precision='fp32', or 'fp16' for a smaller plan",
+        )
     try:
         return Engine(build_plan(model, config, progress), threads=config.threads)
     except KeyboardInterrupt as e:
@@ -87,6 +98,7 @@ def build_plan(model: Any, config: BuildConfig, progress: Progress | None = None
 def import_graph(model: Any, config: BuildConfig) -> tuple[Graph, Ranges]:
     """Return the model as a graph of its own with the shapes of ``config``, and symbols' ranges."""
     graph = copy(model) if isinstance(model, Graph) else load_onnx(model)
+    narrow_storage(graph, config.precision)
     return apply_shapes(graph, config)
 
 
@@ -202,8 +214,6 @@ def _cache_path(config: BuildConfig) -> Path | None:
 
 
 def _machine(compiler: CpuCompiler) -> str:
-    from lamina.backends.cpu.features import cpu_name
-
     return " ".join([cpu_name(), *(f"{k}={v}" for k, v in compiler.driver.target())])
 
 

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from lamina import ops
+from lamina.backends.cpu.features import cpu_features
 from lamina.builder import build_plan
 from lamina.config import BuildConfig
-from lamina.errors import ConfigError, GraphError, PlanError
+from lamina.errors import ConfigError, DeviceError, GraphError, LaminaError, PlanError
 from lamina.ir.graph import Graph
 from lamina.ir.text import parse_graph
 from lamina.plan.plan import Plan
+from lamina.precision.pipeline import missing_feature
 
 
 def respecialize(plan: Plan, threads: int = 0) -> Plan:
-    """Return a plan for this machine with the options that ``plan`` was built with."""
-    return build_plan(portable_graph(plan), plan_config(plan, threads))
+    """Return a plan for this machine with the options that ``plan`` was built with.
+
+    A precision that this CPU has no instructions for becomes f32.  Raises PlanError for a graph or
+    options that are damaged.
+    """
+    graph, config = portable_graph(plan), plan_config(plan, threads)
+    if missing_feature(config.precision, cpu_features()) is not None:
+        config = replace(config, precision="fp32")
+    try:
+        return build_plan(graph, config)
+    except DeviceError:
+        raise
+    except LaminaError as e:
+        raise PlanError(f"the graph of the plan cannot be compiled here: {e}") from e
 
 
 def portable_graph(plan: Plan) -> Graph:

@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from benchmarks.light_models import LIGHT_NAMES, light_model
 from onnx import numpy_helper
 
-from benchmarks.light_models import LIGHT_NAMES, light_model
 from tests.conformance.cases import DATA
 from tests.conformance.execution import interpreted
 

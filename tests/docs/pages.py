@@ -1,7 +1,7 @@
 """Reads the pages of documentation and runs their Python.
 
-``python -m tests.docs.pages docs/pipeline.md``, from the root of the repository, writes what each block
-of Python prints into the ``text`` or ``console`` block below it.
+``python -m tests.docs.pages docs/pipeline.md``, from the root of the repository, writes what each
+block of Python prints into the ``text`` or ``console`` block below it.
 """
 
 from __future__ import annotations

@@ -13,8 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+_UNKNOWN_WIDTH: Final = 80
+"""Columns that rich assumes where neither a terminal nor COLUMNS tells."""
 _WIDTH_ELSEWHERE: Final = 140
-"""Columns where the output is no terminal, such as a file."""
+"""Columns that we take there, such as in a file."""
 
 
 def stdout() -> Console:

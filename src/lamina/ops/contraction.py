@@ -7,7 +7,7 @@ import numpy as np
 from lamina.errors import TypeMismatch
 from lamina.ir.dims import Dim, is_static
 from lamina.ir.graph import Array, Op, operator
-from lamina.ir.types import TensorType
+from lamina.ir.types import DType, TensorType
 from lamina.ops import check
 from lamina.ops.accumulate import narrow, widen
 from lamina.ops.broadcast import broadcast_shapes
@@ -22,7 +22,7 @@ class Convolution(Op):
     """``activation(conv(x, w) + bias + residual)`` over one to three spatial axes.
 
     x is [N, C, *spatial], w is [M, C / groups, *kernel], bias is [M] and residual has the shape of
-    the result.  The kernel is not flipped.
+    the result.  With f16 or bf16 the bias may be f32.  The kernel is not flipped.
     """
 
     strides: tuple[int, ...]
@@ -169,7 +169,7 @@ class Matmul(Op):
         result = a.with_shape((*batch, m, n))
         for name, operand in (("bias", bias), ("residual", residual)):
             if operand is not None:
-                check.same_dtype(name, operand, "a", a)
+                _check_added(name, operand, "a", a)
                 check.broadcasts_to(name, operand, result.shape)
         return result
 
@@ -223,8 +223,15 @@ def _check_bias_residual(
     channels: tuple[Dim, ...],
 ) -> None:
     if bias is not None:
-        check.same_dtype("bias", bias, "x", result)
+        _check_added("bias", bias, "x", result)
         check.shape_is("bias", bias, channels)
     if residual is not None:
         check.same_dtype("residual", residual, "x", result)
         check.shape_is("residual", residual, result.shape)
+
+
+def _check_added(name: str, operand: TensorType, other: str, x: TensorType) -> None:
+    """Require the type of x; a bias may also be f32 with halves, since the sums are f32."""
+    halves = (DType.F16, DType.BF16)
+    if name != "bias" or operand.dtype is not DType.F32 or x.dtype not in halves:
+        check.same_dtype(name, operand, other, x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 
 from lamina.errors import TypeMismatch
@@ -20,10 +21,11 @@ EIGHT_BIT = (DType.I8, DType.U8)
 class QuantizedConvolution(Op):
     """``quantize(activation(conv(x, w) + bias + residual))`` on 8-bit x and w.
 
-    x and w stand for ``x_scaling`` of x and ``w_scale * w``; x is [N, C, *spatial] of u8 or i8, w is
-    i8 [M, C / groups, *kernel], w_scale and bias are f32 [M].  residual has the shape of the result
-    and is f32, or 8-bit with ``residual_scaling``.  Padding stands for the number 0.  The result is
-    f32, or 8-bit with ``y_scaling``: divided by the scale, rounded half to even, saturated.
+    x and w stand for ``x_scaling`` of x and ``w_scale * w``; x is [N, C, *spatial] of u8 or i8, w
+    is i8 [M, C / groups, *kernel], w_scale and bias are f32 [M].  residual has the shape of the
+    result and is f32, or 8-bit with ``residual_scaling``.  Padding stands for the number 0.  The
+    result is f32, or 8-bit with ``y_scaling``: divided by the scale, rounded half to even,
+    saturated.
     """
 
     strides: tuple[int, ...]
@@ -128,7 +130,7 @@ Quantized = QuantizedConvolution | QuantizedMatmul
 
 def quantized(x: Array, scaling: Scaling, dtype: DType) -> Array:
     """Return ``x`` divided by the scale, rounded half to even, shifted and saturated."""
-    info = np.iinfo(dtype.numpy)
+    info = ml_dtypes.iinfo(dtype.numpy)
     whole = np.rint(x / np.float32(scaling.scale)) + np.float32(scaling.zero_point)
     return np.clip(np.nan_to_num(whole), info.min, info.max).astype(dtype.numpy)
 

@@ -28,19 +28,24 @@ import struct
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from lamina.errors import PlanError
 from lamina.ir.types import DType
 from lamina.ir.weight import Weight
+from lamina.plan.check import check_plan
 from lamina.plan.checksum import checksum
 from lamina.plan.encode import decode, encode
 from lamina.plan.plan import CodeImage, Plan, Program, Section
 
 MAGIC, VERSION, ALIGN = b"LAMPLAN\0", 1, 64
 _HEAD = struct.Struct("<8sIIQ16s")
+_DAMAGE: Final = (
+    ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError,
+)  # fmt: skip
+"""What reading a header of the wrong shape runs into."""
 
 
 class _BlobTable:
@@ -111,6 +116,7 @@ def _section_header(section: Section, table: _BlobTable) -> dict[str, Any]:
         "symbols": dict(image.symbols),
         "externals": encode(image.externals),
         "blobs": [table.add(w) for w in section.blobs],
+        "halves": list(section.halves),
     }
 
 
@@ -164,34 +170,38 @@ def load_plan(path: str | os.PathLike[str]) -> Plan:
 
 
 def read_plan(data: bytes | mmap.mmap) -> Plan:
-    """Parse a plan file; raises PlanError and never executes anything.
+    """Parse and check a plan file; raises PlanError and never executes anything.
 
     The arrays of the plan are views into ``data``.
     """
     header, blobs = _header(data)
     try:
         sections = tuple(_read_section(s, blobs) for s in header["sections"])
-        return Plan(
+        plan = Plan(
             graph=_text(header["graph"]),
-            weights=_LazyWeights(header["weights"], blobs),
+            weights=_LazyWeights(_indices(header["weights"], blobs), blobs),
             config=tuple((str(k), str(v)) for k, v in sorted(header["config"].items())),
             ranges=tuple((str(n), int(a), int(b), int(c)) for n, a, b, c in header["ranges"]),
             sections=sections,
             fallbacks=tuple(_text(f) for f in header["fallbacks"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
+        check_plan(plan)
+    except _DAMAGE as e:
         raise PlanError(f"the plan's header is damaged: {type(e).__name__}: {e}") from e
+    return plan
 
 
 def _header(data: bytes | mmap.mmap) -> tuple[dict[str, Any], _Blobs]:
     if len(data) < _HEAD.size or data[:8] != MAGIC:
         raise PlanError("not a plan file", hint="plans are made by `lamina build`")
-    _, version, _, length, digest = _HEAD.unpack(data[: _HEAD.size])
+    _, version, reserved, length, digest = _HEAD.unpack(data[: _HEAD.size])
     if version != VERSION:
         raise PlanError(
             f"the plan has format {version}, this version of Lamina reads format {VERSION}",
             hint="build the plan again from its model",
         )
+    if reserved:
+        raise PlanError(f"the plan's header is damaged: {reserved} stands where zero belongs")
     end = _HEAD.size + length
     if end > len(data):
         raise PlanError(f"the plan is truncated: {len(data)} bytes, its header alone needs {end}")
@@ -201,7 +211,7 @@ def _header(data: bytes | mmap.mmap) -> tuple[dict[str, Any], _Blobs]:
     try:
         header = json.loads(text)
         blobs = _Blobs(np.frombuffer(data, np.uint8), end, header["blobs"])
-    except (ValueError, KeyError, TypeError, RecursionError) as e:
+    except _DAMAGE as e:
         raise PlanError(f"the plan's header is damaged: {e}") from e
     return header, blobs
 
@@ -212,12 +222,17 @@ class _Blobs:
     def __init__(self, data: np.ndarray[Any, Any], begin: int, entries: list[Any]) -> None:
         self.data, self.begin, self.entries = data, begin, entries
         for e in entries:
-            if e["at"] < 0 or e["bytes"] < 0 or begin + e["at"] + e["bytes"] > data.size:
-                need = begin + e["at"] + e["bytes"]
+            sizes = (e["at"], e["bytes"], *e["shape"])
+            if not all(type(n) is int and n >= 0 for n in sizes):
+                raise ValueError(f"a blob has the sizes {sizes}")
+            _text(e["name"])
+            if (need := begin + e["at"] + e["bytes"]) > data.size:
                 raise PlanError(f"the plan is truncated: {data.size} bytes, it needs {need}")
 
     def read(self, index: int) -> Weight:
         """Return blob ``index`` as a view; raises PlanError when its bytes are damaged."""
+        if type(index) is not int or not 0 <= index < len(self.entries):
+            raise PlanError(f"the plan is damaged: blob {index!r} of {len(self.entries)} is named")
         e = self.entries[index]
         begin = self.begin + e["at"]
         raw = self.data[begin : begin + e["bytes"]]
@@ -225,8 +240,7 @@ class _Blobs:
             raise PlanError(f"the plan is damaged: the checksum of blob {index} differs")
         dtype, shape = DType(e["dtype"]), tuple(e["shape"])
         if dtype is DType.STR:
-            items = np.array(json.loads(raw.tobytes()), object)
-            return Weight(items.reshape(shape), e["name"])
+            return Weight(_strings(json.loads(raw.tobytes())).reshape(shape), e["name"])
         return Weight(raw.view(dtype.numpy).reshape(shape), e["name"])
 
 
@@ -249,6 +263,20 @@ class _LazyWeights(Mapping[str, Weight]):
         return len(self.index)
 
 
+def _indices(table: Any, blobs: _Blobs) -> dict[str, int]:
+    """Return the numbers of blobs by digest, all of which exist."""
+    for number in table.values():
+        if type(number) is not int or not 0 <= number < len(blobs.entries):
+            raise ValueError(f"there is no blob {number}")
+    return {_text(digest): number for digest, number in table.items()}
+
+
+def _strings(items: list[Any]) -> np.ndarray[Any, Any]:
+    array = np.empty(len(items), object)
+    array[:] = [_text(item) for item in items]
+    return array
+
+
 def _read_section(header: dict[str, Any], blobs: _Blobs) -> Section:
     externals = tuple((str(n), int(at)) for n, at in header["externals"])
     return Section(
@@ -260,6 +288,7 @@ def _read_section(header: dict[str, Any], blobs: _Blobs) -> Section:
             externals=externals,
         ),
         blobs=tuple(blobs.read(i) for i in header["blobs"]),
+        halves=decode(tuple[int, ...], header["halves"]),
     )
 
 

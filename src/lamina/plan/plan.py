@@ -133,13 +133,15 @@ class CodeImage:
 class Section:
     """A program compiled for one target.
 
-    ``target`` is what the machine must offer; ``blobs`` are the constants.
+    ``target`` is what the machine must offer; ``blobs`` are the constants, of which ``halves``
+    numbers those that are stored as f16 and read as f32.
     """
 
     target: tuple[tuple[str, str], ...]
     program: Program
     image: CodeImage
     blobs: tuple[Weight, ...]
+    halves: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

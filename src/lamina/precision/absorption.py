@@ -339,7 +339,5 @@ class FuseQuantize(Rewrite):
         node = m.node(self.pattern)
         y = node.inputs[0]
         assert y.node is not None
-        op = changed(
-            _quantized(y), dtype=node.output.tensor.dtype, y_scaling=scaling(node.output)
-        )
+        op = changed(_quantized(y), dtype=node.output.tensor.dtype, y_scaling=scaling(node.output))
         return m.emit(op, *y.node.inputs)

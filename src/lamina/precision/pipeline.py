@@ -1,4 +1,4 @@
-"""Decides the element type of each value, in two steps around the optimization of the graph.
+"""Decides the element type of each value, in steps around the optimization of the graph.
 
 ==========  =====================================================================================
 ``fp32``    Nothing changes.  A model with Quantize and Dequantize runs as it says: contractions
@@ -6,11 +6,13 @@
 ``int8``    The same, and roundings between operators that become one step are left out.  The model
             must hold Quantize and Dequantize.
 ``bf16``    Contractions read and write bf16 and accumulate in f32; see :mod:`.halves`.
-``fp16``    Contractions' weights are stored as f16; see :mod:`.halves`.
+``fp16``    Contractions' weights are stored as f16; see :mod:`.storage`.
 ==========  =====================================================================================
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 from lamina import ops
 from lamina.errors import ConfigError
@@ -25,6 +27,12 @@ from lamina.precision.absorption import (
     QuantizeConvolution,
     QuantizeMatmul,
 )
+from lamina.precision.halves import (
+    CancelNarrowing,
+    HoistNarrowing,
+    NarrowContraction,
+    SinkWidening,
+)
 from lamina.precision.leftover import FoldDequantizedConstants, LowerDequantize, LowerQuantize
 from lamina.precision.movement import (
     CancelQuantizeOfDequantize,
@@ -36,6 +44,18 @@ from lamina.precision.movement import (
     SinkDequantizeThroughConcat,
 )
 from lamina.precision.requantization import SkipRoundingBeforeQuantize, SkipRoundingBeforeSum
+from lamina.precision.storage import RoundWeightsToHalves, StoreWeightsAsHalves
+
+
+def missing_feature(precision: str, features: Collection[str]) -> str | None:
+    """Return the instruction set that a CPU with ``features`` lacks for a precision, or None.
+
+    Only bf16 needs one: without AVX-512 BF16 it would be slower than f32.  int8 runs faster with
+    VNNI, and correctly without.
+    """
+    if precision == "bf16" and "avx512bf16" not in features:
+        return "avx512_bf16"
+    return None
 
 
 def absorption_pipeline(skip_roundings: bool) -> Pipeline:
@@ -77,6 +97,27 @@ def leftover_pipeline() -> Pipeline:
     return Pipeline(Together(LowerDequantize(), LowerQuantize()), MergeCommonSubexpressions())
 
 
+def bfloat16_pipeline() -> Pipeline:
+    """Return the passes that make contractions bf16; before regions are fused."""
+    return Pipeline(
+        Together(
+            CancelNarrowing(),  # first: what cancels need not move
+            NarrowContraction(),
+            SinkWidening(),  # towards the contraction that reads it
+            HoistNarrowing(),  # towards the contraction that makes it
+        ),
+        MergeCommonSubexpressions(),  # one cast per value
+        ShareWeights(),
+        EliminateDeadNodes(),
+    )
+
+
+def narrow_storage(graph: Graph, precision: str) -> None:
+    """Rewrite ``graph`` in place before anything else, also as the plan stores it."""
+    if precision == "fp16":
+        Pipeline(Together(StoreWeightsAsHalves()), ShareWeights())(graph)
+
+
 def decide_precision(graph: Graph, precision: str) -> None:
     """Rewrite ``graph`` in place before it is optimized.
 
@@ -96,5 +137,7 @@ def decide_precision(graph: Graph, precision: str) -> None:
 def finish_precision(graph: Graph, precision: str) -> None:
     """Rewrite ``graph`` in place after it is optimized and before its regions are fused."""
     leftover_pipeline()(graph)
-    if precision not in ("fp32", "int8"):
-        raise ConfigError(f"precision {precision} is not available for this graph")
+    if precision == "bf16":
+        bfloat16_pipeline()(graph)
+    if precision == "fp16":
+        Pipeline(Together(RoundWeightsToHalves()), ShareWeights())(graph)

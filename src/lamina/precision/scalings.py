@@ -26,7 +26,9 @@ def scaling_of(v: Value) -> Scaling | None:
     node = v.node
     if node is None or not isinstance(node.op, ops.Quantize | ops.Dequantize):
         return None
-    integers, real = (v, node.inputs[0]) if isinstance(node.op, ops.Quantize) else (node.inputs[0], v)
+    integers, real = v, node.inputs[0]
+    if isinstance(node.op, ops.Dequantize):
+        integers, real = real, integers
     if integers.tensor.dtype not in EIGHT_BIT or real.tensor.dtype is not DType.F32:
         return None
     arrays = [array_of(p) for p in node.inputs[1:]]

@@ -63,7 +63,8 @@ class Buffers:
 
     def intact(self):
         return all(
-            (w[:GUARD] == 0xA5).all() and (w[GUARD + i.size :] == 0xA5).all() for w, i in self.arrays
+            (w[:GUARD] == 0xA5).all() and (w[GUARD + i.size :] == 0xA5).all()
+            for w, i in self.arrays
         )
 
 

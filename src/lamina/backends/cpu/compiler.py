@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from lamina.backends.cpu.assemble import Assembler
 from lamina.backends.cpu.code import Code
 from lamina.backends.cpu.driver import CpuDriver
-from lamina.backends.cpu.form import Form, possible_forms, same_bytes, size_bytes
+from lamina.backends.cpu.form import Form, same_bytes, size_bytes
 from lamina.backends.cpu.native import RUN
 from lamina.backends.cpu.selection import Choices, Measurer, enumerate_candidates, problem_key
 from lamina.backends.cpu.tactics.candidate import Candidate, CpuTarget, constant
@@ -21,11 +22,13 @@ from lamina.errors import where
 from lamina.ir.dims import evaluate, symbols
 from lamina.ir.graph import Graph, Node, Value
 from lamina.ir.types import TensorType
-from lamina.ops import Const, If, Loop
+from lamina.ops import Const, Convolution, Deconvolution, If, Loop, MaxPoolIndices, Pool
+from lamina.plan.halves import halve
 from lamina.plan.plan import Program, Section
 from lamina.schedule.forms import Assignment, NodeOptions, Option, assign_forms
 from lamina.tactics.cache import TimingCache
 
+_SPATIAL = (Convolution, Deconvolution, Pool, MaxPoolIndices)
 _REORDER_BYTES_PER_MICROSECOND = 8e3
 _REORDER_MICROSECONDS = 2.0
 _HOST_MICROSECONDS = 50.0
@@ -56,9 +59,9 @@ class CpuCompiler:
 
     def compile(self, graph: Graph, cache: TimingCache) -> Compiled:
         """Return the section that runs ``graph`` on this machine."""
+        self.target = dataclasses.replace(self.target, spatial_ranks=_spatial_ranks(graph))
         with self._pool(graph) as pool:
             self.measurer = Measurer(self.target, cache, pool)
-            self._measured: dict[str, tuple[list[str], list[float]]] = {}
             code = Code(self.target.isa, pool)
             fallbacks: list[str] = []
             program = self._program(graph, code, fallbacks)
@@ -69,11 +72,13 @@ class CpuCompiler:
         target = dict(self.driver.target())
         used = {f for f in self.target.isa.features if f in target["features"].split(",")}
         target["features"] = ",".join(sorted(used))
+        blobs, halves = halve(code.blobs) if self.config.precision == "fp16" else (code.blobs, ())
         section = Section(
             target=tuple(sorted(target.items())),
             program=program,
             image=image,
-            blobs=tuple(code.blobs),
+            blobs=tuple(blobs),
+            halves=halves,
         )
         return Compiled(section, fallbacks)
 
@@ -92,7 +97,7 @@ class CpuCompiler:
             for i, n in enumerate(nodes)
         }
         chosen, forms = self._layouts(graph, nodes, choices)
-        assembler = Assembler(code, self.target, graph, plan_concats(graph, forms))
+        assembler = Assembler(code, self.target, graph, plan_concats(graph, forms, chosen))
         for node in nodes:
             with where(f"at {node}"), where(f"from {node.loc}"):
                 self._emit(assembler, node, choices[node], chosen.get(node), fallbacks)
@@ -104,7 +109,7 @@ class CpuCompiler:
             return Choices(node, [], [])
         choices = enumerate_candidates(node, self.target)
         self.report("tactics", number, total, str(node.loc))
-        if len(choices.candidates) > 1 and self.config.optimization_level > 0:
+        if self.config.optimization_level > 0 and _worth_timing(choices):
             self.measurer.measure(choices)
         return choices
 
@@ -144,7 +149,7 @@ class CpuCompiler:
         options = [self._options(n, values, choices[n]) for n in nodes]
         fixed = {values[v]: str(Form.PLAIN) for v in (*graph.inputs, *graph.outputs) if v in values}
         fixed |= {i: str(Form.PLAIN) for i, v in enumerate(listed) if constant(v) is not None}
-        possible = [[str(f) for f in possible_forms(v.type)] for v in listed]
+        possible = [[str(f) for f in self.target.forms(v.type)] for v in listed]
         result: Assignment = assign_forms(options, possible, fixed, self._reorder_cost(listed))
         chosen = {
             n: choices[n].candidates[i]
@@ -187,6 +192,24 @@ class CpuCompiler:
             return _REORDER_MICROSECONDS + 2 * evaluate(size, env) / _REORDER_BYTES_PER_MICROSECOND
 
         return cost
+
+
+def _worth_timing(choices: Choices) -> bool:
+    """Whether tactics compete; the forms of one generated kernel differ only by their reorders."""
+    tactics = {c.tactic for c in choices.candidates}
+    return len(choices.candidates) > 1 and tactics != {"codegen"}
+
+
+def _spatial_ranks(graph: Graph) -> frozenset[int]:
+    """Return the ranks of the operands of convolutions, poolings and the like."""
+    ranks = set()
+    for node in graph.nodes():
+        if isinstance(node.op, _SPATIAL):
+            ranks.add(node.inputs[0].tensor.rank)
+        for value in vars(node.op).values():
+            if isinstance(value, Graph):
+                ranks |= _spatial_ranks(value)
+    return frozenset(ranks)
 
 
 def _is_view(node: Node) -> bool:

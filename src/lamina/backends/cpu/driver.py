@@ -75,7 +75,13 @@ class LoadedSection:
 
 
 def _uses_library(section: Section) -> bool:
-    return any(s.kind is StepKind.PRIMITIVE for s in section.program.steps)
+    programs = [section.program]
+    while programs:
+        for step in programs.pop().steps:
+            if step.kind is StepKind.PRIMITIVE:
+                return True
+            programs += step.programs
+    return False
 
 
 def driver(threads: int | None = None) -> CpuDriver:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lamina.errors import GraphError, PlanError
 from lamina.plan.plan import Program
 
 if TYPE_CHECKING:
@@ -38,11 +39,16 @@ class HostSteps:
 
 
 def read_step(text: str) -> Node:
-    """Parse a graph of one node."""
+    """Parse a graph of one node; raises PlanError for any other text."""
     ops = importlib.import_module("lamina.ops")
     text_form = importlib.import_module("lamina.ir.text")
-    graph = text_form.parse_graph(text, ops.BY_NAME)
-    node: Node = graph.outputs[0].node
+    try:
+        graph = text_form.parse_graph(text, ops.BY_NAME)
+    except GraphError as e:
+        raise PlanError(f"the description of a host step is damaged: {e}") from e
+    node: Node | None = graph.outputs[0].node if graph.outputs else None
+    if node is None:
+        raise PlanError("the description of a host step holds no operator")
     return node
 
 

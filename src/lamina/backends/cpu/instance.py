@@ -14,6 +14,7 @@ from lamina.errors import PlanError
 from lamina.ir.attributes import attribute_symbols
 from lamina.ir.dims import evaluate
 from lamina.ir.types import TensorType
+from lamina.plan.check import check_sizes
 from lamina.plan.plan import Place, Program, Step, StepKind, Tensor
 from lamina.runtime.arena import Lifetime, plan_arena
 
@@ -38,6 +39,8 @@ class Instance:
         self._views: dict[int, np.ndarray] = {}
         self._segments: dict[int, tuple[tuple[int, ...], Segment]] = {}
         self.groups = _groups(program.steps)
+        if env:  # sizes without symbols were compared when the plan was read
+            check_sizes(program, env)
         self._plan_arena()
 
     def _plan_arena(self) -> None:
@@ -72,17 +75,20 @@ class Instance:
         t = self.program.tensors[tensor]
         if t.place is Place.VIEW:
             base = self.locate(t.index)
-            return Location(base.address + evaluate(t.offset, self.env), base.pointer)
-        if t.place is Place.INPUT:
-            return Location(0, t.index)
-        if t.place is Place.OUTPUT:
-            return Location(0, len(self.program.inputs) + t.index)
+            offset = evaluate(t.offset, self.env)
+            return Location(base.address + offset, base.pointer, base.memory_bytes)
         if t.place is Place.CONSTANT:
-            return Location(address(self.resources.constants[t.index]))
+            constant = self.resources.constants[t.index]
+            return Location(address(constant), -1, constant.nbytes)
+        size = evaluate(t.size_bytes, self.env)
+        if t.place is Place.INPUT:
+            return Location(0, t.index, size)
+        if t.place is Place.OUTPUT:
+            return Location(0, len(self.program.inputs) + t.index, size)
         if t.place is Place.ARENA:
             if tensor in self._offsets:
-                return Location(address(self._arena) + self._offsets[tensor])
-            return Location(address(self._owned(tensor, t)))
+                return Location(address(self._arena) + self._offsets[tensor], -1, size)
+            return Location(address(self._owned(tensor, t)), -1, size)
         raise PlanError(f"tensor {t.name} is a host object, but a native step uses it")
 
     def _owned(self, tensor: int, t: Tensor) -> np.ndarray:

@@ -25,6 +25,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from lamina.errors import DeviceError
+
 Words = npt.NDArray[np.int64]
 
 
@@ -73,7 +75,12 @@ def address(array: npt.NDArray[np.generic]) -> int:
 
 
 def aligned_bytes(size: int) -> npt.NDArray[np.uint8]:
-    """Return uninitialized bytes that begin at a cache line."""
-    raw = np.empty(size + 64, np.uint8)
+    """Return uninitialized bytes that begin at a cache line; DeviceError when there are too few."""
+    try:
+        raw = np.empty(size + 64, np.uint8)
+    except (MemoryError, OverflowError, ValueError) as e:
+        raise DeviceError(
+            f"{size} bytes of memory are not available", hint="use smaller shapes or fewer contexts"
+        ) from e
     begin = -address(raw) % 64
     return raw[begin : begin + size]

@@ -10,6 +10,7 @@ import numpy as np
 from lamina.backends.cpu.image import LoadedImage, load_image
 from lamina.backends.cpu.native import RUN, RUN_TIMED, address, aligned_bytes
 from lamina.backends.cpu.onednn.library import Library
+from lamina.plan.halves import restore
 from lamina.plan.plan import Section
 
 NativeRun = Callable[[int], int]
@@ -28,7 +29,11 @@ class Resources:
         self.threads = threads
         image = section.image
         self.image: LoadedImage = load_image(image.code, image.symbols, image.externals)
-        self.constants = [_aligned(w.array) for w in section.blobs]
+        halves = frozenset(section.halves)
+        self.constants = [
+            _aligned(restore(w.array) if i in halves else w.array)
+            for i, w in enumerate(section.blobs)
+        ]
         run = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)
         self.run: NativeRun = run(self.image.address(RUN))
         self.run_timed: NativeRun = run(self.image.address(RUN_TIMED))

@@ -29,10 +29,14 @@ WORKSPACE = -1
 
 @dataclass(frozen=True)
 class Location:
-    """Where a tensor is: an absolute address, or an offset in the caller's array ``pointer``."""
+    """Where a tensor is: an absolute address, or an offset in the caller's array ``pointer``.
+
+    ``memory_bytes`` is the size of the memory that it is a part of, -1 where nobody counts.
+    """
 
     address: int
     pointer: int = -1
+    memory_bytes: int = -1
 
 
 class Memory(Protocol):
@@ -120,6 +124,9 @@ class Segment:
             if name not in arguments.memory:
                 raise PlanError(f"{primitive.implementation} has no argument {name}")
             location = self._memory.locate(tensor)
+            needed = primitive.size_bytes(name)
+            if 0 <= location.memory_bytes < needed:
+                raise PlanError(f"{name} has {location.memory_bytes} bytes, {needed} are needed")
             if location.pointer < 0:
                 arguments.point(name, location.address)
             else:

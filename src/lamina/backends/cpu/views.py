@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lamina.backends.cpu.form import BLOCK, Form
-from lamina.backends.cpu.tactics.candidate import constant
+from lamina.backends.cpu.tactics.candidate import Candidate, constant
 from lamina.codegen.layout import Layout
 from lamina.ir.dims import Dim, is_static, product
 from lamina.ir.graph import Graph, Node, Value
@@ -50,7 +51,7 @@ def view_offset(node: Node) -> Dim | None:
 
 
 def _slice_offset(op: Slice, x: TensorType) -> Dim | None:
-    """A slice is contiguous when only one axis is cut and all axes before it have size 1."""
+    """Return where a slice begins when one axis is cut and all axes before it have size 1."""
     if any(s != 1 for s in op.steps):
         return None
     cut = [a for a, d in enumerate(x.shape) if op.sizes[a] != d]
@@ -67,16 +68,20 @@ def _slice_offset(op: Slice, x: TensorType) -> Dim | None:
     return offset * x.dtype.itemsize
 
 
-def plan_concats(graph: Graph, forms: dict[Value, str]) -> ViewPlan:
+def plan_concats(
+    graph: Graph, forms: Mapping[Value, str], chosen: Mapping[Node, Candidate]
+) -> ViewPlan:
     """Let parts of a concatenation be written in place where all parts can be.
 
     A part must be made by a step of its own, in the form of the whole, and belong to one
-    concatenation alone; with channel blocks it must begin at a whole block.
+    concatenation alone; with channel blocks it must begin at a whole block.  A part with gaps
+    between its rows must only be touched by kernels that take strides: oneDNN has nothing but
+    reference code for these.
     """
     plan = ViewPlan()
     results = set(graph.outputs)
     for node in reversed(list(graph.nodes())):
-        if isinstance(node.op, Concat) and _fits(node, node.op, plan, forms, results):
+        if isinstance(node.op, Concat) and _fits(node, node.op, plan, forms, results, chosen):
             begin = 0
             plan.concats.add(node)
             plan.axis[node.output] = node.op.axis
@@ -87,16 +92,20 @@ def plan_concats(graph: Graph, forms: dict[Value, str]) -> ViewPlan:
 
 
 def _fits(
-    node: Node, op: Concat, plan: ViewPlan, forms: dict[Value, str], results: set[Value]
+    node: Node,
+    op: Concat,
+    plan: ViewPlan,
+    forms: Mapping[Value, str],
+    results: set[Value],
+    chosen: Mapping[Node, Candidate],
 ) -> bool:
     whole = node.output
     form = forms.get(whole, Form.PLAIN)
     if whole.tensor.rank < 1 or len(set(node.inputs)) != len(node.inputs):
         return False
-    if form == Form.PLAIN and any(d != 1 for d in whole.tensor.shape[: op.axis]):
-        return False
     if form != Form.PLAIN and op.axis != 1:
         return False
+    gaps = form == Form.CHANNELS_LAST or any(d != 1 for d in whole.tensor.shape[: op.axis])
     begin = 0
     for v in node.inputs:
         if not is_static(v.tensor.shape[op.axis]) or v in plan.inside or v in results:
@@ -105,8 +114,15 @@ def _fits(
             return False
         if forms.get(v, Form.PLAIN) != form or (form == Form.BLOCKED and begin % BLOCK):
             return False
+        if gaps and not all(_takes_strides(n, chosen) for n in (v.node, *v.users) if n is not node):
+            return False
         begin += int(v.tensor.shape[op.axis])  # type: ignore[arg-type]
     return True
+
+
+def _takes_strides(node: Node, chosen: Mapping[Node, Candidate]) -> bool:
+    candidate = chosen.get(node)
+    return candidate is not None and not candidate.tactic.startswith("onednn")
 
 
 def _owns_memory(node: Node) -> bool:

@@ -8,6 +8,7 @@ than the innermost are computed in the loop where they first are known.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from lamina.codegen.llvm.builder import Kernel, Value
@@ -48,6 +49,7 @@ class NestEmitter:
         self._piece: tuple[Number, Number] | None = None
         self._column_scopes: list[Scope] = []
         self._column_base: Number = 0
+        self._multiples: dict[int, int] = {}
 
     def emit(self) -> None:
         """Emit this thread's share of the nest."""
@@ -63,12 +65,18 @@ class NestEmitter:
             width = self.plan.lanes if d == self.plan.vector else 1
             if d == self.plan.vector:
                 width *= self._columns()
-            share = k.my_range(self._extent(d), grain=width * self._kept_unroll())
-            self._run_kept(0, share)
+            grain = width * self._kept_unroll()
+            self._multiples[d] = self._common(d, grain)
+            self._run_kept(0, k.my_range(self._extent(d), grain=grain))
         else:
             self._share_outer()
 
     # Kept loops
+
+    def _common(self, d: int, grain: int) -> int:
+        """Return what divides the length of every share of a loop that is cut at ``grain``."""
+        size = self.nest.dims[d].size
+        return math.gcd(int(size), grain) if is_static(size) else 1  # type: ignore[arg-type]
 
     def _share_outer(self) -> None:
         """Share the outer loops, and pieces of the last one, as one loop among the threads."""
@@ -91,6 +99,7 @@ class NestEmitter:
                 first = rest % pieces * self.plan.chunk
                 rest = rest // pieces
                 self._piece = (first, k.min(first + self.plan.chunk, self._extent(last)))
+                self._multiples[last] = self._common(last, self.plan.chunk)
             for d, size in zip(reversed(outer[1:]), reversed(sizes[1:]), strict=True):
                 self.values.index[d] = rest % size
                 rest = rest // size
@@ -242,9 +251,7 @@ class NestEmitter:
     def _each_column(self) -> Iterator[int]:
         """Enter each of the vectors of rows that are reduced together."""
         for number, scope in enumerate(self._column_scopes):
-            self.values.index[self.plan.vector] = (
-                self._column_base + number * self.plan.lanes
-            )
+            self.values.index[self.plan.vector] = self._column_base + number * self.plan.lanes
             with self.values.scope(scope):
                 yield number
 
@@ -424,11 +431,14 @@ class NestEmitter:
         start, stop = share
         if isinstance(start, int) and isinstance(stop, int) and stop - start <= 2 * step * unroll:
             return self._straight(start, stop, step, body, states)
+        whole = self._multiples.get(d, 1) if isinstance(stop, Value) else 1
         if unroll > 1:
             start, states = self._main_loop(start, stop, step, unroll, body, states)
+            if whole % (step * unroll) == 0:
+                return states
         if not (isinstance(start, int) and start == stop):
             start, states = self._main_loop(start, stop, step, 1, body, states)
-        if step == 1 or (isinstance(start, int) and start == stop):
+        if step == 1 or whole % step == 0 or (isinstance(start, int) and start == stop):
             return states
         return self._tail(start, stop, body, states)
 

@@ -114,7 +114,7 @@ class TileEmitter(NestEmitter):
             and x.access.operand >= 0
         ]
 
-    def _columns(
+    def _tile_columns(
         self, i: int, row: Number, pick: Callable[[int], Number], mask: Value | None
     ) -> list[Value]:
         """Load the rows of a tile and return its columns, as memory holds them."""
@@ -133,7 +133,7 @@ class TileEmitter(NestEmitter):
         k, plan = self.k, self.plan
         with self.values.scope():
             loads = self._transposed()
-            columns = {i: self._columns(i, row, lambda j: column + j, None) for i in loads}
+            columns = {i: self._tile_columns(i, row, lambda j: column + j, None) for i in loads}
             self.values.index[plan.vector] = column
             self.values.mask = self.store_mask = None
             if total_weight(self.nest) <= _MOST_INLINE_WEIGHT:
@@ -151,7 +151,7 @@ class TileEmitter(NestEmitter):
         last = valid - 1
         with self.values.scope():
             columns = {
-                i: self._columns(i, row, lambda j: k.index_min(column + j, last), mask)
+                i: self._tile_columns(i, row, lambda j: k.index_min(column + j, last), mask)
                 for i in self._transposed()
             }
             buffers = self._buffered(columns)

@@ -29,8 +29,8 @@ from lamina.ir.types import DType
 MEMORY_TYPES: dict[DType, Type] = {
     DType.F64: F64,
     DType.F32: F32,
-    DType.F16: F16,
-    DType.BF16: BF16,
+    DType.F16: I16,
+    DType.BF16: I16,
     DType.BOOL: I8,
     DType.I8: I8,
     DType.U8: I8,
@@ -41,9 +41,12 @@ MEMORY_TYPES: dict[DType, Type] = {
     DType.I64: I64,
     DType.U64: I64,
 }
-"""The LLVM type of one element in memory."""
+"""The LLVM type of one element in memory.
 
-_HALVES = (DType.F16, DType.BF16)
+Halves are moved as integers: LLVM has no masked moves of them without AVX-512.
+"""
+
+_HALVES = {DType.F16: F16, DType.BF16: BF16}
 _INLINE: dict[str, Callable[[Builder, Value], Value]] = {
     "exp": vector_math.exp,
     "log": vector_math.log,
@@ -69,14 +72,14 @@ def load_as(k: Builder, raw: Value, dtype: DType) -> Value:
     """Turn what was loaded from memory into a register value."""
     if dtype is DType.BOOL:
         return k.ne(raw, 0)
-    return k.convert(raw, F32) if dtype in _HALVES else raw
+    return k.convert(k.bitcast(raw, _HALVES[dtype]), F32) if dtype in _HALVES else raw
 
 
 def store_as(k: Builder, value: Value, dtype: DType) -> Value:
     """Turn a register value into what memory holds."""
     if dtype is DType.BOOL:
         return k.convert(value, I8, signed=False)
-    return narrowed(k, value, dtype) if dtype in _HALVES else value
+    return k.bitcast(narrowed(k, value, dtype), I16) if dtype in _HALVES else value
 
 
 def narrowed(k: Builder, value: Value, dtype: DType) -> Value:
@@ -86,8 +89,9 @@ def narrowed(k: Builder, value: Value, dtype: DType) -> Value:
     """
     lanes = value.type.lanes
     if dtype is DType.BF16 and lanes in (8, 16) and k.isa.has("avx512bf16"):
-        return k.emit(BF16.vector(lanes), f"fptrunc {value} to {BF16.vector(lanes)}")
-    return k.convert(value, MEMORY_TYPES[dtype])
+        result = BF16.vector(lanes)
+        return k.intrinsic("x86.avx512bf16.cvtneps2bf16", result, value, suffix=f"{32 * lanes}")
+    return k.convert(value, _HALVES[dtype])
 
 
 class LlvmEmitter:

@@ -55,7 +55,8 @@ def attention(
         softcap=n.number("softcap", 0.0),
         causal_offset=past,
     )
-    y = n.emit(op, q, k, v) if mask is None else n.emit(op, q, k, v, mask)
+    operands = (q, n.cast(k, q.tensor.dtype), n.cast(v, q.tensor.dtype))
+    y = n.emit(op, *operands) if mask is None else n.emit(op, *operands, mask)
     return (_join_heads(n, y) if flat else y), k, v
 
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import onnx
 
 from lamina.importers.onnx.node import OnnxNode
+from lamina.importers.onnx.tensors import NUMBERS
 from lamina.importers.onnx.value_types import type_proto
 from lamina.ir.graph import Value
+
+_ONNX_NAMES = {
+    dtype: onnx.helper.tensor_dtype_to_string(number).removeprefix("TensorProto.").lower()
+    for dtype, number in NUMBERS.items()
+}
+"""Element types as ONNX writes them in the type constraints of its operators."""
 
 
 def resolve_attributes(
@@ -48,6 +56,23 @@ def find_schema(domain: str, op_type: str, opset: int) -> onnx.defs.OpSchema | N
         return onnx.defs.get_schema(op_type, opset, domain)
     except onnx.defs.SchemaError:
         return None
+
+
+def accepts(schema: onnx.defs.OpSchema, inputs: Sequence[Any]) -> bool:
+    """Whether ONNX allows the element types of ``inputs``, which are tensors or absent."""
+    formal = list(schema.inputs)
+    allowed = {c.type_param_str: c.allowed_type_strs for c in schema.type_constraints}
+    chosen: dict[str, str] = {}
+    for i, v in enumerate(inputs):
+        if v is None:
+            continue
+        parameter = formal[min(i, len(formal) - 1)]
+        name = f"tensor({_ONNX_NAMES[v.type.dtype]})"
+        if name not in allowed.get(parameter.type_str, [parameter.type_str]):
+            return False
+        if parameter.is_homogeneous and chosen.setdefault(parameter.type_str, name) != name:
+            return False
+    return True
 
 
 def schema_body(

@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx
 
-from lamina.errors import ImportFailed, LaminaError, Unsupported, where
+from lamina.errors import ImportFailed, LaminaError, TypeMismatch, Unsupported, where
 from lamina.importers.onnx import functions, host
 from lamina.importers.onnx.node import OnnxNode
 from lamina.importers.onnx.report import NodeReport, Support
@@ -76,19 +76,35 @@ def _translate(node: OnnxNode, domain: str) -> Outcome:
     mark = len(report)
     reasons: list[str] = []
     inside: list[NodeReport] = []
+    mismatch: TypeMismatch | None = None
     for attempt in (_native, _function, _definition, _host):
         try:
             outcome = attempt(node, domain)
         except Unsupported as e:
             reasons.append(e.args[0])
-            inside += report[mark:]
-            del report[mark:]
-            continue
-        if outcome is not None:
-            support, results = outcome
-            return support, "; ".join(reasons), results
+        except TypeMismatch as e:
+            if not _allowed_by_onnx(node, domain):
+                raise
+            mismatch = mismatch or e
+            reasons.append(e.args[0])
+        else:
+            if outcome is not None:
+                support, results = outcome
+                return support, "; ".join(reasons), results
+        inside += report[mark:]
+        del report[mark:]
+    if mismatch is not None:
+        raise mismatch
     report += [entry for entry in inside if entry.support is Support.UNSUPPORTED]
     return Support.UNSUPPORTED, reasons[-1], [Missing()] * len(node.proto.output)
+
+
+def _allowed_by_onnx(node: OnnxNode, domain: str) -> bool:
+    """Whether ONNX accepts the element types, so that only our operator lacks them."""
+    schema = functions.find_schema(domain, node.proto.op_type, node.opset)
+    if schema is None or _opaque(node) or not all(_is_tensor(v) for v in node.inputs):
+        return False
+    return functions.accepts(schema, node.inputs)
 
 
 def _native(node: OnnxNode, domain: str) -> tuple[Support, Sequence[Any]] | None:

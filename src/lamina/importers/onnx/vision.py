@@ -157,7 +157,10 @@ def grid_sample(n: OnnxNode, x: Value, grid: Value) -> Value:
         padding_mode=GridPadding(n.choice("padding_mode", "zeros", "border", "reflection")),
         align_corners=n.flag("align_corners"),
     )
-    return n.emit(op, x, n.cast(grid, x.tensor.dtype))
+    dtype = x.tensor.dtype
+    if not dtype.is_float:
+        x = n.cast(x, DType.F32)
+    return n.cast(n.emit(op, x, n.cast(grid, x.tensor.dtype)), dtype)
 
 
 @table.op("RoiAlign")

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from lamina.backends.cpu.kernels import winograd
+from lamina.backends.cpu.kernels import depthwise, winograd
 
-KERNELS: tuple[ModuleType, ...] = (winograd,)
+KERNELS: tuple[ModuleType, ...] = (winograd, depthwise)

@@ -73,7 +73,7 @@ class Primitive:
     def argument_names(self) -> tuple[str, ...]:
         """Every execution argument, in the order of the argument table."""
         names = [*self.spec.operands(), *self.spec.attributes.arguments()]
-        names += [extra for extra in ("workspace", "scratchpad") if self._size(extra)]
+        names += [extra for extra in ("workspace", "scratchpad") if self.size_bytes(extra)]
         return tuple(names)
 
     def layout(self, argument: str) -> ChosenLayout:
@@ -95,7 +95,7 @@ class Primitive:
     @cached_property
     def scratchpad_bytes(self) -> int:
         """Size of the buffer that an execution needs as argument ``scratchpad``; 0 for none."""
-        return self._size("scratchpad")
+        return self.size_bytes("scratchpad")
 
     def arguments(self) -> Arguments:
         """Return a new table of memory handles, all null."""
@@ -128,7 +128,8 @@ class Primitive:
             raise DeviceError(f"{self.implementation} has no argument {argument}")
         return pointer
 
-    def _size(self, argument: str) -> int:
+    def size_bytes(self, argument: str) -> int:
+        """Return the bytes that an argument spans in memory, 0 for one that is not used."""
         query = self.library.function("primitive_desc_query_md")
         pointer = query(self._description, QUERY_EXEC_ARG_MD, argument_code(argument))
         return int(self.library.function("memory_desc_get_size")(pointer)) if pointer else 0

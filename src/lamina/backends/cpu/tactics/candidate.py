@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from lamina.backends.cpu.form import Form
+from lamina.backends.cpu.form import Form, possible_forms
 from lamina.backends.cpu.onednn.library import Library
 from lamina.codegen.layout import Layout
 from lamina.codegen.llvm.target import Isa
@@ -24,13 +24,21 @@ from lamina.plan.plan import StepKind
 class CpuTarget:
     """What candidates may use: library (None without oneDNN), instruction set, threads.
 
-    ``env`` gives the likeliest value of each symbol; kernels are tuned for it.
+    ``env`` gives the likeliest value of each symbol; kernels are tuned for it.  ``spatial_ranks``
+    are the ranks of images in the graph: only values of these ranks take other forms than row-major.
     """
 
     library: Library | None
     isa: Isa
     threads: int
     env: Mapping[str, int] = field(default_factory=dict)
+    spatial_ranks: frozenset[int] = frozenset({3, 4, 5})
+
+    def forms(self, type: object) -> tuple[Form, ...]:
+        """Return the forms that a value of this type may have, the default first."""
+        if isinstance(type, TensorType) and type.rank in self.spatial_ranks:
+            return possible_forms(type)
+        return (Form.PLAIN,)
 
 
 @dataclass(frozen=True)

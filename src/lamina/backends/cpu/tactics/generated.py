@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from lamina.backends.cpu.form import Form, layout, possible_forms
+from lamina.backends.cpu.form import Form, layout
 from lamina.backends.cpu.tactics.candidate import (
     Candidate,
     CpuTarget,
@@ -27,7 +27,28 @@ from lamina.ir.graph import Graph, Node, emit_node
 from lamina.ir.pattern import Reject
 from lamina.ir.text import print_graph
 from lamina.ir.types import DType, TensorType
-from lamina.ops import Const, HostCall, Reshape
+from lamina.ops import (
+    Activation,
+    BatchNorm,
+    Binary,
+    Cast,
+    Concat,
+    Const,
+    Dequantize,
+    GroupNorm,
+    HostCall,
+    InstanceNorm,
+    Lrn,
+    MaxPoolIndices,
+    Pool,
+    Quantize,
+    Reduce,
+    Region,
+    Resize,
+    Select,
+    Softmax,
+    Unary,
+)
 from lamina.plan.plan import StepKind
 
 _BYTES_PER_MICROSECOND: Final = 8e3
@@ -48,7 +69,7 @@ class Generated:
         found: list[Candidate] = []
         reason = ""
         text = _canonical(node)
-        for reads, writes in dict.fromkeys(_form_choices(node)):
+        for reads, writes in dict.fromkeys(_form_choices(node, target)):
             source = _source(node, _layouts(node, reads), _layouts_out(node, writes))
             if isinstance(source, Refused):
                 reason = reason or source.reason
@@ -62,18 +83,29 @@ def _all_tensors(node: Node) -> bool:
     return all(isinstance(t, TensorType) and t.dtype is not DType.STR for t in types)
 
 
-def _form_choices(node: Node) -> Iterator[Forms]:
+# Operators whose results have their channels where the operand has them.  Whatever moves axes
+# takes channel blocks apart, and a copy to row-major order costs no more than such a kernel.
+_KEEPS_CHANNELS: Final = (
+    Unary, Activation, Binary, Select, Cast, Region, Reduce, Concat, Pool, MaxPoolIndices,
+    BatchNorm, InstanceNorm, GroupNorm, Lrn, Softmax, Resize, Quantize, Dequantize,
+)  # fmt: skip
+
+
+def _form_choices(node: Node, target: CpuTarget) -> Iterator[Forms]:
     """Yield forms for all operands and results: each one family everywhere, then mixed ends."""
     plain = Form.PLAIN
-    for form in Form:
+    yield (plain,) * len(node.inputs), (plain,) * len(node.outputs)
+    for form in (Form.CHANNELS_LAST, Form.BLOCKED):
         reads = tuple(
-            form if constant(v) is None and form in possible_forms(v.type) else plain
+            form if constant(v) is None and form in target.forms(v.type) else plain
             for v in node.inputs
         )
-        writes = tuple(form if form in possible_forms(v.type) else plain for v in node.outputs)
-        if form is plain or not isinstance(node.op, Reshape):
+        writes = tuple(form if form in target.forms(v.type) else plain for v in node.outputs)
+        if form not in (*reads, *writes):
+            continue
+        if isinstance(node.op, _KEEPS_CHANNELS):
             yield reads, writes
-        if form is not plain:
+        if not isinstance(node.op, Concat) and form in reads:
             yield reads, (plain,) * len(writes)
 
 

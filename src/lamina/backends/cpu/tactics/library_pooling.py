@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lamina.backends.cpu.form import Form, library_layout, possible_forms
+from lamina.backends.cpu.form import Form, library_layout
 from lamina.backends.cpu.onednn.pooling import Pooling
 from lamina.backends.cpu.tactics.candidate import (
     Candidate,
@@ -42,7 +42,8 @@ class LibraryPooling:
             return Reject("oneDNN has no Lp pooling")
         types = _MAXIMUM_TYPES if op.kind is PoolKind.MAX else _AVERAGE_TYPES
         if x.dtype not in types or not isinstance(x.shape[1], int):
-            return Reject(f"needs {' or '.join(t.value for t in types)} and known channels, got {x}")
+            wanted = " or ".join(t.value for t in types)
+            return Reject(f"needs {wanted} and known channels, got {x}")
         if not sizes_known(node, target.env):
             return Reject("data decides a size")
         if op.ceil_mode:
@@ -67,6 +68,6 @@ class LibraryPooling:
 
         return [
             Candidate("onednn", (form,), (form,), cost, draft)
-            for form in possible_forms(x)
+            for form in target.forms(x)
             if form is not Form.PLAIN or x.rank == 4
         ]

@@ -101,9 +101,10 @@ class _Chain:
 
 
 def _chain(node: Node, op: Quantized, residual: LibraryLayout | None) -> _Chain:
-    scales, *more = (np.asarray(_array(node, i), np.float32) for i in range(2, 4) if i < len(node.inputs))
-    factors = scales.astype(np.float64) * op.x_scaling.scale
-    bias = more[0].astype(np.float64) if more else np.zeros(factors.size)
+    factors = _array(node, 2).astype(np.float64) * op.x_scaling.scale
+    bias = np.zeros(factors.size)
+    if len(node.inputs) > 3:
+        bias = _array(node, 3).astype(np.float64)
     post_ops: list[PostOp] = []
     unit = 1.0
     homogeneous = (op.activation.kind if op.activation else None) in _HOMOGENEOUS
@@ -148,9 +149,7 @@ def _quantization(
     for name, scaling in zeros:
         if scaling is not None and scaling.zero_point:
             zero_points.append(ZeroPoint(name))
-            arguments[f"zero_point_{name}"] = Blob(
-                Weight(np.array([scaling.zero_point], np.int32))
-            )
+            arguments[f"zero_point_{name}"] = Blob(Weight(np.array([scaling.zero_point], np.int32)))
     return tuple(scales), tuple(zero_points)
 
 

@@ -1,0 +1,44 @@
+"""Constants whose bytes are f32 numbers that f16 holds exactly, stored in half the space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from lamina.ir.weight import Weight
+
+_WORTHWHILE_BYTES = 1024
+
+
+def halve(blobs: Sequence[Weight]) -> tuple[tuple[Weight, ...], tuple[int, ...]]:
+    """Return the blobs with some of them as f16, and the numbers of those.
+
+    Nothing is lost: a blob is taken only when :func:`restore` gives back its bytes.
+    """
+    stored, numbers = [], []
+    for number, blob in enumerate(blobs):
+        half = _half(blob.array)
+        stored.append(blob if half is None else Weight(half, blob.name))
+        if half is not None:
+            numbers.append(number)
+    return tuple(stored), tuple(numbers)
+
+
+def restore(half: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:
+    """Return the f32 numbers that a halved blob stands for."""
+    return half.astype(np.float32)
+
+
+def _half(array: npt.NDArray[np.generic]) -> npt.NDArray[np.float16] | None:
+    if array.nbytes < _WORTHWHILE_BYTES or array.nbytes % 4 or array.dtype not in _TYPES:
+        return None
+    numbers = np.ascontiguousarray(array).reshape(-1).view(np.float32)
+    with np.errstate(all="ignore"):
+        half = numbers.astype(np.float16)
+    same = np.array_equal(restore(half).view(np.uint32), numbers.view(np.uint32))
+    return half if same else None
+
+
+_TYPES = (np.dtype(np.uint8), np.dtype(np.float32))
