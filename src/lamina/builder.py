@@ -22,6 +22,7 @@ from lamina.ir.verify import verify
 from lamina.ir.weight import Weight
 from lamina.passes.pipeline import OPTIMIZE
 from lamina.passes.regions import FuseRegions
+from lamina.passes.shuffle import FuseChannelShuffle
 from lamina.passes.specialize import copy, specialize
 from lamina.plan.plan import Plan
 from lamina.precision.pipeline import (
@@ -104,17 +105,18 @@ def import_graph(model: Any, config: BuildConfig) -> tuple[Graph, Ranges]:
 
 def optimize(graph: Graph, config: BuildConfig) -> None:
     """Decide precision and run the passes, in place; raises ConfigError for an unknown pass."""
-    regions = FuseRegions()
+    late = (FuseChannelShuffle(), FuseRegions())  # they must see the casts of finish_precision
     try:
-        pipeline = OPTIMIZE.without(*{*config.without, regions.name})
+        pipeline = OPTIMIZE.without(*{*config.without, *(p.name for p in late)})
     except ValueError as e:
         fact, _, known = str(e).partition("; ")
         raise ConfigError(fact, hint=known.translate(str.maketrans("", "", "[]'"))) from e
     decide_precision(graph, config.precision)
     pipeline(graph)
-    finish_precision(graph, config.precision)  # the casts that it adds are fused into regions
-    if regions.name not in config.without:
-        regions(graph)
+    finish_precision(graph, config.precision)
+    for fusion in late:
+        if fusion.name not in config.without:
+            fusion(graph)
     if config.verify:
         verify(graph)
 

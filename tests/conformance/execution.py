@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
 
+import lamina
 from lamina.importers.onnx import load
 from lamina.ir.interpret import interpret
 from tests.conformance.cases import Case
 from tests.conformance.compare import compare_all
-from tests.conformance.known_failures import KNOWN_FAILURES
+from tests.conformance.known_failures import Reason
 
 Run = Callable[[Sequence[Any]], list[Any]]
 Execute = Callable[[onnx.ModelProto], Run]
@@ -23,6 +24,17 @@ def interpreted(model: onnx.ModelProto) -> Run:
     """Import the model and evaluate the graph with the reference meaning of its operators."""
     graph = load(model)
     return lambda inputs: interpret(graph, inputs)
+
+
+def built(target: str) -> Execute:
+    """Return a way to run models that builds each for ``target``, without tuning."""
+
+    def execute(model: onnx.ModelProto) -> Run:
+        engine = lamina.build(model, target=target, optimization_level=0)
+        several = len(engine.outputs) > 1
+        return lambda inputs: list(engine(*inputs)) if several else [engine(*inputs)]
+
+    return execute
 
 
 @dataclass(frozen=True)
@@ -36,11 +48,13 @@ class Outcome:
         return f"{self.passed} passed, {len(self.wrong)} wrong:\n" + "\n".join(self.wrong)
 
 
-def run_cases(cases: Iterable[Case], execute: Execute) -> Outcome:
+def run_cases(
+    cases: Iterable[Case], execute: Execute, known_failures: Mapping[str, Reason]
+) -> Outcome:
     """Run the cases; wrong is a failure that is not listed, and a listed one that passes."""
     passed, wrong = 0, []
     for case in cases:
-        known = KNOWN_FAILURES.get(case.name)
+        known = known_failures.get(case.name)
         error = _error(case, execute)
         if error is None:
             passed += 1

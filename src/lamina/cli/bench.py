@@ -166,7 +166,7 @@ def show(report: Report) -> None:
     console = stdout()
     shapes = ", ".join(f"{n}: {'x'.join(map(str, s))}" for n, s in report["inputs"].items())
     console.print(
-        f"{report['source']}  {shapes}  {report['threads']} threads", markup=False, soft_wrap=True
+        f"{report['source']}  {shapes}  threads: {report['threads']}", markup=False, soft_wrap=True
     )
     rows = []
     for name, engine in report["engines"].items():
@@ -183,7 +183,8 @@ def show(report: Report) -> None:
     columns = ["engine", "items/s", "median ms", "p90", "p95", "p99", "build", "load", "lamina is"]
     console.print(table(columns, rows))
     memory = "  ".join(f"{use} {show_bytes(count)}" for use, count in report["memory"].items())
-    console.print(f"memory: {memory}  plan {show_bytes(report['plan_bytes'])}", markup=False)
+    size = show_bytes(report["plan_bytes"])
+    console.print(f"memory: {memory}  plan {size}", markup=False, soft_wrap=True)
     for name, engine in report["engines"].items():
         if "difference" in engine:
             console.print(_agreement(name, engine["difference"]), markup=False)

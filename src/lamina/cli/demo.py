@@ -71,7 +71,7 @@ def command(threads: opt.Threads = 0, json: opt.Json = False) -> None:
     if not json:
         stdout().print(
             f"{len(images)} handwritten digits that the network never saw; {cpu_name()}, "
-            f"{count} threads",
+            f"threads: {count}",
             markup=False,
         )
     rows: list[Row] = []

@@ -107,7 +107,7 @@ def show_table(report: EngineReport, times: Sequence[float]) -> None:
         [
             number,
             layer.name,
-            " + ".join(origins(layer.loc)),
+            _origin(layer.loc),
             " ".join(layer.outputs),
             shorten(layer.tactic or layer.kind),
             _microseconds(layer.microseconds),
@@ -161,6 +161,12 @@ def shorten(tactic: str) -> str:
     """Keep the first parameter of a tactic: ``winograd(m=4, ..)``."""
     first, comma, _ = tactic.partition(",")
     return f"{first}, ..)" if comma and "(" in first else tactic
+
+
+def _origin(loc: str) -> str:
+    """Return the node of a layer, or the bare names of several."""
+    nodes = origins(loc)
+    return nodes[0] if len(nodes) == 1 else " + ".join(n.partition(" (")[0] for n in nodes)
 
 
 def _tactic(tried: str) -> str:

@@ -82,6 +82,7 @@ from lamina.passes.padding import FoldPaddingIntoConvolution, FoldPaddingIntoPoo
 from lamina.passes.parallel import MergeParallelConvolutions, MergeParallelMatmuls
 from lamina.passes.ranges import ActivationBeforeConcat, DropReluOfNonNegative
 from lamina.passes.regions import FuseRegions
+from lamina.passes.shuffle import FuseChannelShuffle
 from lamina.passes.sink import (
     AbsorbTransposeIntoMatmul,
     SinkTransposeThroughBroadcast,
@@ -240,6 +241,7 @@ def default_pipeline() -> Pipeline:
         MergeCommonSubexpressions(),  # slices and constants made by several rules
         ShareWeights(),  # last: folding makes new weights
         EliminateDeadNodes(),
+        FuseChannelShuffle(),  # one copy, in any layout
         FuseRegions(),  # what is left between the contractions
     )
 

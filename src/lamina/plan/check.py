@@ -152,7 +152,7 @@ def _check_step(section: Section, program: Program, step: Step) -> None:
     if step.kind in _NATIVE:
         _check_native(section, program, step)
     elif step.kind in (StepKind.IF, StepKind.LOOP):
-        _check_control(step)
+        _check_control(program, step)
     if step.programs and step.kind not in (StepKind.IF, StepKind.LOOP):
         _fail(f"a {step.kind} step holds {len(step.programs)} programs")
 
@@ -166,17 +166,16 @@ def _check_native(section: Section, program: Program, step: Step) -> None:
         _fail(f"{len(step.arguments)} arguments have {len(step.names)} names")
     if step.threads < 1 or (isinstance(step.workspace_bytes, int) and step.workspace_bytes < 0):
         _fail(f"it has {step.threads} threads and a workspace of {step.workspace_bytes} bytes")
-    known = {*step.reads, *step.writes}
+    if {*step.reads, *step.writes} != {*step.arguments} - {_WORKSPACE}:
+        _fail("its arguments are not what it reads and writes")
     for number in step.arguments:
         if number == _WORKSPACE:
             continue
-        if number not in known:
-            _fail(f"argument {number} is neither read nor written")
         if _tensor(program, number).place is Place.HOST:
             _fail(f"argument {number} is a host object")
 
 
-def _check_control(step: Step) -> None:
+def _check_control(program: Program, step: Step) -> None:
     operands, results = len(step.reads), len(step.writes)
     if step.kind is StepKind.IF:
         expected, inputs, outputs = 2, operands - 1, results
@@ -190,6 +189,27 @@ def _check_control(step: Step) -> None:
         have = (len(nested.inputs), len(nested.outputs))
         if have != (inputs, outputs):
             _fail(f"a program has {have} operands and results, expected {(inputs, outputs)}")
+        _check_handed_over(program, step, nested)
+
+
+def _check_handed_over(program: Program, step: Step, nested: Program) -> None:
+    """Compare what a nested program reads with what it is given; shapes are compared as it runs."""
+    given = [program.tensors[n].type for n in step.reads]
+    wanted = [port.type for port in nested.inputs]
+    made = [port.type for port in nested.outputs]
+    pairs = list(zip(wanted, given[1:], strict=False))
+    if step.kind is StepKind.LOOP:
+        carried = int(step.spec)
+        counter = [TensorType(DType.I64, ()), TensorType(DType.BOOL, ())]
+        pairs = list(zip(wanted, [*counter, *given[2:]], strict=True))
+        pairs += zip(wanted[2 : 2 + carried], made[1:], strict=False)
+    for want, have in pairs:
+        if isinstance(want, TensorType) and not _is_like(want, have):
+            _fail(f"a program reads {want}, it is given {have}")
+
+
+def _is_like(want: TensorType, have: object) -> bool:
+    return isinstance(have, TensorType) and (have.dtype, have.rank) == (want.dtype, want.rank)
 
 
 def _tensor(program: Program, number: int) -> Tensor:

@@ -62,9 +62,10 @@ class _BlobTable:
         if digest in self.index:
             return self.index[digest]
         array = np.ascontiguousarray(weight.array)
-        raw = array.reshape(-1).view(np.uint8)
         if array.dtype == object:
             raw = np.frombuffer(json.dumps(array.reshape(-1).tolist()).encode(), np.uint8)
+        else:
+            raw = array.reshape(-1).view(np.uint8)
         begin = -(-self.end // ALIGN) * ALIGN
         self.entries.append(
             {

@@ -43,7 +43,12 @@ from lamina.precision.movement import (
     SinkDequantize,
     SinkDequantizeThroughConcat,
 )
-from lamina.precision.requantization import SkipRoundingBeforeQuantize, SkipRoundingBeforeSum
+from lamina.precision.reductions import FuseWideningIntoReduction
+from lamina.precision.requantization import (
+    SkipRoundingBeforeOutput,
+    SkipRoundingBeforeQuantize,
+    SkipRoundingBeforeSum,
+)
 from lamina.precision.storage import RoundWeightsToHalves, StoreWeightsAsHalves
 
 
@@ -62,7 +67,11 @@ def absorption_pipeline(skip_roundings: bool) -> Pipeline:
     """Return the passes that turn Quantize and Dequantize into integer contractions."""
     skips: tuple[GraphPass, ...] = ()
     if skip_roundings:
-        skips = (Together(SkipRoundingBeforeQuantize(), SkipRoundingBeforeSum()),)
+        skips = (
+            Together(
+                SkipRoundingBeforeQuantize(), SkipRoundingBeforeSum(), SkipRoundingBeforeOutput()
+            ),
+        )
     return Pipeline(
         EliminateDeadNodes(),  # dead readers would hide that a value is used once
         MergeCommonSubexpressions(),  # one Dequantize per value
@@ -139,5 +148,6 @@ def finish_precision(graph: Graph, precision: str) -> None:
     leftover_pipeline()(graph)
     if precision == "bf16":
         bfloat16_pipeline()(graph)
+    Pipeline(FuseWideningIntoReduction())(graph)
     if precision == "fp16":
         Pipeline(Together(RoundWeightsToHalves()), ShareWeights())(graph)

@@ -125,12 +125,11 @@ class SkipRoundingBeforeSum(Rewrite):
     pattern = match(ops.Binary, rounded, other, kind=BinaryKind.ADD)
 
     def check(self, m: Match) -> bool:
-        """Require a sum that is quantized, and a rounded operand that nothing else reads."""
+        """Require a rounded operand that nothing else reads."""
         if m.graph.uses(m[self.rounded]) > 1 or m[self.rounded] is m[self.other]:
             return False
-        if range_of(m[self.rounded])[0] >= 0:
-            return False  # its ReLU would stand between the contraction and the sum
-        return any(_reaches_quantize(v) for v in m[self.pattern].users)
+        # A ReLU would stand between the contraction and the sum.
+        return range_of(m[self.rounded])[0] < 0
 
     def replace(self, m: Match) -> Value:
         """Add to what the contraction gives."""
@@ -138,9 +137,37 @@ class SkipRoundingBeforeSum(Rewrite):
         return m.emit(m.op(self.pattern, ops.Binary), x, m[self.other])
 
 
-def _reaches_quantize(node: object) -> bool:
-    op = getattr(node, "op", None)
-    if isinstance(op, ops.Activation):
-        users = node.output.users  # type: ignore[attr-defined]
-        return any(isinstance(u.op, ops.Quantize) for u in users)
-    return isinstance(op, ops.Quantize)
+class SkipRoundingBeforeOutput(Rewrite):
+    """A contraction's result that leaves the graph as f32 is not rounded.
+
+    Before::
+
+        graph(%x: f32[2,8]) {
+          %w = const() type=f32[8,4] seed=1
+          %y = matmul(%x, %w)
+          %s = const() type=f32[] value=0.0625
+          %z = const() type=u8[] value=128
+          %a = quantize(%y, %s, %z) dtype=u8
+          %b = dequantize(%a, %s, %z) dtype=f32
+          return %b
+        }
+
+    After::
+
+        graph(%x: f32[2,8]) {
+          %w = const() type=f32[8,4]
+          %b = matmul(%x, %w)
+          return %b
+        }
+    """
+
+    pattern = match(ops.Dequantize)
+
+    def check(self, m: Match) -> bool:
+        """Require an output that nothing inside the graph reads."""
+        v = m[self.pattern]
+        return _is_rounded(v) and not v.users and m.graph.uses(v) > 0
+
+    def replace(self, m: Match) -> Value:
+        """Return what the contraction gives."""
+        return _unrounded(m, m[self.pattern])

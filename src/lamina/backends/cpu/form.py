@@ -69,10 +69,29 @@ def library_layout(type: TensorType, where: Layout) -> LibraryLayout:
     dims: tuple[int, ...] = type.shape  # type: ignore[assignment]
     dtype = type.dtype.value
     if not where.is_blocked:
-        return LibraryLayout(dims, dtype, strides=where.strides)  # type: ignore[arg-type]
+        return LibraryLayout(dims, dtype, strides=_canonical_strides(type, where))  # type: ignore[arg-type]
     dense = LibraryLayout.blocked(dims, where.block, dtype)
     own = Layout.blocked(type.shape, where.block).strides
     # The stride of a batch of one does not matter, and generic strides would cost the fast code.
     if where.strides == own or (dims[0] == 1 and where.strides[1:] == own[1:]):
         return dense
     return dense.within((dims[0], where.strides[0] // where.strides[1] * BLOCK, *dims[2:]))  # type: ignore[arg-type]
+
+
+def _canonical_strides(type: TensorType, where: Layout) -> tuple[Dim, ...]:
+    """Return strides in which axes of size 1 have the stride of a dense tensor.
+
+    Their stride does not matter, but oneDNN recognizes its fast layouts by it.
+    """
+    strides = list(where.strides)
+    order = sorted(range(type.rank), key=lambda a: -_known(strides[a]))
+    for position in range(type.rank - 1, -1, -1):
+        axis = order[position]
+        if type.shape[axis] == 1 and position + 1 < type.rank:
+            inner = order[position + 1]
+            strides[axis] = strides[inner] * type.shape[inner]
+    return tuple(strides)
+
+
+def _known(stride: Dim) -> int:
+    return stride if isinstance(stride, int) else 1 << 62

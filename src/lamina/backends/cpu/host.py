@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lamina.errors import GraphError, PlanError
+from lamina.errors import ExecutionError, GraphError, PlanError
 from lamina.plan.plan import Program
 
 if TYPE_CHECKING:
@@ -32,9 +32,14 @@ class HostSteps:
         if node is None:
             node = self._nodes[step] = read_step(self.program.steps[step].spec)
         arrays = [_plain(x) for x in operands]
+        if len(arrays) != len(node.inputs):
+            raise PlanError(f"{node.op.name} takes {len(node.inputs)} operands, got {len(arrays)}")
         env.update(node.op.binds(*arrays))
         known: Mapping[str, Any] = env
-        result = node.op.substitute(known).reference(*arrays)
+        try:
+            result = node.op.substitute(known).reference(*arrays)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as e:
+            raise ExecutionError(f"{node.op.name} failed: {type(e).__name__}: {e}") from e
         return list(result) if isinstance(result, tuple) else [result]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from lamina.backends.cpu.host import HostSteps
 from lamina.backends.cpu.instance import NATIVE, Instance
 from lamina.backends.cpu.resources import Resources
-from lamina.errors import InputError, where
+from lamina.errors import ExecutionError, InputError, where
 from lamina.ir.attributes import attribute_symbols
 from lamina.ir.interpret import bind_shape
 from lamina.ir.types import TensorType
@@ -121,7 +121,7 @@ class CpuRunner:
             elif self.program.tensors[port.tensor].place is Place.HOST:
                 outputs[i] = value
             else:
-                outputs[i] = np.array(value)
+                outputs[i] = np.array(value) if isinstance(value, np.ndarray) else value
         return outputs
 
     def _run_host(self, instance: Instance, number: int, step: Step) -> None:
@@ -137,6 +137,8 @@ class CpuRunner:
 
     def _store(self, instance: Instance, step: Step, results: Sequence[Any]) -> None:
         tensors = self.program.tensors
+        if len(step.writes) != len(results):
+            raise ExecutionError(f"expected {len(step.writes)} results, got {len(results)}")
         for t, value in zip(step.writes, results, strict=True):
             tensor = tensors[t]
             if isinstance(tensor.type, TensorType):

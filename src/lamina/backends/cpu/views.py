@@ -112,12 +112,20 @@ def _fits(
             return False
         if v.node is None or constant(v) is not None or not _owns_memory(v.node):
             return False
-        if forms.get(v, Form.PLAIN) != form or (form == Form.BLOCKED and begin % BLOCK):
+        if forms.get(v, Form.PLAIN) != form or not _writes(v, form, chosen):
+            return False
+        if form == Form.BLOCKED and begin % BLOCK:
             return False
         if gaps and not all(_takes_strides(n, chosen) for n in (v.node, *v.users) if n is not node):
             return False
         begin += int(v.tensor.shape[op.axis])  # type: ignore[arg-type]
     return True
+
+
+def _writes(v: Value, form: str, chosen: Mapping[Node, Candidate]) -> bool:
+    """Whether the step that makes ``v`` writes this form, so that no reorder follows it."""
+    candidate = chosen.get(v.node) if v.node is not None else None
+    return candidate is not None and candidate.writes[v.index] == form
 
 
 def _takes_strides(node: Node, chosen: Mapping[Node, Candidate]) -> bool:

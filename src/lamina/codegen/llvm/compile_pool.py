@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -98,7 +99,12 @@ def compile_modules(
 
 
 def serve() -> None:
-    """Answer compile requests on standard input until it ends (the worker's main function)."""
+    """Answer compile requests on standard input until it ends (the worker's main function).
+
+    Ctrl-C reaches a terminal's whole group of processes; what it means is the parent's to decide,
+    and the end of the input then ends the worker.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
         try:
             head, text = _receive(sys.stdin.buffer), _receive(sys.stdin.buffer)

@@ -9,6 +9,7 @@ so that these need no multiplication of their own.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -64,15 +65,22 @@ class LibraryQuantized:
             return Reject(reason)
         form = Form.CHANNELS_LAST if isinstance(op, QuantizedConvolution) else Form.PLAIN
         reads: list[Form | None] = [form, None, None, None, form]
-
-        def draft(p: Placement) -> Draft:
-            return _draft(node, op, target, p)
-
+        # Batched-reduction kernels and older ones win by turns, mostly with few channels.
+        alternatives = (0, 1) if isinstance(op, QuantizedConvolution) else (0,)
         y = node.output.tensor.substitute(dict(target.env)).size
         w = node.inputs[1].tensor.static_shape
         taps = int(np.prod(w[1:] if isinstance(op, QuantizedConvolution) else w[:1]))
         cost = 2.0 * (y if isinstance(y, int) else 1) * taps / _FLOPS_PER_MICROSECOND
-        return [Candidate("onednn", tuple(reads[: len(node.inputs)]), (form,), cost, draft)]
+        return [
+            Candidate(
+                "onednn" if n == 0 else f"onednn(alternative={n})",
+                tuple(reads[: len(node.inputs)]),
+                (form,),
+                cost + n,
+                partial(_draft, node, op, target, n),
+            )
+            for n in alternatives
+        ]
 
 
 def _refusal(node: Node, op: Quantized, target: CpuTarget) -> str | None:
@@ -153,13 +161,17 @@ def _quantization(
     return tuple(scales), tuple(zero_points)
 
 
-def _draft(node: Node, op: Quantized, target: CpuTarget, p: Placement) -> Draft:
+def _draft(
+    node: Node, op: Quantized, target: CpuTarget, alternative: int, p: Placement
+) -> Draft:
     if isinstance(op, QuantizedConvolution):
-        return _convolution(node, op, target, p)
+        return _convolution(node, op, target, alternative, p)
     return _matmul(node, op, target)
 
 
-def _convolution(node: Node, op: QuantizedConvolution, target: CpuTarget, p: Placement) -> Draft:
+def _convolution(
+    node: Node, op: QuantizedConvolution, target: CpuTarget, alternative: int, p: Placement
+) -> Draft:
     w = _array(node, 1)
     if op.groups > 1:
         w = w.reshape(op.groups, w.shape[0] // op.groups, *w.shape[1:])
@@ -180,7 +192,7 @@ def _convolution(node: Node, op: QuantizedConvolution, target: CpuTarget, p: Pla
         op.dilations,
         op.pads_begin,
         op.pads_end,
-        attributes=Attributes(chain.post_ops, scales, zero_points),
+        attributes=Attributes(chain.post_ops, scales, zero_points, alternative=alternative),
     )
     return library_draft(target, spec, arguments, {"weights": w})
 
