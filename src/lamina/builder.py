@@ -29,6 +29,7 @@ from lamina.precision.pipeline import (
     decide_precision,
     finish_precision,
     missing_feature,
+    multiplies_integers,
     narrow_storage,
 )
 from lamina.runtime.engine import Engine
@@ -111,7 +112,7 @@ def optimize(graph: Graph, config: BuildConfig) -> None:
     except ValueError as e:
         fact, _, known = str(e).partition("; ")
         raise ConfigError(fact, hint=known.translate(str.maketrans("", "", "[]'"))) from e
-    decide_precision(graph, config.precision)
+    decide_precision(graph, config.precision, multiplies_integers(cpu_features()))
     pipeline(graph)
     finish_precision(graph, config.precision)
     for fusion in late:

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 
 from lamina.errors import ConfigError
 
-_SPIN_COUNT = "2000"
+_SPIN_COUNT = "20000"
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Shape = tuple[int, ...]
 ShapeRange = tuple[Shape, Shape, Shape]
@@ -116,9 +116,9 @@ def onednn_path() -> str | None:
 
 
 def shorten_spinning() -> None:
-    """Make OpenMP's idle threads sleep after some 20 microseconds, unless the user decided it.
+    """Make OpenMP's idle threads sleep after about half a millisecond, unless the user decided it.
 
-    By default libgomp's threads spin for milliseconds, which ruins whatever else wants the cores
+    By default libgomp's threads spin for several milliseconds, which ruins whatever else wants the cores
     (and, on a machine that others use, the run itself).  libgomp reads this once, when it is loaded.
     """
     if "OMP_WAIT_POLICY" not in os.environ and "GOMP_SPINCOUNT" not in os.environ:

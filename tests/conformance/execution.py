@@ -30,11 +30,25 @@ def built(target: str) -> Execute:
     """Return a way to run models that builds each for ``target``, without tuning."""
 
     def execute(model: onnx.ModelProto) -> Run:
-        engine = lamina.build(model, target=target, optimization_level=0)
+        engine = lamina.build(model, target=target, optimization_level=0, shapes=_profiles(model))
         several = len(engine.outputs) > 1
         return lambda inputs: list(engine(*inputs)) if several else [engine(*inputs)]
 
     return execute
+
+
+def _profiles(model: onnx.ModelProto) -> dict[str, Any]:
+    """Let every size that the model leaves open be 0 or more; some cases have empty inputs."""
+    constants = {t.name for t in model.graph.initializer}
+    profiles = {}
+    for v in model.graph.input:
+        dims = v.type.tensor_type.shape.dim
+        if v.name not in constants and any(not d.HasField("dim_value") for d in dims):
+            profiles[v.name] = tuple(
+                tuple(d.dim_value if d.HasField("dim_value") else size for d in dims)
+                for size in (0, 1, 1 << 20)
+            )
+    return profiles
 
 
 @dataclass(frozen=True)

@@ -37,14 +37,9 @@ INTERPRETER_FAILURES: dict[str, Reason] = {
 }
 """Cases that fail when the imported graph is interpreted."""
 
-_EMPTY = Reason("the input has size 0; without a profile sizes start at 1")
-
 CPU_FAILURES: dict[str, Reason] = {
-    **{
-        name: reason
-        for name, reason in INTERPRETER_FAILURES.items()
-        if name != "test_attention_4d_causal_fp16_expanded"  # recognized as attention
-    },
-    "test_sequence_model8": _EMPTY,
+    name: reason
+    for name, reason in INTERPRETER_FAILURES.items()
+    if name != "test_attention_4d_causal_fp16_expanded"  # recognized as attention
 }
 """Cases that fail when the model is built for the CPU."""

@@ -51,6 +51,15 @@ def test_missing_file_and_folder(tmp_path):
             load(path)
 
 
+def test_a_file_too_large_for_one_message(tmp_path):
+    path = tmp_path / "large.onnx"
+    with open(path, "wb") as file:  # a file with a hole
+        file.truncate(1 << 31)
+    with pytest.raises(ImportFailed, match="has 2147483648 bytes") as e:
+        load(path)
+    assert "external data" in str(e.value)
+
+
 def test_truncated_models_fail_cleanly():
     data = model(RELU).SerializeToString()
     for size in range(len(data)):

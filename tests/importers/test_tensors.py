@@ -174,3 +174,13 @@ def test_float4_is_packed_two_to_a_byte():
     read = READER.read(proto)
     assert read.dtype == ml_dtypes.float4_e2m1fn
     np.testing.assert_array_equal(read.view(np.uint8), codes[:15])
+
+
+def test_external_data_beyond_two_gibibytes_takes_no_memory(tmp_path):
+    offset = 5 << 30
+    path, w = external_model(tmp_path, offset=offset)
+    with open(tmp_path / "weights.bin", "r+b") as file:  # a file with a hole
+        file.seek(offset)
+        file.write(w.tobytes())
+    (const,) = (n for n in load(path).nodes() if n.op.name == "const")
+    np.testing.assert_array_equal(const.op.weight.array, w)

@@ -20,7 +20,6 @@ from lamina.cli.source import build_engine
 from lamina.cli.tables import mark, note, print_json, show_bytes, show_number, stdout, table
 from lamina.cli.timing import Budget, measure, speedup
 from lamina.config import default_threads
-from lamina.errors import LaminaError
 
 Array = npt.NDArray[Any]
 Classify = Callable[[Array], Array]
@@ -105,11 +104,8 @@ def measure_variant(
     if variant.needs and variant.needs not in cpu_features():
         missing = f"this CPU has no {variant.needs}"
         return [Row(variant.precision, "lamina", error=missing)], None
-    try:
-        one, many, size = build_pair(variant, threads)
-        guessed = classify(many, images)
-    except LaminaError as e:
-        return [Row(variant.precision, "lamina", error=str(e).splitlines()[0])], None
+    one, many, size = build_pair(variant, threads)
+    guessed = classify(many, images)
     runs = {"lamina": (one, many)}
     if variant.compared and installed("onnxruntime"):
         peer = load_peer("onnxruntime", DATA / variant.file, threads=threads)

@@ -15,7 +15,7 @@ from lamina.codegen.llvm.scalar_llvm import MEMORY_TYPES
 from lamina.codegen.nest import Load, LoopNest
 from lamina.ir.dims import Dim
 
-_NANOSECONDS_PER_THREAD = 4000.0
+_NANOSECONDS_PER_THREAD = 2500.0
 """Work that pays for one more thread: about what waking it costs."""
 
 
@@ -131,4 +131,4 @@ def work(nest: LoopNest) -> float:
     points = 1
     for loop in nest.dims:
         points *= static_size(loop.size)
-    return max(moved_bytes(nest) / 12.0, points * total_weight(nest) / 24.0)
+    return max(moved_bytes(nest) / 50.0, points * total_weight(nest) / 40.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from lamina.codegen.attention import attention_kernel
 from lamina.codegen.kernel_source import KernelSource, NestKernel, Reject
 from lamina.codegen.layout import Layout
 from lamina.codegen.lowering import lower_graph
@@ -19,6 +20,7 @@ from lamina.ir.dims import Dim
 from lamina.ir.graph import Graph, Node, Value, emit, emit_node
 from lamina.ir.loc import Loc
 from lamina.ir.types import TensorType
+from lamina.ops.attention import Attention
 from lamina.ops.const import Const
 from lamina.ops.control import Region
 from lamina.ops.movement import Concat, Reshape
@@ -48,6 +50,8 @@ def kernel_for(
             return _concat(node, sources, targets[0])
         if isinstance(node.op, ScatterElements | ScatterNd):
             return _scatter(node, node.op, sources, targets)
+        if isinstance(node.op, Attention):
+            return _attention(node, node.op, sources, targets)
         if isinstance(node.op, TopK):
             op, x = node.op, node.inputs[0].tensor
             return top_k_kernel(x, op.k, op.axis, op.largest, [*sources, *targets])
@@ -136,6 +140,26 @@ def _concat(node: Node, sources: list[Layout], target: Layout) -> NestKernel | R
         nests.append(map_operands(nest, {0: i, 1: count}))
         start = start + value.tensor.shape[op.axis]
     return NestKernel((tuple(nests),))
+
+
+def _attention(
+    node: Node, op: Attention, sources: list[Layout], targets: list[Layout]
+) -> KernelSource | Reject:
+    """Give the mask four axes, then fuse everything."""
+    types = [v.tensor for v in (*node.inputs, *node.outputs)]
+    layouts = [*sources, *targets]
+    if len(node.inputs) > 3:
+        missing = 4 - types[3].rank
+        types[3] = types[3].with_shape((1,) * missing + types[3].shape)
+        layouts[3] = replace(layouts[3], strides=(0,) * missing + layouts[3].strides)
+        for axis, (d, n) in enumerate(
+            zip(types[3].shape, (*types[0].shape[:3], types[1].shape[2]), strict=True)
+        ):
+            if d != 1 and d != n:
+                return Reject(f"axis {axis} of the mask may or may not be broadcast")
+        if types[3].shape[3] != 1 and layouts[3].strides[3] != 1:
+            return Reject("the mask's keys are not neighbours")
+    return attention_kernel(op, types, layouts)
 
 
 def _scatter(

@@ -23,7 +23,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, Final
 
 from lamina.errors import GraphError, where
 from lamina.ir.attributes import format_attribute
@@ -35,6 +35,8 @@ from lamina.ir.weight import Weight
 __all__ = ["parse_graph", "parse_type", "print_graph"]
 
 _INLINE_ELEMENTS = 16
+_MISFITS: Final = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+"""What a typing rule runs into when attributes have values that no importer makes."""
 _NAME = r'%(\w+|"(?:[^"\\]|\\.)*")'
 _HEAD = re.compile(r"graph\s*(@\w+)?\((.*)\)\s*\{")
 _DEFINE = re.compile(rf"define (\w+) = {_NAME}")
@@ -133,6 +135,8 @@ def parse_graph(
             reader.line(number, line.strip())
     if reader.main is None:
         raise GraphError("the text holds no graph")
+    if reader.graph is not None:
+        raise GraphError("the text ends inside a graph")
     return reader.main
 
 
@@ -144,16 +148,20 @@ class _Reader:
         self.main: Graph | None = None
         self.graph: Graph | None = None
         self.env: dict[str, Value] = {}
+        self.returned = False
 
     def line(self, number: int, line: str) -> None:
-        if line in ("", "}"):
+        if not line:
             return
         if m := _HEAD.fullmatch(line):
+            if self.graph is not None:
+                raise GraphError("the graph before this one does not return")
             self.begin(m[1], m[2])
-            return
-        if self.graph is None:
-            raise GraphError("expected 'graph(...) {'")
-        if line.startswith("return"):
+        elif line == "}":
+            self.close()
+        elif self.graph is None or self.returned:
+            raise GraphError("expected 'graph(...) {'" if self.graph is None else "expected '}'")
+        elif line == "return" or line.startswith("return "):
             self.finish(self.graph, line[6:])
         elif m := _DEFINE.fullmatch(line):
             self.graph.definers[m[1]] = self.value(m[2])
@@ -162,8 +170,13 @@ class _Reader:
         else:
             raise GraphError("cannot read this line")
 
+    def close(self) -> None:
+        if self.graph is None or not self.returned:
+            raise GraphError("a graph ends here that does not return")
+        self.graph = None
+
     def begin(self, label: str | None, inputs: str) -> None:
-        self.graph, self.env = Graph(), {}
+        self.graph, self.env, self.returned = Graph(), {}, False
         if label is None:
             self.main = self.graph
         else:
@@ -181,7 +194,8 @@ class _Reader:
             if m is None:
                 raise GraphError(f"not a result: {item!r}")
             value = self.value(m[1])
-            graph.output(value, json.loads(m[2]) if m[2] else unquote(m[1]))
+            graph.output(value, _text(m[2]) if m[2] else unquote(m[1]))
+        self.returned = True
 
     def value(self, name: str) -> Value:
         try:
@@ -196,8 +210,11 @@ class _Reader:
             raise GraphError(f"there is no operator {name!r}")
         op = self.parser.op(op_class, attributes or "")
         inputs = [self.value(a) for a in _OPERAND.findall(args)]
-        source = Loc(json.loads(loc) if loc else f"line {number}")
-        node = emit_node(op, inputs, loc=source)
+        source = Loc(_text(loc) if loc else f"line {number}")
+        try:
+            node = emit_node(op, inputs, loc=source)
+        except _MISFITS as e:
+            raise GraphError(f"{name} does not take these: {type(e).__name__}: {e}") from e
         names = [unquote(n) for n in _OPERAND.findall(results)]
         if len(names) != len(node.outputs):
             raise GraphError(f"{name} has {len(node.outputs)} results, {len(names)} are named")
@@ -207,5 +224,12 @@ class _Reader:
 
 
 def unquote(name: str) -> str:
-    """Undo :func:`quote`."""
-    return str(json.loads(name)) if name.startswith('"') else name
+    """Undo :func:`quote`; raises GraphError."""
+    return _text(name) if name.startswith('"') else name
+
+
+def _text(quoted: str) -> str:
+    try:
+        return str(json.loads(quoted))
+    except ValueError as e:
+        raise GraphError(f"{quoted} is not text in quotes: {e}") from e

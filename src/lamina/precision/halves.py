@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from lamina import ops
 from lamina.ir.graph import Value
-from lamina.ir.rewrite import Match, Rewrite, match
+from lamina.ir.rewrite import Match, Reject, Rewrite, match
 from lamina.ir.types import DType
 from lamina.ops.kinds import PoolKind
 from lamina.passes.constants import array_of, emit_constant
@@ -40,6 +40,22 @@ def is_widened(v: Value) -> bool:
     if not isinstance(v.op, ops.Cast) or v.node is None or v.op.dtype is not DType.F32:
         return False
     return v.node.inputs[0].tensor.dtype is HALF
+
+
+def _feeds_attention(v: Value) -> bool:
+    """Whether all that reads a value, moved or not, is attention."""
+    return bool(v.users) and all(
+        isinstance(u.op, ops.Attention)
+        or (isinstance(u.op, _MOVERS) and _feeds_attention(u.output))
+        for u in v.users
+    )
+
+
+def _comes_from_attention(v: Value) -> bool:
+    """Whether a value is a moved result of attention."""
+    while isinstance(v.op, _MOVERS) and v.node is not None:
+        v = v.node.inputs[0]
+    return isinstance(v.op, ops.Attention)
 
 
 class NarrowContraction(Rewrite):
@@ -101,9 +117,11 @@ class SinkWidening(Rewrite):
 
     pattern = match((*_MOVERS, ops.Pool, ops.Concat))
 
-    def check(self, m: Match) -> bool:
+    def check(self, m: Match) -> bool | Reject:
         """Require a widened operand (for a concatenation: all of them)."""
         node = m.node(self.pattern)
+        if _feeds_attention(node.output):
+            return Reject("attention reads f32, in whatever order it is")
         if isinstance(node.op, ops.Concat):
             return all(is_widened(v) for v in node.inputs)
         if isinstance(node.op, ops.Pool) and node.op.kind is PoolKind.LP:
@@ -140,9 +158,11 @@ class HoistNarrowing(Rewrite):
 
     pattern = match(ops.Cast, dtype=HALF)
 
-    def check(self, m: Match) -> bool:
+    def check(self, m: Match) -> bool | Reject:
         """Require a moved f32 value that nothing else reads."""
         x = m.node(self.pattern).inputs[0]
+        if _comes_from_attention(x):
+            return Reject("attention writes f32, in whatever order is wanted")
         movable = isinstance(x.op, ops.Reshape | ops.Transpose | ops.Slice | ops.Concat)
         return movable and x.tensor.dtype is DType.F32 and m.graph.uses(x) == 1
 

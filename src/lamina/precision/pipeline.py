@@ -55,16 +55,24 @@ from lamina.precision.storage import RoundWeightsToHalves, StoreWeightsAsHalves
 def missing_feature(precision: str, features: Collection[str]) -> str | None:
     """Return the instruction set that a CPU with ``features`` lacks for a precision, or None.
 
-    Only bf16 needs one: without AVX-512 BF16 it would be slower than f32.  int8 runs faster with
-    VNNI, and correctly without.
+    Only bf16 needs one: without AVX-512 BF16 it would be slower than f32.
     """
     if precision == "bf16" and "avx512bf16" not in features:
         return "avx512_bf16"
     return None
 
 
-def absorption_pipeline(skip_roundings: bool) -> Pipeline:
-    """Return the passes that turn Quantize and Dequantize into integer contractions."""
+def multiplies_integers(features: Collection[str]) -> bool:
+    """Whether a CPU sums products of 8-bit integers exactly.
+
+    Without VNNI the library adds pairs of products in 16 bits, which saturates; contractions then
+    multiply the dequantized numbers.
+    """
+    return not {"avx512vnni", "avxvnni"}.isdisjoint(features)
+
+
+def movement_pipeline(skip_roundings: bool) -> Pipeline:
+    """Return the passes after which 8-bit values flow between contractions."""
     skips: tuple[GraphPass, ...] = ()
     if skip_roundings:
         skips = (
@@ -87,6 +95,12 @@ def absorption_pipeline(skip_roundings: bool) -> Pipeline:
             ),
             *skips,
         ),
+    )
+
+
+def absorption_pipeline() -> Pipeline:
+    """Return the passes that make contractions multiply integers."""
+    return Pipeline(
         Together(
             QuantizeConvolution(),
             QuantizeMatmul(),
@@ -95,10 +109,12 @@ def absorption_pipeline(skip_roundings: bool) -> Pipeline:
             FuseQuantizedActivation(),
             FuseQuantize(),  # last: it closes the contraction
         ),
-        Together(FoldDequantizedConstants()),  # whatever stays f32 has f32 weights
-        ShareWeights(),
-        EliminateDeadNodes(),
     )
+
+
+def constants_pipeline() -> Pipeline:
+    """Return the passes after which whatever stays f32 has f32 weights."""
+    return Pipeline(Together(FoldDequantizedConstants()), ShareWeights(), EliminateDeadNodes())
 
 
 def leftover_pipeline() -> Pipeline:
@@ -127,10 +143,10 @@ def narrow_storage(graph: Graph, precision: str) -> None:
         Pipeline(Together(StoreWeightsAsHalves()), ShareWeights())(graph)
 
 
-def decide_precision(graph: Graph, precision: str) -> None:
+def decide_precision(graph: Graph, precision: str, integers: bool = True) -> None:
     """Rewrite ``graph`` in place before it is optimized.
 
-    Raises ConfigError for int8 on a model without Quantize.
+    ``integers`` says whether contractions may multiply integers.  Raises ConfigError for int8 on a model without Quantize.
     """
     quantized = any(isinstance(n.op, ops.Quantize | ops.Dequantize) for n in graph.nodes())
     if precision == "int8" and not quantized:
@@ -140,7 +156,10 @@ def decide_precision(graph: Graph, precision: str) -> None:
             "QuantFormat.QDQ",
         )
     if quantized:
-        absorption_pipeline(skip_roundings=precision == "int8")(graph)
+        movement_pipeline(skip_roundings=precision == "int8")(graph)
+        if integers:
+            absorption_pipeline()(graph)
+        constants_pipeline()(graph)
 
 
 def finish_precision(graph: Graph, precision: str) -> None:

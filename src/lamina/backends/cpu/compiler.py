@@ -11,6 +11,7 @@ from lamina.backends.cpu.assemble import Assembler
 from lamina.backends.cpu.code import Code
 from lamina.backends.cpu.driver import CpuDriver
 from lamina.backends.cpu.form import Form, same_bytes, size_bytes
+from lamina.backends.cpu.lowering import lower
 from lamina.backends.cpu.native import RUN
 from lamina.backends.cpu.selection import Choices, Measurer, enumerate_candidates, problem_key
 from lamina.backends.cpu.tactics.candidate import Candidate, CpuTarget, constant
@@ -60,6 +61,8 @@ class CpuCompiler:
     def compile(self, graph: Graph, cache: TimingCache) -> Compiled:
         """Return the section that runs ``graph`` on this machine."""
         self.target = dataclasses.replace(self.target, spatial_ranks=_spatial_ranks(graph))
+        if not self.reference:
+            lower(graph, self.target)
         with self._pool(graph) as pool:
             self.measurer = Measurer(self.target, cache, pool)
             code = Code(self.target.isa, pool)

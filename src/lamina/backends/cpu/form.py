@@ -79,19 +79,17 @@ def library_layout(type: TensorType, where: Layout) -> LibraryLayout:
 
 
 def _canonical_strides(type: TensorType, where: Layout) -> tuple[Dim, ...]:
-    """Return strides in which axes of size 1 have the stride of a dense tensor.
+    """Return the strides of a dense layout where axes of size 1 are all that differ from it.
 
-    Their stride does not matter, but oneDNN recognizes its fast layouts by it.
+    The stride of such an axis does not matter, but oneDNN knows its fast layouts by it.
     """
-    strides = list(where.strides)
-    order = sorted(range(type.rank), key=lambda a: -_known(strides[a]))
-    for position in range(type.rank - 1, -1, -1):
-        axis = order[position]
-        if type.shape[axis] == 1 and position + 1 < type.rank:
-            inner = order[position + 1]
-            strides[axis] = strides[inner] * type.shape[inner]
-    return tuple(strides)
-
-
-def _known(stride: Dim) -> int:
-    return stride if isinstance(stride, int) else 1 << 62
+    dense_layouts = [Layout.dense(type.shape)]
+    if type.rank > 2:
+        dense_layouts.append(Layout.channels_last(type.shape))
+    if any(where.strides == dense.strides for dense in dense_layouts):
+        return where.strides
+    for dense in dense_layouts:
+        rows = zip(type.shape, where.strides, dense.strides, strict=True)
+        if all(d == 1 or have == want for d, have, want in rows):
+            return dense.strides
+    return where.strides

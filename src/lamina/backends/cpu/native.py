@@ -11,7 +11,10 @@ TEAM     function           arguments       parameters       number of threads
 LIBRARY  primitive          stream          argument count   argument table
 POINT    address of a slot  pointer index   byte offset      –
 HANDLE   library memory     pointer index   byte offset      –
+ALONE    primitive          stream          argument count   argument table
 ======== ================== =============== ================ ==================
+
+ALONE is LIBRARY on one thread, for work that is done before a second thread would wake.
 
 POINT and HANDLE put ``pointers[b] + c`` where a later step finds it: this is how the caller's own
 arrays are read and written without a copy.
@@ -58,6 +61,7 @@ class Kind(IntEnum):
     LIBRARY = 2
     POINT = 3
     HANDLE = 4
+    ALONE = 5
 
 
 CONTEXT_WORDS: Final = len(Word)

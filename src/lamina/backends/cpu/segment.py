@@ -92,7 +92,10 @@ class Segment:
             spec = serialization.from_json(_evaluated(json.loads(step.spec), self.env))
         except (ValueError, TypeError, KeyError) as e:
             raise PlanError(f"the description of step {step.name} is damaged: {e}") from e
-        return primitives.create(library, spec, threads=self.resources.threads)
+        return primitives.create(library, spec, threads=self._threads(step))
+
+    def _threads(self, step: Step) -> int:
+        return min(step.threads, self.resources.threads)
 
     def _add_kernel(self, step: Step) -> None:
         slots = np.zeros(max(1, len(step.arguments)), np.int64)
@@ -101,7 +104,7 @@ class Segment:
             self._point_slot(address(slots) + 8 * i, slots, i, tensor)
         parameters = np.array([evaluate(p, self.env) for p in step.parameters] or [0], np.int64)
         self._keep.append(parameters)
-        threads = min(step.threads, self.resources.threads)
+        threads = self._threads(step)
         kind = Kind.TEAM if threads > 1 else Kind.SERIAL
         for symbol in step.symbols:
             f = self.resources.image.address(symbol)
@@ -137,7 +140,7 @@ class Segment:
         assert self._stream is not None
         self._records.append(
             (
-                Kind.LIBRARY,
+                Kind.LIBRARY if self._threads(step) == self.resources.threads else Kind.ALONE,
                 primitive.pointer,
                 self._stream.pointer,
                 arguments.count,

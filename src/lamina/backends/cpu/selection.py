@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from lamina.backends.cpu.tactics.candidate import (
     Candidate,
     CpuTarget,
     Draft,
+    Placement,
     Read,
     Scratch,
     Write,
@@ -36,8 +38,11 @@ from lamina.plan.plan import Section, Step
 from lamina.tactics.cache import TimingCache
 
 _ENOUGH_SECONDS: Final = 0.004
-_MOST_RUNS: Final = 15
+_MOST_RUNS: Final = 40
 _CLOSE: Final = 1.25
+_MAYBE_ALONE: Final = 60.0
+_SURELY_ALONE: Final = 3.0
+"""Microseconds of one thread: between the two, one thread and all are both timed."""
 
 
 @dataclass
@@ -59,8 +64,26 @@ def enumerate_candidates(node: Node, target: CpuTarget) -> Choices:
             choices.declined.append((tactic.name, offered.reason))
         elif offered:
             choices.candidates += offered
+    if target.threads > 1:
+        choices.candidates = [v for c in choices.candidates for v in _thread_variants(c)]
     choices.microseconds = [c.estimate_microseconds for c in choices.candidates]
     return choices
+
+
+def _thread_variants(c: Candidate) -> list[Candidate]:
+    """Return a candidate as it is, on one thread, or both to be timed.
+
+    Waking another thread takes some microseconds, and much longer when the cores are busy.
+    Generated kernels know how many threads their work feeds.
+    """
+    if c.tactic == "codegen" or c.estimate_microseconds > _MAYBE_ALONE:
+        return [c]
+
+    def draft(p: Placement) -> Draft:
+        return dataclasses.replace(c.draft(p), threads=1)
+
+    alone = dataclasses.replace(c, tactic=f"{c.tactic} alone", draft=draft)
+    return [alone] if c.estimate_microseconds < _SURELY_ALONE else [c, alone]
 
 
 def describe(candidate: Candidate) -> str:

@@ -34,7 +34,10 @@ class CompilePool:
         )
         self._workers = [
             subprocess.Popen(
-                [sys.executable, "-c", start], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+                [sys.executable, "-c", start],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                process_group=0,  # Ctrl-C is for this process, which ends the workers itself
             )
             for _ in range(workers)
         ]
@@ -53,8 +56,12 @@ class CompilePool:
                 results[index] = self._ask(worker, texts[index], level)
 
         with ThreadPoolExecutor(len(self._workers)) as threads:
-            for future in [threads.submit(drain, worker) for worker in self._workers]:
-                future.result()
+            try:
+                for future in [threads.submit(drain, worker) for worker in self._workers]:
+                    future.result()
+            except BaseException:
+                order.clear()  # the threads end with what they are at
+                raise
         return [results[i] for i in range(len(texts))]
 
     def _ask(self, worker: subprocess.Popen[bytes], text: str, level: int) -> bytes:

@@ -11,7 +11,7 @@ from lamina.ir.dims import is_static
 from lamina.ir.types import DType
 
 _MOST_STACK_BYTES = 1 << 16
-_DEAR = 15
+_DEAR = 10
 
 
 class Passes:

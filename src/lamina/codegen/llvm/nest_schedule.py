@@ -42,7 +42,26 @@ _CHEAP_ACTIVATION = frozenset(
         ActivationKind.THRESHOLDED_RELU, ActivationKind.SOFTSIGN,
     }
 )  # fmt: skip
-_DEAR_BINARY = frozenset({BinaryKind.POW, BinaryKind.MOD, BinaryKind.FMOD})
+_UNARY_WEIGHT = {
+    UnaryKind.EXP: 10,
+    UnaryKind.LOG: 16,
+    UnaryKind.ERF: 24,
+    UnaryKind.TANH: 18,
+    UnaryKind.SIN: 30,
+    UnaryKind.COS: 30,
+}
+_ACTIVATION_WEIGHT = {
+    ActivationKind.SIGMOID: 12,
+    ActivationKind.SILU: 14,
+    ActivationKind.TANH: 18,
+    ActivationKind.SCALED_TANH: 20,
+    ActivationKind.GELU: 28,
+    ActivationKind.GELU_TANH: 16,
+    ActivationKind.SOFTPLUS: 30,
+    ActivationKind.MISH: 48,
+}
+_BINARY_WEIGHT = {BinaryKind.POW: 60, BinaryKind.MOD: 120, BinaryKind.FMOD: 120, BinaryKind.DIV: 4}
+_LIBRARY_CALL, _EXPONENTIAL = 120, 14
 
 
 @dataclass(frozen=True)
@@ -77,11 +96,13 @@ def weight(nest: LoopNest, i: int) -> int:
         return 1 if isinstance(x, Load | Fold | Scan) else 0
     op = x.op
     if isinstance(op, Unary):
-        return 1 if op.kind in _CHEAP_UNARY else 20
+        return 1 if op.kind in _CHEAP_UNARY else _UNARY_WEIGHT.get(op.kind, _LIBRARY_CALL)
     if isinstance(op, Activation):
-        return 2 if op.kind in _CHEAP_ACTIVATION else 25
-    if isinstance(op, Binary) and op.kind in _DEAR_BINARY:
-        return 3 if isinstance(nest.program[x.args[1]], Constant) else 60
+        cheap = op.kind in _CHEAP_ACTIVATION
+        return 2 if cheap else _ACTIVATION_WEIGHT.get(op.kind, _EXPONENTIAL)
+    if isinstance(op, Binary) and op.kind in _BINARY_WEIGHT:
+        simple = isinstance(nest.program[x.args[1]], Constant) and op.kind is BinaryKind.POW
+        return 3 if simple else _BINARY_WEIGHT[op.kind]
     return 1
 
 
@@ -150,7 +171,10 @@ def _vector_cost(nest: LoopNest, v: int, lanes: int) -> float:
             varying = any(v in nest.depends[j] for j, _ in x.access.dynamic)
             stride = x.access.strides[v]
             if varying or stride not in (0, 1):
-                cost += _TRANSPOSED if not varying and _transposable(nest, i, v) else _GATHER
+                if not varying and (stride == 2 or _transposable(nest, i, v)):
+                    cost += _TRANSPOSED
+                else:
+                    cost += _GATHER
             elif v in nest.depends[i]:
                 cost += x.dtype.itemsize / 4
     for s in nest.stores:
@@ -186,7 +210,7 @@ def _tile(nest: LoopNest, vector: int, lanes: int) -> int:
         return -1
     votes: dict[int, int] = {}
     for i, x in enumerate(nest.program):
-        if not isinstance(x, Load) or x.access.strides[vector] in (0, 1):
+        if not isinstance(x, Load) or x.access.strides[vector] in (0, 1, 2):
             continue
         if _transposable(nest, i, vector):
             for d, s in enumerate(x.access.strides):

@@ -108,7 +108,7 @@ class TileEmitter(NestEmitter):
             for i, x in enumerate(self.nest.program)
             if isinstance(x, Load)
             and x.access.strides[plan.tile] == 1
-            and x.access.strides[plan.vector] not in (0, 1)
+            and x.access.strides[plan.vector] not in (0, 1, 2)
             and not x.access.dynamic
             and x.access.predicate is None
             and x.access.operand >= 0

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from lamina.codegen import scalar
-from lamina.codegen.llvm.builder import I1, I32, I64, PTR, Kernel, Value
+from lamina.codegen.llvm.builder import I1, I32, I64, PTR, Kernel, Type, Value
 from lamina.codegen.llvm.nest_schedule import Schedule
 from lamina.codegen.llvm.scalar_llvm import (
     MEMORY_TYPES,
@@ -250,7 +250,24 @@ class NestValues:
         mask = self._joined(predicate)
         if spread is None and stride == 1:
             return k.load(type_.vector(lanes), pointer, mask=mask)
+        if spread is None and stride == 2:
+            return self._every_second(type_, pointer, mask)
         return k.gather(type_, pointer, self._lane_offsets(spread, stride, type_.nbytes), mask=mask)
+
+    def _every_second(self, type_: Type, pointer: Value, mask: Value | None) -> Value:
+        """Load every second element as two vectors; nothing beyond the last one is touched."""
+        k, lanes = self.k, self.plan.lanes
+        vector = type_.vector(lanes)
+        if mask is None:
+            low, high = None, k.lane_mask(lanes - 1, lanes)
+        else:
+            none = k.const(I1.vector(lanes), 0)
+            half = lanes // 2
+            spread = [[i for j in range(half) for i in (start + j, lanes)] for start in (0, half)]
+            low, high = (k.shuffle(mask, none, places) for places in spread)
+        first = k.load(vector, pointer, mask=low)
+        second = k.load(vector, pointer, lanes * type_.nbytes, mask=high)
+        return k.shuffle(first, second, range(0, 2 * lanes, 2))
 
     def _joined(self, predicate: Value | None) -> Value | None:
         if predicate is None:

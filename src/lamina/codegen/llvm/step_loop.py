@@ -132,6 +132,7 @@ body:
     i64 <kind LIBRARY>, label %library
     i64 <kind POINT>, label %point
     i64 <kind HANDLE>, label %set.handle
+    i64 <kind ALONE>, label %lone
   ]
 serial:
   call void %a(ptr %b.ptr, ptr %c.ptr, i64 0, i64 1)
@@ -153,6 +154,17 @@ library:
   %status = call i32 %execute(ptr %a, ptr %b.ptr, i32 %c.32, ptr %d.ptr)
   %good = icmp eq i32 %status, 0
   br i1 %good, label %next, label %failed
+lone:
+  call void %set(i32 1)
+  %c.32.1 = trunc i64 %c to i32
+  %d.ptr.1 = inttoptr i64 %d to ptr
+  %status.1 = call i32 %execute(ptr %a, ptr %b.ptr, i32 %c.32.1, ptr %d.ptr.1)
+  %all.at = getelementptr i64, ptr %context, i64 <THREADS>
+  %all.64 = load i64, ptr %all.at
+  %all.32 = trunc i64 %all.64 to i32
+  call void %set(i32 %all.32)
+  %good.1 = icmp eq i32 %status.1, 0
+  br i1 %good.1, label %next, label %failed
 point:
   %base.at = getelementptr i64, ptr %pointers, i64 %b
   %base = load i64, ptr %base.at
@@ -173,7 +185,7 @@ next:
 unknown:
   br label %failed
 failed:
-  %why = phi i32 [ %status, %library ], [ %status.2, %set.handle ], [ 99, %unknown ]
+  %why = phi i32 [ %status, %library ], [ %status.1, %lone ], [ %status.2, %set.handle ], [ 99, %unknown ]
   %why.64 = zext i32 %why to i64
   %which = add i64 %i, 1
   %shifted = shl i64 %which, 32

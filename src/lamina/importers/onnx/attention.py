@@ -45,19 +45,25 @@ def attention(
         past = past_key.tensor.shape[2]
         k = n.emit(ops.Concat(axis=2), past_key, k)
         v = n.emit(ops.Concat(axis=2), past_value, v)
-    head = q.tensor.shape[3]
-    if not n.has("scale") and not isinstance(head, int):
-        raise n.unsupported(f"a head size that is not fixed ({head})")
     mask = _all_masks(n, q, k, _full_length(n, mask, k), lengths, past)
-    op = ops.Attention(
-        scale=n.number("scale") if n.has("scale") else 1 / math.sqrt(int(head)),  # type: ignore[arg-type]
-        causal=n.flag("is_causal") and lengths is None,
-        softcap=n.number("softcap", 0.0),
-        causal_offset=past,
-    )
-    operands = (q, n.cast(k, q.tensor.dtype), n.cast(v, q.tensor.dtype))
-    y = n.emit(op, *operands) if mask is None else n.emit(op, *operands, mask)
+    y = _attend(n, q, k, v, mask, causal=n.flag("is_causal") and lengths is None, past=past)
     return (_join_heads(n, y) if flat else y), k, v
+
+
+def _attend(
+    n: OnnxNode, q: Value, k: Value, v: Value, mask: Value | None, *, causal: bool, past: Dim
+) -> Value:
+    head, dtype = q.tensor.shape[3], q.tensor.dtype
+    if n.has("scale"):
+        scale = n.number("scale")
+    elif isinstance(head, int) and head:
+        scale = 1 / math.sqrt(head)
+    else:
+        raise n.unsupported(f"a head size that is not fixed ({head})")
+    softcap = n.number("softcap", 0.0)
+    op = ops.Attention(scale=scale, causal=causal, softcap=softcap, causal_offset=past)
+    operands = (q, n.cast(k, dtype), n.cast(v, dtype))
+    return n.emit(op, *operands) if mask is None else n.emit(op, *operands, mask)
 
 
 def _split_heads(n: OnnxNode, x: Value, heads: int) -> Value:

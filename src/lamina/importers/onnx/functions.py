@@ -13,8 +13,9 @@ from lamina.importers.onnx.value_types import type_proto
 from lamina.ir.graph import Value
 
 _ONNX_NAMES = {
-    dtype: onnx.helper.tensor_dtype_to_string(number).removeprefix("TensorProto.").lower()
+    dtype: onnx.TensorProto.DataType.Name(number).lower()
     for dtype, number in NUMBERS.items()
+    if number in onnx.TensorProto.DataType.values()
 }
 """Element types as ONNX writes them in the type constraints of its operators."""
 
@@ -67,7 +68,7 @@ def accepts(schema: onnx.defs.OpSchema, inputs: Sequence[Any]) -> bool:
         if v is None:
             continue
         parameter = formal[min(i, len(formal) - 1)]
-        name = f"tensor({_ONNX_NAMES[v.type.dtype]})"
+        name = f"tensor({_ONNX_NAMES.get(v.type.dtype, '')})"
         if name not in allowed.get(parameter.type_str, [parameter.type_str]):
             return False
         if parameter.is_homogeneous and chosen.setdefault(parameter.type_str, name) != name:

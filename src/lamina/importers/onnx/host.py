@@ -29,6 +29,9 @@ from lamina.ir.types import OptionalType, SequenceType, TensorType, ValueType
 LARGE_SIZE = 1 << 24
 """Larger sizes are hidden from shape inference, whose time may grow with them."""
 
+RANDOM = frozenset({"Bernoulli", "Dropout", "Multinomial"})
+"""Operators whose results are drawn each time they run; the others of this kind are native."""
+
 SMALL_ELEMENTS = 1024
 """Constants up to this size take part in shape inference with their contents."""
 
@@ -221,15 +224,9 @@ def _emit(
     op = ops.HostCall(
         model=final.SerializeToString(deterministic=True),
         output_types=tuple(types),
-        deterministic=all(_deterministic(node, n) for n in model.graph.node),
+        deterministic=not any(n.op_type in RANDOM for n in model.graph.node),
     )
     return node.emit_all(op, *inputs.values())
-
-
-def _deterministic(node: OnnxNode, proto: onnx.NodeProto) -> bool:
-    opset = node.scope.opsets.get(proto.domain, 1)
-    schema = find_schema(proto.domain, proto.op_type, opset)
-    return schema is None or not schema.non_deterministic
 
 
 def _first_line(e: Exception) -> str:

@@ -21,6 +21,10 @@ _OTHER_FORMATS = (
 )
 
 
+LARGEST_BYTES = 1 << 31
+"""What the serialization of ONNX can hold in one message."""
+
+
 def read_model(source: Source) -> tuple[onnx.ModelProto, Path | None]:
     """Return the parsed model and the folder that external data is relative to.
 
@@ -32,6 +36,12 @@ def read_model(source: Source) -> tuple[onnx.ModelProto, Path | None]:
         return parse_model(bytes(source), "the given bytes"), None
     path = Path(source)
     try:
+        if path.stat().st_size >= LARGEST_BYTES:
+            raise ImportFailed(
+                f"{str(path)!r} has {path.stat().st_size} bytes, a message can have "
+                f"{LARGEST_BYTES}",
+                hint="save the model with its weights as external data",
+            )
         data = path.read_bytes()
     except OSError as e:
         raise ImportFailed(

@@ -69,9 +69,7 @@ def stft(
     if window is not None:
         frames = n.multiply(frames, n.reshape(window, (*window.tensor.shape, 1)))
     real = _part(n, frames, 0)
-    bins = length // 2 + 1 if n.flag("onesided", True) else length
-    angles = -2 * np.pi * np.outer(np.arange(length), np.arange(bins)) / length
-    cosines, sines = (n.constant(f(angles), signal.tensor.dtype) for f in (np.cos, np.sin))
+    cosines, sines = _fourier(n, length, signal.tensor.dtype)
     results = [n.emit(ops.Matmul(), real, m) for m in (cosines, sines)]
     if frames.tensor.shape[-1] == 2:
         imaginary = _part(n, frames, 1)
@@ -82,6 +80,13 @@ def stft(
         ]
     pairs = [n.reshape(v, (*v.tensor.shape, 1)) for v in results]
     return n.emit(ops.Concat(axis=3), *pairs)
+
+
+def _fourier(n: OnnxNode, length: int, dtype: DType) -> tuple[Value, Value]:
+    """Return the matrices [length, bins] of the cosines and sines of ``-2 pi k t / length``."""
+    bins = length // 2 + 1 if n.flag("onesided", True) else length
+    angles = -2 * np.pi * np.outer(np.arange(length), np.arange(bins)) / length
+    return n.constant(np.cos(angles), dtype), n.constant(np.sin(angles), dtype)
 
 
 def _frame_length(n: OnnxNode, window: Value | None, frame_length: Value | None) -> int:

@@ -33,20 +33,22 @@ class HeadsLayout:
     head: Dim
     position: Dim
     offset: Dim = 0
+    dtype: str = "f32"
 
 
 @dataclass(frozen=True)
 class MaskLayout:
     """Where the mask lies: bytes between batches, heads, queries and keys, 0 where it repeats.
 
-    ``additive`` masks are numbers, others one byte per key, which is seen unless it is 0.
+    Masks of numbers are added; those of type ``bool`` have one byte per key, which is seen unless
+    it is 0.
     """
 
     batch: Dim
     head: Dim
     query: Dim
     key: int
-    additive: bool
+    dtype: str = "f32"
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,6 @@ class AttentionProblem:
     y: HeadsLayout
     scale: float
     shared: Dim = 1
-    dtype: str = "f32"
     mask: MaskLayout | None = None
     causal: bool = False
     causal_offset: Dim = 0
@@ -102,8 +103,9 @@ class AttentionConfig:
 
 def why_not(problem: AttentionProblem) -> str | None:
     """Return why the kernel cannot compute the problem, or None when it can."""
-    if problem.dtype not in _TYPES:
-        return f"needs f32, bf16 or f16, got {problem.dtype}"
+    for where in (problem.q, problem.k, problem.v, problem.y, problem.mask):
+        if where is not None and where.dtype not in (*_TYPES, "bool"):
+            return f"needs f32, bf16 or f16, got {where.dtype}"
     size = max(problem.head_size, problem.value_size)
     if not 0 < min(problem.head_size, problem.value_size) <= size <= _MOST_HEAD_ELEMENTS:
         return f"needs heads of 1 to {_MOST_HEAD_ELEMENTS} elements, got {size}"
@@ -166,7 +168,6 @@ class _Writer:
         self.plan = _Plan(p, c, k.isa)
         self.lanes = self.plan.lanes
         self.vector = F32.vector(self.lanes)
-        self.type = _TYPES[p.dtype]
         self.args = [k.arg(i) for i in range(6 if p.mask else 5)]
         self._parameters = {d: k.param(i) for i, d in enumerate(p.parameters)}
         work = self.args[-1] + k.tid * self.plan.nbytes
@@ -216,13 +217,14 @@ class _Writer:
         base = self.args[argument] + self.dim(where.offset)
         return base + batch * self.dim(where.batch) + head * self.dim(where.head)
 
-    def _element(self, source: Value, column: int, size: int) -> Value:
+    def _element(self, source: Value, column: int, size: int, dtype: str) -> Value:
         """Load a register of a row as f32; elements past ``size`` read as 0."""
         k = self.k
         rest = size - column
         mask = k.lane_mask(k.const(I64, rest), self.lanes) if rest < self.lanes else None
-        x = k.load(self.type.vector(self.lanes), source, column * self.type.nbytes, mask=mask)
-        return x if self.type is F32 else k.convert(x, F32)
+        type_ = _TYPES[dtype]
+        x = k.load(type_.vector(self.lanes), source, column * type_.nbytes, mask=mask)
+        return x if type_ is F32 else k.convert(x, F32)
 
     def _put(self, x: Value, target: Value, column: int, size: int, type_: Type) -> None:
         """Store the elements of a register that are inside the row."""
@@ -240,7 +242,7 @@ class _Writer:
             x = source + k.min(rows.index, count - 1) * self.dim(p.q.position)
             y = self.q + rows.index * (p.head_size * 4)
             for column in range(0, p.head_size, self.lanes):
-                scaled = self._element(x, column, p.head_size) * p.scale
+                scaled = self._element(x, column, p.head_size, p.q.dtype) * p.scale
                 self._put(scaled, y, column, p.head_size, F32)
 
     def _clear(self, count: Value) -> None:
@@ -263,7 +265,7 @@ class _Writer:
             target = self.keys + group * (columns * p.head_size * 4) + within * 4
             rows = [source + k.min(loop.index + i, count - 1) * step for i in range(lanes)]
             for column in range(0, p.head_size, lanes):
-                square = [self._element(r, column, p.head_size) for r in rows]
+                square = [self._element(r, column, p.head_size, p.k.dtype) for r in rows]
                 flipped = _transposed(k, square)
                 for d, x in enumerate(flipped[: p.head_size - column]):
                     k.store(x, target, (column + d) * columns * 4)
@@ -278,7 +280,7 @@ class _Writer:
                 row = self.values + rows.index * (width * self.lanes * 4)
                 for j in range(width):
                     column = (group + j) * self.lanes
-                    value = self._element(x, column, p.value_size)
+                    value = self._element(x, column, p.value_size, p.v.dtype)
                     k.store(value, row, group * self.lanes * 4 * self.c.keys + j * self.lanes * 4)
         # The second product takes keys four at a time: their weights are 0, so must the values be.
         with k.loop(count, (count + (_UNROLL - 1)) // _UNROLL * _UNROLL) as rows:
@@ -356,12 +358,12 @@ class _Writer:
         exists = k.lane_mask(last - at, self.lanes)
         if p.mask is not None:
             inside = k.lane_mask(here - at, self.lanes)
-            element = self.type if p.mask.additive else I8
+            element = _TYPES.get(p.mask.dtype, I8)
             if p.mask.key:
                 m = k.load(element.vector(self.lanes), masks[i] + at * p.mask.key, mask=inside)
             else:
                 m = k.load_broadcast(element.vector(self.lanes), masks[i])
-            if p.mask.additive:
+            if element is not I8:
                 x = x + (m if element is F32 else k.convert(m, F32))
             else:
                 x = k.select(k.ne(m, 0), x, hidden)
@@ -426,7 +428,7 @@ class _Writer:
             y = target + rows.index * self.dim(p.y.position)
             for j in range(plan.value_vectors):
                 x = k.load(self.vector, self.sums, rows.index * row_bytes + j * self.lanes * 4)
-                self._put(x * wide, y, j * self.lanes, p.value_size, self.type)
+                self._put(x * wide, y, j * self.lanes, p.value_size, _TYPES[p.y.dtype])
 
 
 def _transposed(k: Kernel, rows: list[Value]) -> list[Value]:
@@ -435,8 +437,8 @@ def _transposed(k: Kernel, rows: list[Value]) -> list[Value]:
     x = list(rows)
     width = n // 2
     while width:
-        keep = [l if not l & width else n + (l ^ width) for l in range(n)]
-        take = [l | width if not l & width else n + l for l in range(n)]
+        keep = [e if not e & width else n + (e ^ width) for e in range(n)]
+        take = [e | width if not e & width else n + e for e in range(n)]
         for i in range(n):
             if not i & width:
                 a, b = x[i], x[i | width]

@@ -92,10 +92,10 @@ def configs(problem: GemmProblem, isa: Isa, threads: int = 2) -> Iterator[GemmCo
     likely = problem.likely_rows
     registers = -(-problem.columns // lanes)
     if likely <= _FEW_ROWS:
-        for budget in (isa.registers // 2, isa.registers // 4):
-            fitting = max(1, budget // likely)
-            share = max(1, registers // threads)
-            yield GemmConfig(likely, min(fitting, share, 8), True)
+        share = max(1, registers // threads)
+        budgets = (isa.registers // 2, isa.registers // 4)
+        for vectors in dict.fromkeys(min(max(1, b // likely), share, 8) for b in budgets):
+            yield GemmConfig(likely, vectors, True)
         return
     for vectors in (2, 4) if lanes == _BLOCK else (2,):
         most = (isa.registers - 1 - vectors) // vectors
@@ -113,11 +113,12 @@ def pack_weights(
     """
     width = config.vectors * isa.lanes(F32)
     blocks = -(-problem.columns // width)
-    padded = np.zeros((problem.depth, blocks * width), np.float32)
-    padded[:, : problem.columns] = w
-    ordered = padded.reshape(problem.depth, blocks, width).transpose(1, 0, 2)
     dtype = {"f32": np.float32, "bf16": ml_dtypes.bfloat16, "s8": np.int8}[problem.weights]
-    return np.ascontiguousarray(ordered.astype(dtype))
+    packed = np.zeros((blocks, problem.depth, width), dtype)
+    for block in range(blocks):
+        columns = w[:, block * width : (block + 1) * width]
+        packed[block, :, : columns.shape[1]] = columns
+    return packed
 
 
 def workspace_bytes(problem: GemmProblem, config: GemmConfig, isa: Isa, threads: int) -> int:

@@ -8,13 +8,17 @@ from lamina.backends.cpu.tactics.library_convolution import LibraryConvolution
 from lamina.backends.cpu.tactics.library_matmul import LibraryMatmul
 from lamina.backends.cpu.tactics.library_pooling import LibraryPooling
 from lamina.backends.cpu.tactics.library_quantized import LibraryQuantized
+from lamina.backends.cpu.tactics.own_attention import OwnAttention
 from lamina.backends.cpu.tactics.own_convolution import OwnConvolution
+from lamina.backends.cpu.tactics.own_matmul import OwnMatmul
 
 TACTICS: tuple[Tactic, ...] = (
     LibraryConvolution(),
     OwnConvolution(),
     LibraryMatmul(),
+    OwnMatmul(),
     LibraryPooling(),
     LibraryQuantized(),
+    OwnAttention(),
     Generated(),
 )

@@ -161,9 +161,7 @@ def _quantization(
     return tuple(scales), tuple(zero_points)
 
 
-def _draft(
-    node: Node, op: Quantized, target: CpuTarget, alternative: int, p: Placement
-) -> Draft:
+def _draft(node: Node, op: Quantized, target: CpuTarget, alternative: int, p: Placement) -> Draft:
     if isinstance(op, QuantizedConvolution):
         return _convolution(node, op, target, alternative, p)
     return _matmul(node, op, target)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Final
+
 from lamina.backends.cpu.form import library_layout
 from lamina.backends.cpu.onednn.enums import DTYPE
 from lamina.backends.cpu.onednn.reorder import Reorder
@@ -12,6 +15,9 @@ from lamina.codegen.kernels import Reject, copy_kernel
 from lamina.errors import BuildError
 from lamina.ir.attributes import attribute_symbols
 from lamina.ir.types import TensorType
+
+_ALONE_BYTES: Final = 1 << 16
+"""A smaller copy is done before a second thread wakes."""
 
 
 def reorder_draft(type: TensorType, placement: Placement, target: CpuTarget) -> Draft:
@@ -24,4 +30,7 @@ def reorder_draft(type: TensorType, placement: Placement, target: CpuTarget) -> 
             raise BuildError(f"cannot reorder {type}: {kernel.reason}")
         return generated_draft(kernel, target, placement.name, 1, 1)
     spec = Reorder(library_layout(type, source), library_layout(type, destination))
-    return library_draft(target, spec, {"src": Read(0), "dst": Write(0)}, {})
+    draft = library_draft(target, spec, {"src": Read(0), "dst": Write(0)}, {})
+    size = type.substitute(dict(target.env)).size * type.dtype.itemsize
+    alone = isinstance(size, int) and size < _ALONE_BYTES
+    return dataclasses.replace(draft, threads=1) if alone else draft

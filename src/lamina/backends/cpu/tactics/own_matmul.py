@@ -1,0 +1,148 @@
+"""Matrix products of few rows with constant weights, through Lamina's own kernel.
+
+With so few rows the time is that of reading the weights, which are packed in the order of reading.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+
+from lamina.backends.cpu.form import Form
+from lamina.backends.cpu.kernels import gemm
+from lamina.backends.cpu.kernels.convolution import Epilogue
+from lamina.backends.cpu.tactics.candidate import (
+    Blob,
+    Candidate,
+    CpuTarget,
+    Draft,
+    Placement,
+    Read,
+    Role,
+    Scratch,
+    Write,
+    constant,
+)
+from lamina.codegen.llvm.builder import Module
+from lamina.ir.dims import product
+from lamina.ir.graph import Node
+from lamina.ir.pattern import Reject
+from lamina.ir.types import DType
+from lamina.ir.weight import Weight
+from lamina.ops import Matmul
+from lamina.plan.plan import StepKind
+
+_MOST_ROWS = 8
+_BYTES_PER_MICROSECOND = 3e4
+
+
+class OwnMatmul:
+    """The kernels of :mod:`lamina.backends.cpu.kernels.gemm` for at most eight rows."""
+
+    name = "lamina"
+
+    def candidates(self, node: Node, target: CpuTarget) -> list[Candidate] | Reject | None:
+        """Offer each configuration on row-major operands."""
+        op = node.op
+        if not isinstance(op, Matmul):
+            return None
+        if reason := _refusal(node, op):
+            return Reject(reason)
+        problem = _problem(node, op)
+        if why := gemm.why_not(problem):
+            return Reject(why)
+        cost = 4.0 * problem.depth * problem.columns / _BYTES_PER_MICROSECOND
+        return [
+            _candidate(node, op, target, problem, config, cost)
+            for config in gemm.configs(problem, target.isa, target.threads)
+        ]
+
+
+def _refusal(node: Node, op: Matmul) -> str | None:
+    a, b, y = (v.tensor for v in (*node.inputs[:2], node.output))
+    if a.dtype is not DType.F32:
+        return f"needs f32, got {a.dtype}"
+    if constant(node.inputs[1]) is None or b.rank != 2 or op.transpose_a:
+        return "the second operand is no constant matrix"
+    if not all(v.tensor.is_static for v in (*node.inputs, node.output)):
+        return "needs static shapes"
+    rows = product(a.static_shape[:-1])
+    if not isinstance(rows, int) or not 0 < rows <= _MOST_ROWS or 0 in b.static_shape:
+        return f"needs 1 to {_MOST_ROWS} rows, got {rows}"
+    for i, role in enumerate(_addends(node)):
+        if role is None:
+            shape = node.inputs[2 + i].tensor.static_shape
+            return f"cannot add shape {shape} to {y.static_shape}"
+    if len(set(_addends(node))) < len(node.inputs) - 2:
+        return "adds two operands of one kind"
+    return None
+
+
+def _addends(node: Node) -> list[str | None]:
+    """Return for each further operand whether it is a bias row, a residual, or neither (None)."""
+    y = node.output.tensor.static_shape
+    found: list[str | None] = []
+    for v in node.inputs[2:]:
+        shape = v.tensor.static_shape
+        if shape == y and np.prod(y[:-1]) > 1:
+            found.append("residual")
+        elif shape and shape[-1] == y[-1] and all(d == 1 for d in shape[:-1]):
+            found.append("bias" if "bias" not in found else "residual")
+        else:
+            found.append(None)
+    return found
+
+
+def _problem(node: Node, op: Matmul) -> gemm.GemmProblem:
+    *lead, depth = node.inputs[0].tensor.static_shape
+    columns = node.output.tensor.static_shape[-1]
+    fused = op.activation
+    roles = _addends(node)
+    return gemm.GemmProblem(
+        rows=int(np.prod(lead)),
+        depth=depth,
+        columns=columns,
+        src_stride=depth * 4,
+        dst_stride=columns * 4,
+        bias="bias" in roles,
+        residual_stride=columns * 4 if "residual" in roles else None,
+        activation=Epilogue(fused.kind.value, fused.alpha, fused.beta) if fused else None,
+    )
+
+
+def _candidate(
+    node: Node,
+    op: Matmul,
+    target: CpuTarget,
+    problem: gemm.GemmProblem,
+    config: gemm.GemmConfig,
+    cost: float,
+) -> Candidate:
+    text = ",".join(f"{k}={v}" for k, v in asdict(config).items())
+    reads: list[Form | None] = [Form.PLAIN, None, Form.PLAIN, Form.PLAIN]
+
+    def draft(p: Placement) -> Draft:
+        module = Module(target.isa)
+        symbols = gemm.build(module, p.name, problem, config)
+        weights = constant(node.inputs[1])
+        assert weights is not None
+        matrix = np.asarray(weights.array, np.float32)
+        packed = gemm.pack_weights(
+            matrix.T if op.transpose_b else matrix, problem, config, target.isa
+        )
+        roles: dict[str, Role] = {
+            "src": Read(0), "weights": Blob(Weight(packed)), "dst": Write(0), "workspace": Scratch(),
+        }  # fmt: skip
+        roles.update({str(name): Read(2 + i) for i, name in enumerate(_addends(node))})
+        return Draft(
+            kind=StepKind.KERNEL,
+            arguments=tuple(roles[name] for name in problem.operands),
+            symbols=symbols,
+            threads=target.threads,
+            workspace_bytes=gemm.workspace_bytes(problem, config, target.isa, target.threads),
+            module=str(module),
+        )
+
+    name = f"gemm({text})"
+    return Candidate(name, tuple(reads[: len(node.inputs)]), (Form.PLAIN,), cost, draft)
