@@ -36,6 +36,9 @@ class Compiled:
     def __call__(self, arrays, *, nthreads=2, symbols=None):
         values = [int((symbols or {})[s]) for s in self.kernel.params]
         arrays = list(arrays)
+        self.counts = np.full(self.kernel.count_slots, -1, np.int64)
+        if self.kernel.count_slots:
+            arrays.append(self.counts)
         workspace = int(evaluate(self.kernel.workspace_bytes(nthreads), symbols or {}))
         if workspace:
             arrays.append(np.full(workspace + 64, 0xA5, np.uint8))

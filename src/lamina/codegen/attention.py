@@ -8,6 +8,7 @@ product, their softmax, and the product with the values.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from lamina.codegen.attention_rows import Geometry, RowBlock
 from lamina.codegen.layout import Layout
@@ -34,6 +35,7 @@ class AttentionKernel:
     op: Attention
     types: tuple[TensorType, ...]
     layouts: tuple[Layout, ...]
+    count_slots: ClassVar[int] = 0
 
     @property
     def _dims(self) -> list[Dim]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from lamina.codegen.llvm.module import Module
 from lamina.codegen.llvm.nest_llvm import NestEmitter
@@ -29,11 +29,13 @@ class Reject:
 class KernelSource(Protocol):
     """A kernel that can be written into a module.
 
-    Arguments are the inputs of the node, its outputs, then a workspace when ``workspace_bytes``
-    is not 0.  ``params`` names the symbols whose values the kernel reads from ``params``, in
+    Arguments are the inputs of the node, its outputs, ``count_slots`` addresses of i64 numbers
+    (the sizes of outputs that data decides), then a workspace when ``workspace_bytes`` is not 0.  ``params`` names the symbols whose values the kernel reads from ``params``, in
     order.  Each phase is a function of the kernel ABI; phases run one after the other.  Equal
     sources give equal code.
     """
+
+    count_slots: ClassVar[int]
 
     @property
     def params(self) -> tuple[str, ...]: ...
@@ -62,6 +64,7 @@ class NestKernel:
     nests: tuple[tuple[LoopNest, ...], ...]
     workspace: Dim = 0
     symbol_order: tuple[str, ...] | None = None
+    count_slots: ClassVar[int] = 0
 
     @property
     def params(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from lamina.codegen.attention import attention_kernel
 from lamina.codegen.kernel_source import KernelSource, NestKernel, Reject
 from lamina.codegen.layout import Layout
 from lamina.codegen.lowering import lower_graph
+from lamina.codegen.movement_nonzero import nonzero_kernel
 from lamina.codegen.movement_scatter import scatter_kernel
 from lamina.codegen.movement_select import top_k_kernel
 from lamina.codegen.nest import LoopNest, Refusal
@@ -23,6 +24,7 @@ from lamina.ir.types import TensorType
 from lamina.ops.attention import Attention
 from lamina.ops.const import Const
 from lamina.ops.control import Region
+from lamina.ops.indexing import NonZero
 from lamina.ops.movement import Concat, Reshape
 from lamina.ops.reduce import Cumulative, TopK
 from lamina.ops.scatter import ScatterElements, ScatterNd
@@ -52,6 +54,8 @@ def kernel_for(
             return _scatter(node, node.op, sources, targets)
         if isinstance(node.op, Attention):
             return _attention(node, node.op, sources, targets)
+        if isinstance(node.op, NonZero):
+            return nonzero_kernel(node.inputs[0].tensor, sources)
         if isinstance(node.op, TopK):
             op, x = node.op, node.inputs[0].tensor
             return top_k_kernel(x, op.k, op.axis, op.largest, [*sources, *targets])

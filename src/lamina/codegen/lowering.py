@@ -138,6 +138,15 @@ class Lowering:
         flat = Layout((1,), layout.offset)
         return self.add(RawLoad(operand, value.tensor.dtype, flat, (linear,), self.predicate))
 
+    def typed_load(self, value: Value, dtype: DType, position: Position) -> int | None:
+        """Return an operand's element read as another type, None for any other value."""
+        if value not in self.operands:
+            return None
+        operand, layout = self.operands[value]
+        shape = value.tensor.shape
+        place = tuple(AxisIndex() if d == 1 else p for d, p in zip(shape, position, strict=True))
+        return self.add(RawLoad(operand, dtype, layout, place, self.predicate))
+
     def table(self, dtype: DType, values: Sequence[float], position: AxisIndex) -> int:
         """Add a load from a constant table that the kernel carries."""
         table = Table(dtype, tuple(values))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from lamina.codegen.kernel_source import NestKernel, moved_bytes
 from lamina.codegen.layout import Layout
@@ -46,6 +47,7 @@ class ScatterKernel:
     updates: TensorType
     axis: int | None
     reduction: ScatterReduction
+    count_slots: ClassVar[int] = 0
 
     @property
     def _dims(self) -> list[Dim]:

@@ -6,6 +6,7 @@ The order is total: NaN counts as larger than every number, equal elements come 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from lamina.codegen.layout import Layout
 from lamina.codegen.llvm.builder import I1, I32, I64, Kernel, Value
@@ -36,6 +37,7 @@ class TopKKernel:
     axis: int
     largest: bool
     layouts: tuple[Layout, Layout, Layout]
+    count_slots: ClassVar[int] = 0
 
     @property
     def _dims(self) -> list[Dim]:

@@ -9,6 +9,7 @@ from lamina.codegen import (
     rules_quantize,
     rules_reduce,
     rules_resize,
+    rules_roi,
     rules_sampling,
     rules_window,
 )
@@ -23,6 +24,7 @@ RULES: dict[type[Op], Rule] = {
     **rules_window.RULES,
     **rules_quantize.RULES,
     **rules_resize.RULES,
+    **rules_roi.RULES,
     **rules_sampling.RULES,
 }
 """What :func:`lamina.codegen.kernels.kernel_for` can lower to loop nests, alone or in regions."""

@@ -11,6 +11,7 @@ from lamina.codegen.nest import Refusal
 from lamina.ir.dims import Dim, is_static
 from lamina.ir.graph import Node, Op
 from lamina.ir.types import DType
+from lamina.ops.cast import Bitcast
 from lamina.ops.generate import Range, Trilu
 from lamina.ops.kinds import BinaryKind, PadMode
 from lamina.ops.movement import Concat, Expand, Pad, Reshape, Slice, Tile, Transpose
@@ -236,7 +237,18 @@ def range_(low: Lowering, node: Node, result: int, position: Position) -> int:
     return low.cast(low.binary(BinaryKind.ADD, low.cast(start, wide), scaled), dtype)
 
 
+def bitcast(low: Lowering, node: Node, result: int, position: Position) -> int:
+    """Read an operand as another type of the same size."""
+    op = node.op
+    assert isinstance(op, Bitcast)
+    found = low.typed_load(node.inputs[0], op.dtype, position)
+    if found is None:
+        raise Refusal("the bits of a computed value are reinterpreted")
+    return found
+
+
 RULES: dict[type[Op], Rule] = {
+    Bitcast: bitcast,
     Reshape: reshape,
     Transpose: transpose,
     Expand: expand,

@@ -23,7 +23,7 @@ _STEPS = {
 _CUBIC_A = -0.75
 
 
-class _Arithmetic:
+class Arithmetic:
     """Short names for float arithmetic on instructions."""
 
     def __init__(self, low: Lowering) -> None:
@@ -109,7 +109,7 @@ def _taps(
     low: Lowering, op: GridSample, place: int, size: int
 ) -> list[tuple[int, int, int | None]]:
     """Return (element, weight, condition) of each tap along one axis."""
-    e = _Arithmetic(low)
+    e = Arithmetic(low)
     if op.align_corners:
         position, first_edge, last_edge = e.mul(e.add(place, 1.0), (size - 1) / 2), 0.0, size - 1.0
     else:
@@ -138,7 +138,7 @@ def _taps(
     return taps
 
 
-def _weight(low: Lowering, mode: InterpolationMode, e: _Arithmetic, difference: int) -> int:
+def _weight(low: Lowering, mode: InterpolationMode, e: Arithmetic, difference: int) -> int:
     if mode is InterpolationMode.NEAREST:
         return low.number(difference, 1.0)
     d = unary(low, UnaryKind.ABS, difference)
@@ -152,7 +152,7 @@ def _weight(low: Lowering, mode: InterpolationMode, e: _Arithmetic, difference: 
     return low.select(inner, near, outer)
 
 
-def _bounded(low: Lowering, e: _Arithmetic, element: int, size: int) -> int:
+def _bounded(low: Lowering, e: Arithmetic, element: int, size: int) -> int:
     """Return an element as an i32 on the axis, whatever the float was (NaN included)."""
     index = low.cast(e.clip(element, 0.0, size - 1.0), DType.I32)
     last = low.binary(BinaryKind.MIN, index, low.number(index, size - 1))

@@ -25,8 +25,8 @@ def bind_shape(type: TensorType, shape: Sequence[int], env: dict[str, int], what
         if isinstance(d, Expr) and (name := _bare(d)) is not None and name not in env:
             env[name] = int(n)
         elif not _unknown(d, env) and evaluate(d, env) != n:
-            size = evaluate(d, env)
-            raise GraphError(f"{what} has size {n} on axis {axis}, expected {d} = {size}")
+            size = f"{d} = {evaluate(d, env)}" if isinstance(d, Expr) else str(d)
+            raise GraphError(f"{what} has size {n} on axis {axis}, expected {size}")
 
 
 def interpret(

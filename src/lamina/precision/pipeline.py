@@ -146,7 +146,8 @@ def narrow_storage(graph: Graph, precision: str) -> None:
 def decide_precision(graph: Graph, precision: str, integers: bool = True) -> None:
     """Rewrite ``graph`` in place before it is optimized.
 
-    ``integers`` says whether contractions may multiply integers.  Raises ConfigError for int8 on a model without Quantize.
+    ``integers`` says whether contractions may multiply integers.  Raises ConfigError for int8 on a
+    model without Quantize.
     """
     quantized = any(isinstance(n.op, ops.Quantize | ops.Dequantize) for n in graph.nodes())
     if precision == "int8" and not quantized:

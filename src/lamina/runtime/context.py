@@ -23,7 +23,7 @@ class ExecutionContext:
 
     def __init__(
         self, plan: Plan, inputs: tuple[Port, ...], outputs: tuple[Port, ...], runner: Runner
-    ):
+    ) -> None:
         self._plan, self._inputs, self._outputs, self._runner = plan, inputs, outputs, runner
         self._ranges = {name: (low, high) for name, low, _, high in plan.ranges}
         self._names = [p.name for p in inputs]
@@ -66,13 +66,16 @@ class ExecutionContext:
         """Run once and return the microseconds of each step."""
         if set(inputs) != set(self._names):
             raise self._wrong_names(inputs)
-        return self._runner.profile(self._checked([inputs[n] for n in self._names]))
+        return self._runner.profile(self._prepared([inputs[n] for n in self._names]))
 
     def memory(self) -> dict[str, int]:
         """Return bytes by use for the sizes of the last run."""
         return dict(self._runner.memory())
 
     def _run(self, arrays: list[Any], outputs: list[Any]) -> list[Any]:
+        return self._runner.run(self._prepared(arrays), outputs)
+
+    def _prepared(self, arrays: list[Any]) -> list[Any]:
         for x, dtype in zip(arrays, self._dtypes, strict=True):
             if type(x) is not np.ndarray or x.dtype != dtype or not x.flags.c_contiguous:
                 arrays = self._checked(arrays)
@@ -81,7 +84,7 @@ class ExecutionContext:
         if shapes != self._shapes:
             self._check_shapes(arrays)
             self._shapes = shapes
-        return self._runner.run(arrays, outputs)
+        return arrays
 
     def _checked(self, arrays: list[Any]) -> list[Any]:
         return [_as_input(p, x) for p, x in zip(self._inputs, arrays, strict=True)]
@@ -95,7 +98,7 @@ class ExecutionContext:
                 bind_shape(port.type, x.shape, env, f"input {port.name!r}")
             except GraphError as e:
                 raise InputError(
-                    f"input {port.name!r} has shape {tuple(x.shape)}",
+                    f"{e.args[0]} (its shape is {tuple(x.shape)})",
                     hint=f"expected {self.expected(port.type)}",
                 ) from e
             for axis, d in enumerate(port.type.shape):
@@ -108,8 +111,8 @@ class ExecutionContext:
         low, high = self._ranges.get(name, (0, value))
         if not low <= value <= high:
             raise InputError(
-                f"input {port.name!r} has shape {shape}: {name} = {value} on axis {axis} is outside "
-                f"the profile's {low}..{high}",
+                f"input {port.name!r} has shape {shape}: {name} = {value} on axis {axis} is "
+                f"outside the profile's {low}..{high}",
                 hint=f"expected {self.expected(port.type)}; build with wider shapes to allow more",
             )
 

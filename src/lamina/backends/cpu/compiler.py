@@ -15,7 +15,7 @@ from lamina.backends.cpu.lowering import lower
 from lamina.backends.cpu.native import RUN
 from lamina.backends.cpu.selection import Choices, Measurer, enumerate_candidates, problem_key
 from lamina.backends.cpu.tactics.candidate import Candidate, CpuTarget, constant
-from lamina.backends.cpu.views import plan_concats, view_offset
+from lamina.backends.cpu.views import joins_without_gaps, plan_concats, view_offset
 from lamina.codegen.llvm import target as llvm_target
 from lamina.codegen.llvm.compile_pool import CompilePool
 from lamina.config import BuildConfig, isa_limit
@@ -23,7 +23,7 @@ from lamina.errors import where
 from lamina.ir.dims import evaluate, symbols
 from lamina.ir.graph import Graph, Node, Value
 from lamina.ir.types import TensorType
-from lamina.ops import Const, Convolution, Deconvolution, If, Loop, MaxPoolIndices, Pool
+from lamina.ops import Concat, Const, Convolution, Deconvolution, If, Loop, MaxPoolIndices, Pool
 from lamina.plan.halves import halve
 from lamina.plan.plan import Program, Section
 from lamina.schedule.forms import Assignment, NodeOptions, Option, assign_forms
@@ -111,6 +111,12 @@ class CpuCompiler:
         if self.reference or isinstance(node.op, If | Loop):
             return Choices(node, [], [])
         choices = enumerate_candidates(node, self.target)
+        if isinstance(node.op, Concat):
+            # Parts that lie one after the other are written in place: nothing is left to do.
+            choices.microseconds = [
+                0.0 if joins_without_gaps(node, c.writes[0]) else us
+                for c, us in zip(choices.candidates, choices.microseconds, strict=True)
+            ]
         self.report("tactics", number, total, str(node.loc))
         if self.config.optimization_level > 0 and _worth_timing(choices):
             self.measurer.measure(choices)

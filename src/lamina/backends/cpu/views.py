@@ -91,6 +91,19 @@ def plan_concats(
     return plan
 
 
+def joins_without_gaps(node: Node, form: str) -> bool:
+    """Whether each part of a concatenation is contiguous inside the whole."""
+    op = node.op
+    assert isinstance(op, Concat)
+    whole = node.output.tensor
+    if form == Form.CHANNELS_LAST or any(d != 1 for d in whole.shape[: op.axis]):
+        return False
+    if form == Form.PLAIN:
+        return True
+    sizes = [v.tensor.shape[op.axis] for v in node.inputs[:-1]]
+    return op.axis == 1 and all(isinstance(n, int) and n % BLOCK == 0 for n in sizes)
+
+
 def _fits(
     node: Node,
     op: Concat,
@@ -105,7 +118,7 @@ def _fits(
         return False
     if form != Form.PLAIN and op.axis != 1:
         return False
-    gaps = form == Form.CHANNELS_LAST or any(d != 1 for d in whole.tensor.shape[: op.axis])
+    gaps = not joins_without_gaps(node, form)
     begin = 0
     for v in node.inputs:
         if not is_static(v.tensor.shape[op.axis]) or v in plan.inside or v in results:

@@ -8,12 +8,14 @@ so that these need no multiplication of their own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from lamina.backends.cpu.form import Form, library_layout
+from lamina.backends.cpu.form import Form, layout, library_layout
+from lamina.backends.cpu.onednn import primitives
 from lamina.backends.cpu.onednn.attributes import (
     Attributes,
     BinaryPostOp,
@@ -25,6 +27,7 @@ from lamina.backends.cpu.onednn.attributes import (
 from lamina.backends.cpu.onednn.convolution import Convolution
 from lamina.backends.cpu.onednn.matmul import MatMul
 from lamina.backends.cpu.onednn.memory import Layout as LibraryLayout
+from lamina.backends.cpu.onednn.memory import as_request
 from lamina.backends.cpu.tactics.candidate import (
     Blob,
     Candidate,
@@ -36,11 +39,12 @@ from lamina.backends.cpu.tactics.candidate import (
     Write,
     constant,
 )
-from lamina.backends.cpu.tactics.library_step import eltwise, library_draft
+from lamina.backends.cpu.tactics.library_step import concrete_spec, eltwise, library_draft
+from lamina.errors import DeviceError
 from lamina.ir.dims import Dim, product
 from lamina.ir.graph import Node
 from lamina.ir.pattern import Reject
-from lamina.ir.types import TensorType
+from lamina.ir.types import DType, TensorType
 from lamina.ir.weight import Weight
 from lamina.ops import QuantizedConvolution, QuantizedMatmul
 from lamina.ops.kinds import ActivationKind
@@ -49,6 +53,9 @@ from lamina.ops.quantized import Quantized
 _FLOPS_PER_MICROSECOND = 4e5
 _HOMOGENEOUS = (None, ActivationKind.RELU, ActivationKind.LEAKY_RELU)
 _RESIDUAL = 4
+_EXACT = ("vnni", "amx", "gemm")
+_OFFERED = 2
+_MOST_IMPLEMENTATIONS = 8
 
 
 class LibraryQuantized:
@@ -65,8 +72,14 @@ class LibraryQuantized:
             return Reject(reason)
         form = Form.CHANNELS_LAST if isinstance(op, QuantizedConvolution) else Form.PLAIN
         reads: list[Form | None] = [form, None, None, None, form]
-        # Batched-reduction kernels and older ones win by turns, mostly with few channels.
-        alternatives = (0, 1) if isinstance(op, QuantizedConvolution) else (0,)
+        reads = reads[: len(node.inputs)]
+        layouts = tuple(
+            layout(v.tensor, f or Form.PLAIN) for v, f in zip(node.inputs, reads, strict=True)
+        )
+        dense = Placement(layouts, (layout(node.output.tensor, form),), "")
+        alternatives = _exact_alternatives(partial(_specify, node, op, p=dense), target)
+        if not alternatives:
+            return Reject("oneDNN has no kernel that sums exactly")
         y = node.output.tensor.substitute(dict(target.env)).size
         w = node.inputs[1].tensor.static_shape
         taps = int(np.prod(w[1:] if isinstance(op, QuantizedConvolution) else w[:1]))
@@ -74,13 +87,42 @@ class LibraryQuantized:
         return [
             Candidate(
                 "onednn" if n == 0 else f"onednn(alternative={n})",
-                tuple(reads[: len(node.inputs)]),
+                tuple(reads),
                 (form,),
                 cost + n,
                 partial(_draft, node, op, target, n),
             )
             for n in alternatives
         ]
+
+
+def _exact_alternatives(specify: Callable[[int], _Specified], target: CpuTarget) -> tuple[int, ...]:
+    """Return which of the library's implementations to offer: the best two that sum in 32 bits.
+
+    Code for older instruction sets adds pairs of products in 16 bits, which saturates.  The weights
+    of a convolution with compensation for zero points have a layout that cannot be asked for by
+    name; with symbolic sizes only implementations qualify whose layout depends on the weights alone.
+    """
+    found: list[int] = []
+    last_resort: list[int] = []
+    for n in range(_MOST_IMPLEMENTATIONS):
+        specified = specify(n)
+        spec = concrete_spec(specified.spec, dict(target.env))
+        try:
+            assert target.library is not None
+            primitive = primitives.create(target.library, spec, threads=target.threads)
+        except DeviceError:
+            break
+        name = primitive.implementation
+        named = as_request(target.library, primitive.layout("weights")) is not None
+        fixed = specified.is_static or (named and n == 0) or name.startswith("jit_int8")
+        if fixed and any(isa in name for isa in _EXACT):
+            found.append(n)
+        if name.startswith("ref"):
+            last_resort.append(n)
+        if len(found) == _OFFERED or last_resort:
+            break
+    return tuple(found or last_resort)
 
 
 def _refusal(node: Node, op: Quantized, target: CpuTarget) -> str | None:
@@ -108,11 +150,24 @@ class _Chain:
     y_scale: float
 
 
+def _needs_zero_point(op: Quantized) -> bool:
+    """Whether the operand's zero point must be subtracted at run time.
+
+    Without padding it adds the same number to every element of a channel: part of the bias.
+    """
+    padded = isinstance(op, QuantizedConvolution) and any((*op.pads_begin, *op.pads_end))
+    return padded and op.x_scaling.zero_point != 0
+
+
 def _chain(node: Node, op: Quantized, residual: LibraryLayout | None) -> _Chain:
     factors = _array(node, 2).astype(np.float64) * op.x_scaling.scale
     bias = np.zeros(factors.size)
     if len(node.inputs) > 3:
         bias = _array(node, 3).astype(np.float64)
+    if not _needs_zero_point(op):
+        w = _array(node, 1).astype(np.int64)
+        axes = tuple(range(1, w.ndim)) if isinstance(op, QuantizedConvolution) else (0,)
+        bias = bias - factors * w.sum(axis=axes) * op.x_scaling.zero_point
     post_ops: list[PostOp] = []
     unit = 1.0
     homogeneous = (op.activation.kind if op.activation else None) in _HOMOGENEOUS
@@ -153,7 +208,9 @@ def _quantization(
         scales.append(Scale("dst"))
         arguments["scale_dst"] = Blob(Weight(np.array([chain.y_scale], np.float32)))
     zero_points = []
-    zeros = (("src", op.x_scaling), ("dst", op.y_scaling))
+    zeros = [("dst", op.y_scaling)]
+    if _needs_zero_point(op):
+        zeros.append(("src", op.x_scaling))
     for name, scaling in zeros:
         if scaling is not None and scaling.zero_point:
             zero_points.append(ZeroPoint(name))
@@ -161,23 +218,46 @@ def _quantization(
     return tuple(scales), tuple(zero_points)
 
 
+@dataclass(frozen=True)
+class _Specified:
+    """A primitive, what its arguments are and the weights to pack for it."""
+
+    spec: Convolution | MatMul
+    arguments: dict[str, Role]
+    weights: np.ndarray
+    is_static: bool
+
+
 def _draft(node: Node, op: Quantized, target: CpuTarget, alternative: int, p: Placement) -> Draft:
+    made = _specify(node, op, alternative, p)
+    return library_draft(target, made.spec, made.arguments, {"weights": made.weights})
+
+
+def _specify(node: Node, op: Quantized, alternative: int, p: Placement) -> _Specified:
+    arguments: dict[str, Role] = {"src": Read(0), "weights": Read(1), "dst": Write(0)}
+    if len(node.inputs) > _RESIDUAL:
+        arguments["post_op[0]"] = Read(_RESIDUAL)
     if isinstance(op, QuantizedConvolution):
-        return _convolution(node, op, target, alternative, p)
-    return _matmul(node, op, target)
+        spec, w = _convolution(node, op, alternative, p, arguments)
+    else:
+        spec, w = _matmul(node, op, alternative, arguments)
+    is_static = node.inputs[0].tensor.is_static
+    return _Specified(spec, arguments, w, is_static)
 
 
 def _convolution(
-    node: Node, op: QuantizedConvolution, target: CpuTarget, alternative: int, p: Placement
-) -> Draft:
+    node: Node,
+    op: QuantizedConvolution,
+    alternative: int,
+    p: Placement,
+    arguments: dict[str, Role],
+) -> tuple[Convolution, np.ndarray]:
     w = _array(node, 1)
     if op.groups > 1:
         w = w.reshape(op.groups, w.shape[0] // op.groups, *w.shape[1:])
     residual = None
-    arguments: dict[str, Role] = {"src": Read(0), "weights": Read(1), "dst": Write(0)}
     if len(node.inputs) > _RESIDUAL:
         residual = library_layout(node.inputs[_RESIDUAL].tensor, p.operands[_RESIDUAL])
-        arguments["post_op[0]"] = Read(_RESIDUAL)
     chain = _chain(node, op, residual)
     scales, zero_points = _quantization(op, chain, 3 if op.groups > 1 else 1, arguments)
     arguments["bias"] = Blob(Weight(chain.bias))
@@ -192,29 +272,31 @@ def _convolution(
         op.pads_end,
         attributes=Attributes(chain.post_ops, scales, zero_points, alternative=alternative),
     )
-    return library_draft(target, spec, arguments, {"weights": w})
+    return spec, w
 
 
-def _matmul(node: Node, op: QuantizedMatmul, target: CpuTarget) -> Draft:
+def _matmul(
+    node: Node, op: QuantizedMatmul, alternative: int, arguments: dict[str, Role]
+) -> tuple[MatMul, np.ndarray]:
     w = _array(node, 1)
     x, y = node.inputs[0].tensor, node.output.tensor
     rows: Dim = product(x.shape[:-1])
     residual = None
-    arguments: dict[str, Role] = {"src": Read(0), "weights": Read(1), "dst": Write(0)}
     if len(node.inputs) > _RESIDUAL:
         residual = _rows(node.inputs[_RESIDUAL].tensor, rows)
-        arguments["post_op[0]"] = Read(_RESIDUAL)
     chain = _chain(node, op, residual)
     scales, zero_points = _quantization(op, chain, 2, arguments)
     arguments["bias"] = Blob(Weight(chain.bias.reshape(1, -1)))
+    # Signed operands need compensation, whose layout may depend on the number of rows.
+    packed = x.is_static or x.dtype is DType.U8
     spec = MatMul(
         _rows(x, rows),
-        LibraryLayout.any(w.shape, "i8"),
+        LibraryLayout.any(w.shape, "i8") if packed else LibraryLayout.dense(w.shape, "i8"),
         _rows(y, rows),
         LibraryLayout.dense((1, w.shape[1])),
-        Attributes(chain.post_ops, scales, zero_points),
+        Attributes(chain.post_ops, scales, zero_points, alternative=alternative),
     )
-    return library_draft(target, spec, arguments, {"weights": w})
+    return spec, w
 
 
 def _rows(type: TensorType, rows: Dim) -> LibraryLayout:

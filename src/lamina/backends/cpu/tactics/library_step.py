@@ -59,6 +59,7 @@ def library_draft(
 
     ``arguments`` says what each argument is; ``packed`` holds constants that are brought into the
     layout that the library chooses for the likeliest sizes, which the step then asks for by name.
+    (An alternative implementation is found by its place among those that take any layout.)
     """
     assert target.library is not None
     env: dict[str, Any] = dict(target.env)
@@ -67,7 +68,7 @@ def library_draft(
     for name, array in packed.items():
         raw = packing.pack(primitive, array, name)
         request = as_request(target.library, primitive.layout(name))
-        if request is not None:
+        if request is not None and not spec.attributes.alternative:
             spec = dataclasses.replace(spec, **{name: request})
         roles[name] = Blob(Weight(raw))
     return Draft(

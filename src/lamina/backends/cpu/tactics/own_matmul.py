@@ -132,7 +132,8 @@ def _candidate(
             matrix.T if op.transpose_b else matrix, problem, config, target.isa
         )
         roles: dict[str, Role] = {
-            "src": Read(0), "weights": Blob(Weight(packed)), "dst": Write(0), "workspace": Scratch(),
+            "src": Read(0), "weights": Blob(Weight(packed)),
+            "dst": Write(0), "workspace": Scratch(),
         }  # fmt: skip
         roles.update({str(name): Read(2 + i) for i, name in enumerate(_addends(node))})
         return Draft(
