@@ -57,10 +57,9 @@ def check(op, inputs, dtype, isa):
     finite = np.isfinite(b)
     np.testing.assert_array_equal(a[~finite & ~np.isnan(b)], b[~finite & ~np.isnan(b)])
     operand = np.abs(np.nan_to_num(inputs[0].astype(np.float64), posinf=0, neginf=0))
-    spacing = np.abs(np.spacing(wanted[finite].astype(np.float32))).astype(np.float64)
-    if dtype == "f64":
-        spacing = np.spacing(np.abs(b[finite]))
-    elif dtype != "f32":
+    if dtype in ("f32", "f64"):
+        spacing = np.spacing(np.abs(wanted[finite])).astype(np.float64)
+    else:
         spacing = np.abs(b[finite]) * float(TINY[dtype])
     allowed = ULPS[dtype] * spacing + TINY[dtype] * np.minimum(operand[finite], 4) + 1e-38
     error = np.abs(a[finite] - b[finite])

@@ -29,7 +29,7 @@ CONVOLUTION = """graph(%x: f32[1,3,8,8]) {
 DYNAMIC = """graph(%x: f32[b,12], %s: f32[b,6]) {
   %w = const() type=f32[12,6] seed=2
   %p = matmul(%x, %w)
-  %q = activation(%p) kind=silu
+  %q = activation(%p) kind=silu alpha=1.0
   %y = concat(%q, %s) axis=1
   return %y as "y", %p as "p"
 }"""

@@ -30,9 +30,10 @@ class KernelSource(Protocol):
     """A kernel that can be written into a module.
 
     Arguments are the inputs of the node, its outputs, ``count_slots`` addresses of i64 numbers
-    (the sizes of outputs that data decides), then a workspace when ``workspace_bytes`` is not 0.  ``params`` names the symbols whose values the kernel reads from ``params``, in
-    order.  Each phase is a function of the kernel ABI; phases run one after the other.  Equal
-    sources give equal code.
+    (the sizes of outputs that data decides), then a workspace when ``workspace_bytes`` is not 0.
+    ``params`` names the symbols whose values the kernel reads from ``params``, in order.  Each
+    phase is a function of the kernel ABI; phases run one after the other.  Equal sources give
+    equal code.
     """
 
     count_slots: ClassVar[int]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Union
@@ -210,7 +210,7 @@ def parse_dim(text: str) -> Dim:
     """Parse what printing a dimension gives; raises GraphError for anything else."""
     try:
         return _parse(ast.parse(text.strip(), mode="eval").body)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
+    except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as e:
         raise GraphError(f"not a dimension: {text!r}") from e
 
 
@@ -301,7 +301,9 @@ def _common_factor(a: Dim, b: Dim) -> Dim | None:
     return q if q is not None and q * b == a else None
 
 
-def _extreme(kind: str, args: Iterable[Dim]) -> Dim:
+def _extreme(kind: str, args: Sequence[Dim]) -> Dim:
+    if not args:
+        raise GraphError(f"the {kind} of no dimensions")
     flat: list[Dim] = []
     for a in args:
         if isinstance(a, Expr) and len(a.terms) == 1 and a.terms[0][1] == 1:

@@ -87,7 +87,7 @@ class AttributeParser:
         parsed: dict[str, Any] = {}
         for f in fields(cls):
             if hints[f.name] is Weight:
-                parsed[f.name] = self._weight(given, parsed["type"])
+                parsed[f.name] = self._weight(given, parsed.get("type"))
             elif f.name in given:
                 parsed[f.name] = self.value(given.pop(f.name), hints[f.name])
         if given:
@@ -161,8 +161,17 @@ class AttributeParser:
         hints = _hints(cls)
         return cls(**{n: self.value(p, hints[n]) for n, p in zip(names, parts, strict=True)})
 
-    def _weight(self, given: dict[str, str], type: TensorType) -> Weight:
-        dtype, shape = type.dtype.numpy, type.static_shape
+    def _weight(self, given: dict[str, str], type: TensorType | None) -> Weight:
+        if type is None or not type.is_static:
+            raise GraphError(f"a constant needs a type with known sizes, got {type}")
+        try:
+            return self._contents(given, type.dtype.numpy, type.static_shape)
+        except (MemoryError, OverflowError, TypeError, ValueError) as e:
+            raise GraphError(f"not the contents of {type}: {e}") from e
+
+    def _contents(
+        self, given: dict[str, str], dtype: np.dtype[Any], shape: tuple[int, ...]
+    ) -> Weight:
         if (seed := given.pop("seed", None)) is not None:
             numbers = np.random.default_rng(int(seed)).standard_normal(shape)
             return Weight((numbers * 4 if dtype.kind in "iu" else numbers).astype(dtype))

@@ -52,8 +52,8 @@ def print_graph(graph: Graph, *, contents: bool = True, locs: bool = False) -> s
     is how examples are compared.
     """
     printer = _Printer(contents, locs)
-    body = printer.graph(graph, "")
-    return "\n".join([*printer.nested, body])
+    body = printer.graph(graph)
+    return "\n".join([*printer.nested, f"graph{body}"])
 
 
 class _Printer:
@@ -61,10 +61,10 @@ class _Printer:
         self.contents, self.locs = contents, locs
         self.nested: list[str] = []
 
-    def graph(self, graph: Graph, label: str) -> str:
+    def graph(self, graph: Graph) -> str:
         names = {v: quote(v.name) for v in graph.inputs}
         head = ", ".join(f"%{names[v]}: {v.type}" for v in graph.inputs)
-        lines = [f"graph{label}({head}) {{"]
+        lines = [f"({head}) {{"]
         taken = set(names.values())
         number = 0
         for node in graph.nodes():
@@ -95,8 +95,8 @@ class _Printer:
         if isinstance(value, Weight):
             return f" {weight_text(value)}" if self.contents else ""
         if isinstance(value, Graph):
-            text = self.graph(value, f" @{len(self.nested) + 1}")
-            self.nested.append(text)
+            text = self.graph(value)  # graphs inside it take their numbers first
+            self.nested.append(f"graph @{len(self.nested) + 1}{text}")
             return f" {name}=@{len(self.nested)}"
         return f" {name}={format_attribute(value)}"
 
@@ -192,7 +192,7 @@ class _Reader:
         for item in split_top(returned):
             m = _RETURNED.fullmatch(item.strip())
             if m is None:
-                raise GraphError(f"not a result: {item!r}")
+                raise GraphError(f"not a result: {item.strip()!r}")
             value = self.value(m[1])
             graph.output(value, _text(m[2]) if m[2] else unquote(m[1]))
         self.returned = True

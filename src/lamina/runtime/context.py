@@ -95,10 +95,10 @@ class ExecutionContext:
             if not isinstance(port.type, TensorType):
                 continue
             try:
-                bind_shape(port.type, x.shape, env, f"input {port.name!r}")
+                bind_shape(port.type, x.shape, env, "it")
             except GraphError as e:
                 raise InputError(
-                    f"{e.args[0]} (its shape is {tuple(x.shape)})",
+                    f"input {port.name!r} has shape {tuple(x.shape)}: {e.args[0]}",
                     hint=f"expected {self.expected(port.type)}",
                 ) from e
             for axis, d in enumerate(port.type.shape):

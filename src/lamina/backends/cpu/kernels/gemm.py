@@ -135,18 +135,24 @@ def _patch_bytes(problem: GemmProblem, config: GemmConfig) -> int:
 def build(module: Module, name: str, problem: GemmProblem, config: GemmConfig) -> tuple[str, ...]:
     """Write the kernel and return its name. Operands: ``problem.operands``."""
     with module.kernel(name) as k:
-        _Writer(k, problem, config).write()
+        Writer(k, problem, config).write()
     return (name,)
 
 
-class _Writer:
-    """Writes the loops around the register tile."""
+class Writer:
+    """Writes the loops around the register tile; ``args`` are the operands when given."""
 
-    def __init__(self, k: Kernel, problem: GemmProblem, config: GemmConfig) -> None:
+    def __init__(
+        self,
+        k: Kernel,
+        problem: GemmProblem,
+        config: GemmConfig,
+        args: dict[str, Value] | None = None,
+    ) -> None:
         self.k, self.p, self.c = k, problem, config
         self.lanes = k.isa.lanes(F32)
         self.width = config.vectors * self.lanes
-        self.args = {name: k.arg(i) for i, name in enumerate(problem.operands)}
+        self.args = args or {name: k.arg(i) for i, name in enumerate(problem.operands)}
         static = problem.rows
         self.rows = k.param(problem.row_param) if static is None else k.const(I64, static)
         self.scratch = k.alloca(config.rows * config.vectors * self.lanes * 4)

@@ -49,12 +49,11 @@ def multiply_accumulate(
     *,
     blocks: int | Value,
     start: list[Value] | None = None,
-    prefetch_bytes: int = 0,
 ) -> list[Value]:
     """Return the accumulator registers of left @ packed for one register tile, row by row.
 
     ``packed`` holds, for each depth, ``tile.vectors`` registers of consecutive columns. Depth is
-    ``blocks * access.block``. ``prefetch_bytes`` asks for the packed operand that far ahead.
+    ``blocks * access.block``.
     """
     type_ = F32.vector(k.isa.lanes(F32))
     column_bytes = tile.vectors * type_.lanes * WEIGHT_BYTES[tile.weights]
@@ -67,8 +66,6 @@ def multiply_accumulate(
     def steps(sums: list[Value], a: Value, b: Value) -> list[Value]:
         for depth in range(unroll):
             _one_depth(k, sums, (a, access.row_bytes, depth), (b, depth * column_bytes), tile)
-            for line in range(0, column_bytes if prefetch_bytes else 0, 64):
-                k.prefetch(b, depth * column_bytes + line + prefetch_bytes, locality=2)
         return [*sums, a + unroll * 4, b + unroll * column_bytes]
 
     with k.loop(0, blocks, carry=[*carried, left, packed]) as outer:

@@ -42,7 +42,6 @@ class WinogradConfig:
     vectors: int
     chunk: int
     split: bool = False
-    prefetch_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -371,7 +370,6 @@ class _Writer:
                 filters + positions.index * g.panel_bytes,
                 Tile(c.rows, c.vectors),
                 blocks=g.group_in_blocks * g.shape.parts,
-                prefetch_bytes=c.prefetch_bytes,
             )
             out = m + positions.index * g.m_position_bytes + rows.index * (g.out_width * 4)
             for i, value in enumerate(sums):

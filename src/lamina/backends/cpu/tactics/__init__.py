@@ -10,6 +10,7 @@ from lamina.backends.cpu.tactics.library_pooling import LibraryPooling
 from lamina.backends.cpu.tactics.library_quantized import LibraryQuantized
 from lamina.backends.cpu.tactics.own_attention import OwnAttention
 from lamina.backends.cpu.tactics.own_convolution import OwnConvolution
+from lamina.backends.cpu.tactics.own_recurrent import OwnRecurrent
 from lamina.backends.cpu.tactics.own_matmul import OwnMatmul
 
 TACTICS: tuple[Tactic, ...] = (
@@ -20,5 +21,6 @@ TACTICS: tuple[Tactic, ...] = (
     LibraryPooling(),
     LibraryQuantized(),
     OwnAttention(),
+    OwnRecurrent(),
     Generated(),
 )

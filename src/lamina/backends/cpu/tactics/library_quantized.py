@@ -99,9 +99,9 @@ class LibraryQuantized:
 def _exact_alternatives(specify: Callable[[int], _Specified], target: CpuTarget) -> tuple[int, ...]:
     """Return which of the library's implementations to offer: the best two that sum in 32 bits.
 
-    Code for older instruction sets adds pairs of products in 16 bits, which saturates.  The weights
-    of a convolution with compensation for zero points have a layout that cannot be asked for by
-    name; with symbolic sizes only implementations qualify whose layout depends on the weights alone.
+    Code for older instruction sets adds pairs of products in 16 bits, which saturates.  Weights
+    with compensation for zero points have a layout that cannot be asked for by name; with symbolic
+    sizes only implementations qualify whose layout depends on the weights alone.
     """
     found: list[int] = []
     last_resort: list[int] = []
@@ -237,6 +237,7 @@ def _specify(node: Node, op: Quantized, alternative: int, p: Placement) -> _Spec
     arguments: dict[str, Role] = {"src": Read(0), "weights": Read(1), "dst": Write(0)}
     if len(node.inputs) > _RESIDUAL:
         arguments["post_op[0]"] = Read(_RESIDUAL)
+    spec: Convolution | MatMul
     if isinstance(op, QuantizedConvolution):
         spec, w = _convolution(node, op, alternative, p, arguments)
     else:
