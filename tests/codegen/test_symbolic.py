@@ -8,7 +8,7 @@ from tests.codegen.running import ISAS, Compiled, assert_close
 
 from lamina import ops
 from lamina.codegen.kernels import Reject, kernel_for
-from lamina.ir.dims import evaluate, parse_dim, sym
+from lamina.ir.dims import evaluate, floordiv, parse_dim, sym
 from lamina.ir.graph import Graph, emit_node
 from lamina.ir.interpret import interpret
 from lamina.ir.loc import Loc
@@ -16,7 +16,10 @@ from lamina.ir.types import DType, TensorType
 from lamina.ops.kinds import (
     ActivationKind,
     BinaryKind,
+    CoordinateMode,
     CumulativeKind,
+    InterpolationMode,
+    NearestMode,
     PadMode,
     PoolKind,
     ReduceKind,
@@ -51,6 +54,33 @@ CASES = {
         [(B, 3, S)],
     ),
 }  # fmt: skip
+
+RESIZES = {
+    "linear": dict(mode=InterpolationMode.LINEAR),
+    "linear_corners": dict(
+        mode=InterpolationMode.LINEAR, coordinate_mode=CoordinateMode.ALIGN_CORNERS
+    ),
+    "linear_pytorch": dict(
+        mode=InterpolationMode.LINEAR, coordinate_mode=CoordinateMode.PYTORCH_HALF_PIXEL
+    ),
+    "linear_symmetric": dict(
+        mode=InterpolationMode.LINEAR, coordinate_mode=CoordinateMode.HALF_PIXEL_SYMMETRIC
+    ),
+    "nearest_floor": dict(
+        coordinate_mode=CoordinateMode.ASYMMETRIC, nearest_mode=NearestMode.FLOOR
+    ),
+    "nearest_ceil": dict(nearest_mode=NearestMode.CEIL),
+    "nearest_half": dict(nearest_mode=NearestMode.ROUND_PREFER_CEIL),
+}
+for _name, _how in RESIZES.items():
+    CASES[_name] = (ops.Resize(sizes=(B, 3, S + 4, 3 * S), **_how), [(B, 3, S, S + 1)])
+CASES["nearest_double"] = (ops.Resize(sizes=(B, 3, 2 * S)), [(B, 3, S)])
+CASES["scaled"] = (
+    ops.Resize(
+        sizes=(B, 3, floordiv(3 * S, 2)), scales=(1.0, 1.0, 1.5), mode=InterpolationMode.LINEAR
+    ),
+    [(B, 3, S)],
+)
 
 
 @pytest.mark.parametrize("name", CASES)

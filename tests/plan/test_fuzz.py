@@ -25,7 +25,7 @@ import lamina
 from lamina.errors import PlanError
 from lamina.plan.plan import Step
 
-ROUNDS = 150
+ROUNDS = 2500
 NATIVE = {"symbols", "externals"}
 """Parts of the header that describe machine code, which is trusted."""
 NESTED = [f.name for f in dataclasses.fields(Step)].index("programs")

@@ -11,6 +11,7 @@ import numpy as np
 from lamina.codegen.indexing import AxisIndex, Position
 from lamina.codegen.lowering import Lowering, Rule
 from lamina.codegen.nest import Refusal
+from lamina.codegen.resize_positions import computed_position, linear_taps, nearest_element
 from lamina.codegen.rules_reduce import unary
 from lamina.codegen.scalar import integer_range
 from lamina.ir.dims import Dim, is_static
@@ -65,7 +66,8 @@ def _nearest(low: Lowering, op: Resize, axis: int, size: Dim, index: AxisIndex) 
     if factor is not None:
         return low.split(index, factor, new_size)[0]
     if not (is_static(size) and is_static(new_size)):
-        raise Refusal("resizing a symbolic size by a fraction")
+        place = computed_position(low, op, axis, size, new_size, index)
+        return AxisIndex.value(nearest_element(low, op.nearest_mode, place, size))
     n, m = int(size), int(new_size)  # type: ignore[arg-type]
     elements = nearest_elements(_positions(op, axis, n, m), n, op.nearest_mode)
     return AxisIndex.value(low.table(DType.I32, elements.tolist(), index))
@@ -107,22 +109,15 @@ def _taps(op: Resize, axis: int, size: int, new_size: int) -> Taps:
 
 def _weighted(low: Lowering, node: Node, op: Resize, axes: list[int], position: Position) -> int:
     x = node.inputs[0]
-    tables: list[Taps] = []
-    for axis in axes:
-        size, new_size = x.tensor.shape[axis], op.sizes[axis]
-        if not (is_static(size) and is_static(new_size)):
-            raise Refusal("interpolating along a symbolic size")
-        tables.append(_taps(op, axis, int(size), int(new_size)))  # type: ignore[arg-type]
-    if math.prod(len(t.elements) for t in tables) > _MOST_TAPS:
-        raise Refusal("more interpolation taps than one expression holds")
     dtype = DType.F64 if x.tensor.dtype is DType.F64 else DType.F32
+    taps = [_axis_taps(low, op, a, x.tensor.shape[a], position[a], dtype) for a in axes]
+    if math.prod(map(len, taps)) > _MOST_TAPS:
+        raise Refusal("more interpolation taps than one expression holds")
     total = None
-    for taps in every(*(range(len(t.elements)) for t in tables)):
+    for chosen in every(*taps):
         inner, weight = list(position), None
-        for axis, table, tap in zip(axes, tables, taps, strict=True):
-            where = position[axis]
-            inner[axis] = AxisIndex.value(low.table(DType.I32, table.elements[tap], where))
-            factor = low.table(dtype, table.weights[tap], where)
+        for axis, (element, factor) in zip(axes, chosen, strict=True):
+            inner[axis] = AxisIndex.value(element)
             weight = factor if weight is None else low.binary(BinaryKind.MUL, weight, factor)
         value = low.cast(low.evaluate(x, tuple(inner)), dtype)
         if weight is not None:
@@ -130,6 +125,23 @@ def _weighted(low: Lowering, node: Node, op: Resize, axes: list[int], position: 
         total = value if total is None else low.binary(BinaryKind.ADD, total, value)
     assert total is not None
     return _rounded(low, total, x.tensor.dtype)
+
+
+def _axis_taps(
+    low: Lowering, op: Resize, axis: int, size: Dim, index: AxisIndex, dtype: DType
+) -> list[tuple[int, int]]:
+    """Return (element, weight) of each tap along an axis, from tables when sizes are known."""
+    new_size = op.sizes[axis]
+    if is_static(size) and is_static(new_size):
+        table = _taps(op, axis, int(size), int(new_size))  # type: ignore[arg-type]
+        return [
+            (low.table(DType.I32, elements, index), low.table(dtype, weights, index))
+            for elements, weights in zip(table.elements, table.weights, strict=True)
+        ]
+    if op.mode is not InterpolationMode.LINEAR or op.antialias or op.exclude_outside:
+        raise Refusal("cubic or antialiased interpolation along a symbolic size")
+    place = computed_position(low, op, axis, size, new_size, index)
+    return linear_taps(low, place, size, dtype)
 
 
 def _rounded(low: Lowering, value: int, dtype: DType) -> int:

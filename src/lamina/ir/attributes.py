@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import base64
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from lamina.ir.dims import Dim, Expr, substitute, symbols
 from lamina.ir.types import OptionalType, SequenceType, TensorType
 
 
-@runtime_checkable
-class NestedGraph(Protocol):
+class NestedGraph(ABC):
     """A graph inside an attribute, as far as symbols are concerned."""
 
+    @abstractmethod
     def free_symbols(self) -> frozenset[str]:
         """Return the symbols that need a number from outside."""
-        ...
 
+    @abstractmethod
     def with_symbols(self, env: Mapping[str, Dim]) -> NestedGraph:
         """Replace symbols; returns the same object when it has none of them."""
-        ...
 
 
 def attribute_symbols(value: Any) -> Iterator[str]:

@@ -17,7 +17,12 @@ from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 import numpy.typing as npt
 
 from lamina.errors import GraphError, TypeMismatch, where
-from lamina.ir.attributes import attribute_symbols, format_attribute, substitute_attribute
+from lamina.ir.attributes import (
+    NestedGraph,
+    attribute_symbols,
+    format_attribute,
+    substitute_attribute,
+)
 from lamina.ir.dims import Dim, Expr
 from lamina.ir.loc import Loc
 from lamina.ir.types import TensorType, ValueType
@@ -157,7 +162,7 @@ class Node:
 
 
 @dataclass(eq=False)
-class Graph:
+class Graph(NestedGraph):
     """A program over values, with named inputs and outputs.
 
     ``definers`` names, for each symbol that data decides (the count of NonZero, the contents of a

@@ -35,7 +35,14 @@ from lamina.ir.weight import Weight
 __all__ = ["parse_graph", "parse_type", "print_graph"]
 
 _INLINE_ELEMENTS = 16
-_MISFITS: Final = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+_MISFITS: Final = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
 """What a typing rule runs into when attributes have values that no importer makes."""
 _NAME = r'%(\w+|"(?:[^"\\]|\\.)*")'
 _HEAD = re.compile(r"graph\s*(@\w+)?\((.*)\)\s*\{")

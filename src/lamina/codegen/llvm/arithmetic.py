@@ -129,15 +129,20 @@ class Arithmetic(Emitter):
         type_ = scalar.like(value.type)
         return self.emit(type_, f"bitcast {value} to {type_}")
 
-    def convert(self, value: Value, scalar: Type, *, signed: bool = True) -> Value:
+    def convert(
+        self, value: Value, scalar: Type, *, signed: bool = True, quick: bool = False
+    ) -> Value:
         """Convert lanes to another scalar type.
 
         Floats round to nearest even among themselves and toward zero to integers. ``signed``
-        tells how integers are read and written. Booleans (i1) read as 0 and 1.
+        tells how integers are read and written. Booleans (i1) read as 0 and 1. ``quick`` allows
+        the CPU's own instruction for f32 to bf16, which reads denormals as zero.
         """
         source, target = value.type, scalar.like(value.type)
         if source == target:
             return value
+        if quick and target == BF16.vector(16) and self.isa.has("avx512bf16"):
+            return self.emit(target, f"fptrunc {value} to {target}")
         if "bfloat" in (source.kind, target.kind):
             return self._convert_bf16(value, target, signed)
         if source == I1.like(source):

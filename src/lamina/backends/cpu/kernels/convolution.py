@@ -7,14 +7,18 @@ from dataclasses import dataclass
 CHANNEL_BLOCK = 16
 
 
+ITEM_BYTES = {"f32": 4, "bf16": 2}
+"""Bytes of one activation of each type that kernels read and write."""
+
+
 @dataclass(frozen=True)
 class ActivationLayout:
-    """Where an f32 activation's element (n, c, y, x) lies, in bytes.
+    """Where an activation's element (n, c, y, x) lies, in bytes, and its type (f32 or bf16).
 
-    Channels come in blocks of 16; a block starts ``block`` bytes after the one before (64 in
-    channels-last order), and a channel ``channel`` bytes after its neighbour (4 except in planar
-    order). ``padded`` tells whether a last, partial block has its missing channels in memory, as
-    zeros (true for nChw16c, false for NHWC and NCHW).
+    Channels come in blocks of 16; a block starts ``block`` bytes after the one before (16 items in
+    channels-last order), and a channel ``channel`` bytes after its neighbour (one item except in
+    planar order). ``padded`` tells whether a last, partial block has its missing channels in
+    memory, as zeros (true for nChw16c, false for NHWC and NCHW).
     """
 
     batch: int
@@ -23,24 +27,49 @@ class ActivationLayout:
     pixel: int
     padded: bool
     channel: int = 4
+    dtype: str = "f32"
 
     @classmethod
-    def channels_last(cls, channels: int, height: int, width: int) -> ActivationLayout:
+    def channels_last(
+        cls, channels: int, height: int, width: int, dtype: str = "f32"
+    ) -> ActivationLayout:
         """Return the layout of a dense NHWC activation."""
-        return cls(height * width * channels * 4, 64, width * channels * 4, channels * 4, False)
+        item = ITEM_BYTES[dtype]
+        pixel = channels * item
+        image = height * width * pixel
+        return cls(image, CHANNEL_BLOCK * item, width * pixel, pixel, False, item, dtype)
 
     @classmethod
-    def blocked(cls, channels: int, height: int, width: int) -> ActivationLayout:
+    def blocked(
+        cls, channels: int, height: int, width: int, dtype: str = "f32"
+    ) -> ActivationLayout:
         """Return the layout of a dense nChw16c activation."""
+        item = ITEM_BYTES[dtype]
+        pixel = CHANNEL_BLOCK * item
+        plane = height * width * pixel
         blocks = -(-channels // CHANNEL_BLOCK)
-        plane = height * width * 64
-        return cls(blocks * plane, plane, width * 64, 64, True)
+        return cls(blocks * plane, plane, width * pixel, pixel, True, item, dtype)
 
     @classmethod
     def planar(cls, channels: int, height: int, width: int) -> ActivationLayout:
-        """Return the layout of a dense NCHW activation."""
+        """Return the layout of a dense f32 NCHW activation."""
         plane = height * width * 4
         return cls(channels * plane, CHANNEL_BLOCK * plane, width * 4, 4, False, plane)
+
+    @property
+    def item_bytes(self) -> int:
+        """Return the bytes of one element."""
+        return ITEM_BYTES[self.dtype]
+
+    @property
+    def is_planar(self) -> bool:
+        """Tell whether each channel is an image of its own."""
+        return self.channel != self.item_bytes
+
+    @property
+    def is_blocked(self) -> bool:
+        """Tell whether blocks of 16 channels lie apart from each other."""
+        return not self.is_planar and self.block != CHANNEL_BLOCK * self.item_bytes
 
     def channel_offset(self, channel: int) -> int:
         """Return the bytes from channel 0 to the given one."""
@@ -59,7 +88,7 @@ class Epilogue:
 
 @dataclass(frozen=True)
 class ConvolutionProblem:
-    """A 2-D convolution: y = activation(conv(x, w) + bias + residual), all f32.
+    """A 2-D convolution: y = activation(conv(x, w) + bias + residual), computed in f32.
 
     Pairs are (vertical, horizontal); ``pads`` is (top, left, bottom, right). The residual has
     the layout ``residual``, or is absent when that is None.

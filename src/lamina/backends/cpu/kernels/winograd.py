@@ -149,7 +149,7 @@ def why_not(problem: ConvolutionProblem) -> str | None:
         return f"needs groups of whole blocks of 16 channels, got {sizes[0]} to {sizes[1]}"
     if min(problem.pads) < 0:
         return f"needs non-negative padding, got {problem.pads}"
-    if problem.src.channel != 4 or problem.dst.channel != 4:
+    if problem.src.is_planar or problem.dst.is_planar:
         return "needs channels next to each other, got planar order"
     if problem.activation is not None and problem.activation.kind not in epilogue.SUPPORTED:
         return f"has no activation {problem.activation.kind}"

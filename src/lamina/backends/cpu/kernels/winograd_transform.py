@@ -62,14 +62,15 @@ def input_function(
     with module.function(name, parameters) as k:
         src, v, block0, block1, *ranges = k.parameters
         y0, y1, x0, x1 = ranges
-        n, size = shape.n, shape.register_bytes
-        patch, scratch = k.alloca(n * n * size), k.alloca(n * n * size)
+        n = shape.n
+        size = shape.lanes * problem.src.item_bytes
+        patch, scratch = k.alloca(n * n * size), k.alloca(n * n * shape.register_bytes)
         inside = k.eq(y1 - y0, n) & k.eq(x1 - x0, n)
         layout = problem.src
         row = k.select(inside, layout.row, k.const(I64, n * size))
         pixel = k.select(inside, layout.pixel, k.const(I64, size))
         with k.if_(inside ^ 1):
-            zero = k.const(F32.vector(shape.lanes), 0.0)
+            zero = k.const(memory_type(problem.src).vector(shape.lanes), 0.0)
             with k.loop(0, n * n * size, size) as clear:
                 k.store(zero, patch, clear.index)
         with k.loop(block0, block1) as blocks:
