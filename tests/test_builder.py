@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.plan.plans import CONVOLUTION, DYNAMIC, SHAPES, graph
 
 import lamina
 from lamina.codegen.llvm.compile_pool import CompilePool
 from lamina.config import ProgressEvent
 from lamina.errors import BuildInterrupted, ConfigError, ImportFailed, LaminaError
+from tests.plan.plans import CONVOLUTION, DYNAMIC, SHAPES, graph
 
 STAGES = ("import", "optimize", "tactics", "compile")
 
@@ -38,9 +38,7 @@ def _many_kernels() -> lamina.Graph:
     """A graph of 80 kernels that all differ, compiled by several processes."""
     numbers = range(80)
     inputs = ", ".join(f"%x{i}: f32[3,{i + 2}]" for i in numbers)
-    body = "\n".join(
-        f"  %y{i} = reduce(%x{i}) kind=max axes=(1,) keepdims=false" for i in numbers
-    )
+    body = "\n".join(f"  %y{i} = reduce(%x{i}) kind=max axes=(1,) keepdims=false" for i in numbers)
     returned = ", ".join(f"%y{i}" for i in numbers)
     return graph(f"graph({inputs}) {{\n{body}\n  return {returned}\n}}")
 

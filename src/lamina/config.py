@@ -86,7 +86,7 @@ def _range(name: str, given: Any) -> ShapeRange:
     try:
         items = tuple(given)
         if all(isinstance(d, int) and not isinstance(d, bool) for d in items):
-            return (items, items, items)
+            items = (items, items, items)
         low, opt, high = (tuple(int(d) for d in shape) for shape in items)
     except (TypeError, ValueError) as e:
         raise ConfigError(

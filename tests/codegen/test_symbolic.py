@@ -74,6 +74,11 @@ RESIZES = {
 }
 for _name, _how in RESIZES.items():
     CASES[_name] = (ops.Resize(sizes=(B, 3, S + 4, 3 * S), **_how), [(B, 3, S, S + 1)])
+for _mode in (PadMode.EDGE, PadMode.WRAP, PadMode.REFLECT):
+    CASES[f"pad_{_mode}"] = (
+        ops.Pad(mode=_mode, pads_begin=(0, 2), pads_end=(0, 3)),
+        [(B, S + 1)],
+    )
 CASES["nearest_double"] = (ops.Resize(sizes=(B, 3, 2 * S)), [(B, 3, S)])
 CASES["scaled"] = (
     ops.Resize(

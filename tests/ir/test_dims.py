@@ -232,7 +232,9 @@ def test_equal_expressions_are_equal_objects(one: Dim, other: Dim) -> None:
     assert str(one) == str(other)
 
 
-@pytest.mark.parametrize("text", ["b", "2*b", "b*h", "-2*b", "b-1", "floordiv(h+1,2)", "min(3,a,b)"])
+@pytest.mark.parametrize(
+    "text", ["b", "2*b", "b*h", "-2*b", "b-1", "floordiv(h+1,2)", "min(3,a,b)"]
+)
 def test_text_stays_as_it_is_written(text: str) -> None:
     assert str(parse_dim(text)) == text
 
@@ -242,7 +244,14 @@ def test_text_stays_as_it_is_written(text: str) -> None:
     [
         *("", " ", "b b", "b+", "1.5", "'b'", "True", "b.c", "b[0]", "f(b)", "min()", "-", "b//2"),
         *("floordiv(b)", "floordiv(b,2,3)", "floordiv(b,0)", "lambda: 0", "b**2", "b if b else b"),
-        *("(" * 300 + "b" + ")" * 300, "b+" * 20000 + "b", "9" * 5000, "b\x00", "min(b,k=2)", "b:=3"),
+        *(
+            "(" * 300 + "b" + ")" * 300,
+            "b+" * 20000 + "b",
+            "9" * 5000,
+            "b\x00",
+            "min(b,k=2)",
+            "b:=3",
+        ),
     ],
     ids=lambda t: t[:20],
 )

@@ -8,9 +8,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from tests.importers.models import model
-from tests.plan.plans import CONTROL, CONVOLUTION, DYNAMIC, HOST
-from tests.samples import all_samples
 
 from lamina import ops
 from lamina.errors import GraphError
@@ -24,6 +21,9 @@ from lamina.ir.types import DType, OptionalType, SequenceType, TensorType
 from lamina.ir.verify import verify
 from lamina.ir.weight import Weight
 from lamina.ops.kinds import UnaryKind
+from tests.importers.models import model
+from tests.plan.plans import CONTROL, CONVOLUTION, DYNAMIC, HOST
+from tests.samples import all_samples
 
 
 def _weights(graph: Graph, table: dict[str, Weight] | None = None) -> dict[str, Weight]:
@@ -127,7 +127,20 @@ def test_a_model_file_keeps_its_meaning(tmp_path: Path) -> None:
         np.testing.assert_array_equal(y, z)
 
 
-NAMES = ["x", "0", "a/b:0", "with space", 'quo"te', "back\\slash", "", "ü", ")", "# no", "a, %b", "\n"]
+NAMES = [
+    "x",
+    "0",
+    "a/b:0",
+    "with space",
+    'quo"te',
+    "back\\slash",
+    "",
+    "ü",
+    ")",
+    "# no",
+    "a, %b",
+    "\n",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -239,8 +252,30 @@ def test_mistakes_are_named_with_their_line(text: str, message: str) -> None:
         assert "line " in str(error.value)
 
 
-TEXTS = (CONVOLUTION, DYNAMIC, HOST, CONTROL, *(print_graph(load(model(m))) for m in IMPORTED.values()))
-PIECES = ("%", "(", ")", "=", ",", '"', "#", "@1", "-1", "0", "9999999999999", "b", "f32[", "\n", "{")
+TEXTS = (
+    CONVOLUTION,
+    DYNAMIC,
+    HOST,
+    CONTROL,
+    *(print_graph(load(model(m))) for m in IMPORTED.values()),
+)
+PIECES = (
+    "%",
+    "(",
+    ")",
+    "=",
+    ",",
+    '"',
+    "#",
+    "@1",
+    "-1",
+    "0",
+    "9999999999999",
+    "b",
+    "f32[",
+    "\n",
+    "{",
+)
 
 
 def _mutated(text: str, rng: random.Random) -> str:
@@ -267,7 +302,9 @@ def _mutated(text: str, rng: random.Random) -> str:
 @pytest.mark.parametrize("number", range(len(TEXTS)))
 def test_mutated_text_is_a_graph_or_a_graph_error(number: int) -> None:
     rng = random.Random(number)
-    weights = _weights(parse_graph(TEXTS[number], ops.BY_NAME)) if "digest" not in TEXTS[number] else {}
+    weights = (
+        _weights(parse_graph(TEXTS[number], ops.BY_NAME)) if "digest" not in TEXTS[number] else {}
+    )
     refused = 0
     for _ in range(400):
         text = _mutated(TEXTS[number], rng)

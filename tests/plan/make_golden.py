@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from tests.plan.plans import KINDS, engine, feed
 
 from lamina.plan.format import VERSION
+from tests.plan.plans import KINDS, engine, feed
 
 FOLDER = Path(__file__).parents[1] / "data" / "plans"
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.plan.plans import KINDS, edited, engine
 
 import lamina
 from lamina.errors import PlanError
@@ -15,6 +14,7 @@ from lamina.ir.types import DType, TensorType
 from lamina.plan.check import check_plan, check_sizes
 from lamina.plan.checksum import checksum
 from lamina.plan.plan import Place, Port, Program, Step, Tensor
+from tests.plan.plans import KINDS, edited, engine
 
 TENSOR = {f.name: i for i, f in enumerate(dataclasses.fields(Tensor))}
 STEP = {f.name: i for i, f in enumerate(dataclasses.fields(Step))}
@@ -156,9 +156,7 @@ def test_views_must_lie_inside_what_they_view() -> None:
     check_sizes(_program(_tensor(Place.ARENA, 0), _tensor(Place.VIEW, 0, 0, 4)), {})
     for size, offset in ((4, 5), (9, 0), (4, -1)):
         with pytest.raises(PlanError, match=f"bytes {offset} to {offset + size} of 8"):
-            check_sizes(
-                _program(_tensor(Place.ARENA, 8), _tensor(Place.VIEW, size, 0, offset)), {}
-            )
+            check_sizes(_program(_tensor(Place.ARENA, 8), _tensor(Place.VIEW, size, 0, offset)), {})
 
 
 def test_sizes_with_symbols_are_compared_when_they_are_known() -> None:
@@ -214,5 +212,3 @@ def test_the_checksum_sees_changes_and_moves(size: int) -> None:
         swapped = data.copy()
         swapped[[i, j]] = swapped[[j, i]]
         assert (checksum(swapped) != wanted) is not np.array_equal(swapped, data)
-
-

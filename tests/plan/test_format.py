@@ -6,13 +6,13 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tests.plan.plans import HEAD, KINDS, edited, engine, feed, header_of, plan_bytes, with_header
 
 import lamina
 from lamina.errors import PlanError
 from lamina.ir.weight import Weight
 from lamina.plan.format import ALIGN, MAGIC, VERSION, read_plan, write_plan
 from lamina.plan.plan import Plan
+from tests.plan.plans import HEAD, KINDS, edited, engine, feed, header_of, plan_bytes, with_header
 
 
 def _plan(**changes: object) -> Plan:

@@ -9,6 +9,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+
+import lamina
+from lamina.errors import PlanError
+from lamina.plan.plan import Step
 from tests.plan.plans import (
     HEAD,
     KINDS,
@@ -21,11 +25,7 @@ from tests.plan.plans import (
     with_header,
 )
 
-import lamina
-from lamina.errors import PlanError
-from lamina.plan.plan import Step
-
-ROUNDS = 2500
+ROUNDS = 150
 NATIVE = {"symbols", "externals"}
 """Parts of the header that describe machine code, which is trusted."""
 NESTED = [f.name for f in dataclasses.fields(Step)].index("programs")
@@ -107,7 +107,7 @@ def _mutate(header: dict[str, object], rng: random.Random) -> None:
     elif action == 3 and type(container[key]) is int:
         container[key] += rng.choice((-1, 1, 4, 1 << 20))
     else:
-        container[key] = rng.choice(VALUES)
+        container[key] = copy.deepcopy(rng.choice(VALUES))
 
 
 @pytest.mark.parametrize("kind", KINDS)

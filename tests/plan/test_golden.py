@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.plan.make_golden import FOLDER
-from tests.plan.plans import KINDS
 
 import lamina
 from lamina.errors import PlanError
 from lamina.plan.format import VERSION
+from tests.plan.make_golden import FOLDER
+from tests.plan.plans import KINDS
 
 FILES = sorted(FOLDER.rglob("*.plan"))
 

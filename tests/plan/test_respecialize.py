@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.plan.plans import CONVOLUTION, KINDS, edited, engine, feed, graph
 
 import lamina
 from lamina.config import BuildConfig
 from lamina.errors import PlanError
 from lamina.respecialize import plan_config, portable_graph, respecialize
 from lamina.runtime.engine import Engine
+from tests.plan.plans import CONVOLUTION, KINDS, edited, engine, feed, graph
 
 
 @pytest.fixture(autouse=True)

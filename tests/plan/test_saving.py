@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.plan.plans import engine, plan_bytes
 
 import lamina
 from lamina.errors import PlanError
+from tests.plan.plans import engine, plan_bytes
 
 
 def test_a_saved_file_holds_the_serialized_bytes(tmp_path: Path) -> None:
@@ -98,5 +98,3 @@ def test_a_loaded_plan_can_be_saved_over_itself(tmp_path: Path) -> None:
     loaded = lamina.load(path)
     loaded.save(path)
     assert path.read_bytes() == plan_bytes("dynamic")
-
-

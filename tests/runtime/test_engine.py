@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.plan.plans import CONVOLUTION, DYNAMIC, engine, feed, graph, plan_bytes
 
 import lamina
 from lamina.backends.cpu.runner import _KEPT_INSTANCES
 from lamina.errors import PlanError
 from lamina.ir.interpret import interpret
+from tests.plan.plans import CONVOLUTION, DYNAMIC, engine, feed, graph, plan_bytes
 
 BUSY = """graph(%x: f32[256,256]) {
   %a = matmul(%x, %x)
@@ -245,6 +245,4 @@ def test_an_engine_may_outlive_its_file(tmp_path: Path) -> None:
 def test_a_context_may_outlive_its_engine() -> None:
     context = lamina.load(plan_bytes("dynamic")).create_context()
     inputs = _dynamic_feed(2, 5)
-    np.testing.assert_allclose(
-        context.run(inputs)["y"], _expected(inputs), rtol=1e-4, atol=1e-5
-    )
+    np.testing.assert_allclose(context.run(inputs)["y"], _expected(inputs), rtol=1e-4, atol=1e-5)

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.plan.plans import DYNAMIC, SHAPES, engine, feed, graph
 
 import lamina
 from lamina.errors import InputError
+from tests.plan.plans import DYNAMIC, SHAPES, engine, feed, graph
 
 X = np.random.default_rng(3).standard_normal((3, 12)).astype(np.float32)
 S = np.random.default_rng(4).standard_normal((3, 6)).astype(np.float32)
@@ -33,7 +33,10 @@ def _run(**inputs: Any) -> dict[str, Any]:
         ({"y": X, "s": S}, r"input \['x'\] is missing; there is no input \['y'\]"),
         ({"x": X.astype(np.float64), "s": S}, "'x' has element type float64, expected float32"),
         ({"x": X[0], "s": S}, r"'x' has shape \(12,\): it has 1 dimensions, expected 2"),
-        ({"x": X[:, :11], "s": S}, r"'x' has shape \(3, 11\): it has size 11 on axis 1, expected 12"),
+        (
+            {"x": X[:, :11], "s": S},
+            r"'x' has shape \(3, 11\): it has size 11 on axis 1, expected 12",
+        ),
         ({"x": X, "s": S[:2]}, r"'s' has shape \(2, 6\): it has size 2 on axis 0, expected b = 3"),
         ({"x": "text", "s": S}, "element type <U4, expected float32"),
         ({"x": object(), "s": S}, "'x' has element type object, expected float32"),

@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from tests.importers.models import model
-from tests.plan.plans import graph
 
 import lamina
 from lamina.ir.interpret import interpret
+from tests.importers.models import model
+from tests.plan.plans import graph
 
 
 def _build(source: Any, **options: Any) -> lamina.Engine:
@@ -327,7 +327,9 @@ def test_every_element_type_passes_through() -> None:
     from lamina.ir.types import DType
 
     for dtype in (d for d in DType if d is not DType.STR):
-        text = f'graph(%x: {dtype}[2,3]) {{\n  %y = transpose(%x) perm=(1,0)\n  return %y as "y"\n}}'
+        text = (
+            f'graph(%x: {dtype}[2,3]) {{\n  %y = transpose(%x) perm=(1,0)\n  return %y as "y"\n}}'
+        )
         x = np.arange(6).reshape(2, 3).astype(dtype.numpy)
         y = _build(text).run({"x": x})["y"]
         assert y.dtype == dtype.numpy

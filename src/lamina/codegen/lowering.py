@@ -59,6 +59,7 @@ class Lowering:
     _homes: dict[int, int] = field(default_factory=dict)
     _known: dict[object, int] = field(default_factory=dict)
     _folded: frozenset[int] | None = None
+    _loops: dict[int, frozenset[int]] = field(default_factory=dict)
 
     def loop(self, size: Dim, *, reduced: bool = False, always: bool = False) -> AxisIndex:
         """Add a loop and return its index; a loop of size one is the index 0 unless ``always``."""
@@ -214,6 +215,38 @@ class Lowering:
         finally:
             self.predicate = outer
         return self.select(condition, inner, other)
+
+    def loops_of(self, *indices: AxisIndex, predicate: bool = True) -> frozenset[int]:
+        """Return the loops that indices vary with, also through what computes them.
+
+        With ``predicate`` those of the condition that is in force count too.
+        """
+        loops: set[int] = set()
+        for index in indices:
+            loops |= index.loops
+            for instruction, _ in index.dynamic:
+                loops |= self._instruction_loops(instruction)
+        if predicate and self.predicate is not None:
+            loops |= self._instruction_loops(self.predicate)
+        return leaves(loops, self.splits)
+
+    def _instruction_loops(self, number: int) -> frozenset[int]:
+        found = self._loops.get(number)
+        if found is None:
+            x = self.program[number]
+            if isinstance(x, RawLoad):
+                found = self.loops_of(*x.position, predicate=False)
+                if x.predicate is not None:
+                    found |= self._instruction_loops(x.predicate)
+            elif isinstance(x, RawIndex):
+                found = self.loops_of(x.position, predicate=False)
+            else:
+                args: tuple[int, ...] = x.args  # type: ignore[attr-defined]
+                found = frozenset().union(*(self._instruction_loops(a) for a in args))
+                if isinstance(x, Fold):
+                    found -= leaves(self._folded or frozenset(), self.splits)
+            self._loops[number] = found
+        return leaves(found, self.splits)
 
     def reduction_loops(
         self, sizes: Sequence[Dim], used: frozenset[int], homes: Sequence[int] = ()

@@ -8,12 +8,13 @@ from lamina.codegen.indexing import AxisIndex, Position, broadcast
 from lamina.codegen.layout import Layout
 from lamina.codegen.lowering import Lowering, Rule
 from lamina.codegen.nest import Refusal
-from lamina.ir.dims import Dim, is_static
+from lamina.ir.dims import Dim, dim_max, is_static
 from lamina.ir.graph import Node, Op
 from lamina.ir.types import DType
 from lamina.ops.cast import Bitcast
+from lamina.ops.elementwise import Unary
 from lamina.ops.generate import Range, Trilu
-from lamina.ops.kinds import BinaryKind, PadMode
+from lamina.ops.kinds import BinaryKind, PadMode, UnaryKind
 from lamina.ops.movement import Concat, Expand, Pad, Reshape, Slice, Tile, Transpose
 
 _LONGEST_TABLE = 1 << 16
@@ -194,9 +195,11 @@ def pad(low: Lowering, node: Node, result: int, position: Position) -> int:
 
 
 def _border(low: Lowering, mode: PadMode, index: AxisIndex, size: Dim, begin: Dim, end: Dim) -> int:
-    """Return the source index along a padded axis, from a table."""
-    if not (is_static(size) and is_static(begin) and is_static(end)):
-        raise Refusal(f"padding of mode {mode} with a symbolic size")
+    """Return the source index along a padded axis, from a table where the size is known."""
+    if not (is_static(begin) and is_static(end)):
+        raise Refusal(f"padding of mode {mode} by a symbolic amount")
+    if not is_static(size):
+        return _computed_border(low, mode, index, size, (int(begin), int(end)))  # type: ignore[arg-type]
     n, before, after = int(size), int(begin), int(end)  # type: ignore[arg-type]
     skipped, kept = max(-before, 0), n - max(-before, 0) - max(-after, 0)
     before, after = max(before, 0), max(after, 0)
@@ -204,6 +207,27 @@ def _border(low: Lowering, mode: PadMode, index: AxisIndex, size: Dim, begin: Di
         raise Refusal(f"a padded axis of {kept + before + after} elements")
     places = [_source(mode, i, kept) + skipped for i in range(-before, kept + after)]
     return low.table(DType.I32, places, index)
+
+
+def _computed_border(
+    low: Lowering, mode: PadMode, index: AxisIndex, size: Dim, pads: tuple[int, int]
+) -> int:
+    """Return the source index along a padded axis of symbolic size."""
+    skipped = max(-pads[0], 0)
+    kept = size - skipped - max(-pads[1], 0)
+    place = low.index(index + -max(pads[0], 0))
+    last = low.index(AxisIndex(kept + -1))
+    zero = low.number(place, 0)
+    if mode is PadMode.EDGE:
+        source = low.binary(BinaryKind.MAX, low.binary(BinaryKind.MIN, place, last), zero)
+    elif mode is PadMode.WRAP:
+        source = low.binary(BinaryKind.MOD, place, low.index(AxisIndex(kept)))
+    else:
+        period = low.index(AxisIndex(dim_max(kept * 2 + -2, 1)))
+        turn = low.binary(BinaryKind.MOD, low.binary(BinaryKind.ADD, place, last), period)
+        distance = low.binary(BinaryKind.SUB, turn, last)
+        source = low.apply(Unary(kind=UnaryKind.ABS), distance)
+    return low.binary(BinaryKind.ADD, source, low.number(source, skipped))
 
 
 def _source(mode: PadMode, i: int, n: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lamina.codegen.indexing import AxisIndex, Position, leaves
+from lamina.codegen.indexing import AxisIndex, Position
 from lamina.codegen.lowering import Lowering, Rule
 from lamina.codegen.nest import Refusal, Scan
 from lamina.ir.dims import Dim, is_static, product
@@ -58,7 +58,7 @@ def reduce(low: Lowering, node: Node, result: int, position: Position) -> int:
     ]
     if not op.axes:
         return low.cast(_reduced(low, op.kind, low.evaluate(x, position), 1, False), dtype)
-    used = frozenset().union(*(i.loops for i in inner if i is not None)) if inner else frozenset()
+    used = low.loops_of(*(i for i in inner if i is not None))
     homes = [axis - len(shape) for axis in op.axes]
     loops = iter(low.reduction_loops([shape[a] for a in op.axes], used, homes))
     full = tuple(next(loops) if i is None else i for i in inner)
@@ -108,7 +108,7 @@ def arg_reduce(low: Lowering, node: Node, result: int, position: Position) -> in
     rank = x.tensor.rank
     before = position[: op.axis]
     after = position[op.axis + 1 :] if op.keepdims else position[op.axis :]
-    used = frozenset().union(*(i.loops for i in (*before, *after)))
+    used = low.loops_of(*before, *after)
     (loop,) = low.reduction_loops([x.tensor.shape[op.axis]], used, [op.axis - rank])
     value = wide(low, low.evaluate(x, (*before, loop, *after)))
     kind = "argmax" if op.kind is ArgReduceKind.ARGMAX else "argmin"
@@ -122,8 +122,11 @@ def cumulative(low: Lowering, node: Node, result: int, position: Position) -> in
     assert isinstance(op, Cumulative)
     x = node.inputs[0]
     index = position[op.axis]
-    if not index.loops:
-        raise Refusal("the axis of a running reduction has one element")
+    others = low.loops_of(*position[: op.axis], *position[op.axis + 1 :])
+    if len(index.terms) != 1 or not _whole(low, index, x.tensor.shape[op.axis]):
+        raise Refusal("a running reduction that is not stored from its first element on")
+    if index.loops & others:
+        raise Refusal("a running reduction depends on the axis that it runs along")
     low.claim(index.loops)
     if op.reverse:
         raise Refusal("a running reduction from the end")
@@ -137,12 +140,12 @@ def row_positions(
     low: Lowering, position: Position, shape: Sequence[Dim], axes: Sequence[int]
 ) -> Position:
     """Return the position with the loops of ``axes`` reduced: its own loops where it has them."""
-    used = frozenset().union(
-        *(p.loops for a, p in enumerate(position) if a not in axes), frozenset()
-    )
+    used = low.loops_of(*(p for a, p in enumerate(position) if a not in axes))
     own = [position[a] for a in axes]
-    if all(_whole(low, p, shape[a]) for p, a in zip(own, axes, strict=True)):
-        low.claim(leaves(frozenset().union(*(p.loops for p in own)), low.splits))
+    loops_here = low.loops_of(*own, predicate=False)
+    whole = all(_whole(low, p, shape[a]) for p, a in zip(own, axes, strict=True))
+    if whole and not loops_here & used:
+        low.claim(loops_here)
         return position
     homes = [a - len(shape) for a in axes]
     loops = iter(low.reduction_loops([shape[a] for a in axes], used, homes))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
+
+_DEEPEST: Final = 8
 
 
 @dataclass(frozen=True)
@@ -12,11 +15,19 @@ class Loc:
 
     text: str
     parents: tuple[Loc, ...] = ()
+    depth: int = field(default=0, compare=False)
 
     @staticmethod
     def fused(rule: str, *parents: Loc) -> Loc:
-        """Return the location of something ``rule`` made out of ``parents``."""
-        return Loc(rule, tuple(dict.fromkeys(parents)))
+        """Return the location of something ``rule`` made out of ``parents``.
+
+        After a few fusions the names in the source model alone are kept.
+        """
+        depth = 1 + max((p.depth for p in parents), default=0)
+        if depth > _DEEPEST:
+            names = dict.fromkeys(name for p in parents for name in p.sources())
+            return Loc(rule, tuple(map(Loc, names)), 1)
+        return Loc(rule, tuple(dict.fromkeys(parents)), depth)
 
     def sources(self) -> Iterator[str]:
         """Yield the names in the source model, in order, each once."""

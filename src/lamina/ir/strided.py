@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from lamina.ir.dims import Dim, floordiv, product
 
@@ -55,7 +56,7 @@ class StridedView:
             if group is None:
                 return None
             axes, sizes = group
-            if any(a[1] != b[1] * b[0] for a, b in zip(axes, axes[1:], strict=False)):
+            if any(a[1] != b[1] * b[0] for a, b in pairwise(axes)):
                 return None
             step = axes[-1][1]
             inner = [step * product(sizes[i + 1 :]) for i in range(len(sizes))]

@@ -45,7 +45,9 @@ def check_sizes(program: Program, env: Mapping[str, int]) -> None:
     """
     sizes: dict[int, int] = {}
     for number, t in enumerate(program.tensors):
-        if _known(t.size_bytes, env) and (not isinstance(t.type, TensorType) or _known(t.type, env)):
+        if _known(t.size_bytes, env) and (
+            not isinstance(t.type, TensorType) or _known(t.type, env)
+        ):
             sizes[number] = _check_size(t, env)
     for number, size in sizes.items():
         t = program.tensors[number]
@@ -197,8 +199,13 @@ def _check_handed_over(program: Program, step: Step, nested: Program) -> None:
     given = [program.tensors[n].type for n in step.reads]
     wanted = [port.type for port in nested.inputs]
     made = [port.type for port in nested.outputs]
+    deciding = given[:1] if step.kind is StepKind.IF else given[1:2]
+    if any(not isinstance(t, TensorType) or t.dtype is not DType.BOOL for t in deciding):
+        _fail(f"its condition is {deciding[0]}")
     pairs = list(zip(wanted, given[1:], strict=False))
     if step.kind is StepKind.LOOP:
+        if not isinstance(given[0], TensorType) or not given[0].dtype.is_integer:
+            _fail(f"its trip count is {given[0]}")
         carried = int(step.spec)
         counter = [TensorType(DType.I64, ()), TensorType(DType.BOOL, ())]
         pairs = list(zip(wanted, [*counter, *given[2:]], strict=True))

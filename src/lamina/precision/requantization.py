@@ -19,8 +19,8 @@ from lamina.precision.scalings import is_dequantized, is_quantized
 
 
 def _is_rounded(v: Value) -> bool:
-    """Whether the value is a contraction's result that was quantized and dequantized."""
-    if not is_dequantized(v) or v.node is None:
+    """Whether at most one node reads the value, a contraction's quantized and dequantized result."""
+    if not is_dequantized(v) or v.node is None or len(v.users) > 1:
         return False
     q = v.node.inputs[0]
     if not is_quantized(q) or q.node is None:

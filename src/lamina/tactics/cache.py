@@ -10,6 +10,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,26 +60,31 @@ class TimingCache:
         """
         if self.path is None or not self._changed:
             return
-        try:
+        self.merge(read_times(self.path))
+        text = json.dumps({"version": VERSION, "machines": self.times}, sort_keys=True, indent=1)
+        with suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.merge(read_times(self.path))
-            text = json.dumps(
-                {"version": VERSION, "machines": self.times}, sort_keys=True, indent=1
-            )
-            handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".timing")
-            with os.fdopen(handle, "w") as f:
-                f.write(text)
-            os.replace(temporary, self.path)
+            _write(self.path, text)
             self._changed = False
-        except OSError:
-            return
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".timing")
+    try:
+        with os.fdopen(handle, "w") as f:
+            f.write(text)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
 
 
 def read_times(path: Path) -> dict[str, dict[str, dict[str, float]]]:
     """Read a cache file; a missing or damaged one counts as empty."""
     try:
         data = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, RecursionError, ValueError):
         return {}
     if not isinstance(data, dict) or data.get("version") != VERSION:
         return {}

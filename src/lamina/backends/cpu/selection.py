@@ -154,6 +154,13 @@ class Measurer:
                 drafts.append(code.draft(c, *dense_layouts(node, c)))
             except (DeviceError, LaminaError) as e:
                 drafts.append(str(e).splitlines()[0])
+        if any(isinstance(d, Draft) and not d.is_reference for d in drafts):
+            drafts = [
+                "oneDNN has only reference code for it"
+                if isinstance(d, Draft) and d.is_reference
+                else d
+                for d in drafts
+            ]
         if not any(isinstance(d, Draft) for d in drafts):
             return [(float("inf"), str(d)) for d in drafts]
         empty = PlanProgram(inputs=(), outputs=(), tensors=(), steps=())

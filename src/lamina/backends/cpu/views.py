@@ -11,7 +11,7 @@ from lamina.codegen.layout import Layout
 from lamina.ir.dims import Dim, is_static, product
 from lamina.ir.graph import Graph, Node, Value
 from lamina.ir.types import TensorType
-from lamina.ops import Concat, QuantizedConvolution, Reshape, Slice, Transpose
+from lamina.ops import Bitcast, Concat, QuantizedConvolution, Reshape, Slice, Transpose
 
 
 @dataclass
@@ -39,7 +39,7 @@ class ViewPlan:
 def view_offset(node: Node) -> Dim | None:
     """Return the byte offset when a row-major result lies whole inside the first operand."""
     op = node.op
-    if isinstance(op, Reshape):
+    if isinstance(op, Reshape | Bitcast):
         return 0
     if isinstance(op, Transpose):
         shape = node.inputs[0].tensor.shape

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lamina.codegen.llvm.arithmetic import Arithmetic
-from lamina.codegen.llvm.irtypes import I1, I32, PTR, VOID, Type
+from lamina.codegen.llvm.irtypes import I1, I16, I32, PTR, VOID, Type
 from lamina.codegen.llvm.values import Operand, Value
 
 
@@ -39,6 +39,12 @@ class Memory(Arithmetic):
         if mask is None:
             tail = ", !invariant.load !0" if invariant else ""
             return self.emit(type_, f"load {type_}, {address}, align {align}{tail}")
+        if type_.is_float and type_.bits == 16:
+            # As integers: without CPU support LLVM would compute with these types lane by lane.
+            if other:
+                raise ValueError(f"16-bit floats outside a mask read as 0, not {other}")
+            raw = self.load(I16.like(type_), address, align=align, mask=mask)
+            return self.bitcast(raw, type_.scalar)
         name = f"llvm.masked.load.{type_.mangled}.p0"
         self.module.declare(name, type_, (PTR, I32, mask.type, type_))
         fallback = self.const(type_, other)
@@ -68,6 +74,8 @@ class Memory(Arithmetic):
             tail = ", !nontemporal !1" if nontemporal else ""
             self.emit_void(f"store {value}, {address}, align {align}{tail}")
             return
+        if value.type.is_float and value.type.bits == 16:
+            value = self.bitcast(value, I16)
         name = f"llvm.masked.store.{value.type.mangled}.p0"
         self.module.declare(name, VOID, (value.type, PTR, I32, mask.type))
         self.emit_void(f"call void @{name}({value}, {address}, i32 {align}, {mask})")

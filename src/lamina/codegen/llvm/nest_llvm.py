@@ -57,8 +57,10 @@ class NestEmitter(RowEmitter):
 
     def _common(self, d: int, grain: int) -> int:
         """Return what divides the length of every share of a loop that is cut at ``grain``."""
-        size = self.nest.dims[d].size
-        return math.gcd(int(size), grain) if is_static(size) else 1  # type: ignore[arg-type]
+        loop = self.nest.dims[d]
+        if loop.guard is not None or not is_static(loop.size):
+            return 1
+        return math.gcd(int(loop.size), grain)  # type: ignore[arg-type]
 
     def _share_outer(self) -> None:
         """Share the outer loops, and pieces of the last one, as one loop among the threads."""
@@ -97,6 +99,9 @@ class NestEmitter(RowEmitter):
         most = len(self.kept)
         if not self.passes.reduced or self.kept[-1] == self.plan.vector:
             most -= 1
+        # The length of a guarded loop depends on another index: it is never shared.
+        guarded = [i for i, d in enumerate(self.kept[:most]) if self.nest.dims[d].guard]
+        most = min([most, *(i for i in guarded if i > 0)])
         if self.plan.chunk:
             return most
         items = 1

@@ -125,6 +125,9 @@ class RowEmitter(LoopEmitter):
             parts = cut(states[0], len(self._column_scopes))
             for column in self._each_column():
                 self._finish([parts[column]], folds, accumulators)
+            for fold in folds:
+                if not self.values.varies(fold):
+                    self.values.set(fold, self._column_scopes[0].values[fold])
         else:
             self._finish(states, folds, accumulators)
 

@@ -216,7 +216,14 @@ def _tile(nest: LoopNest, vector: int, lanes: int) -> int:
             for d, s in enumerate(x.access.strides):
                 if s == 1 and d != vector and static_size(nest.dims[d].size) >= 2:
                     votes[d] = votes.get(d, 0) + 1
-    return max(votes, key=lambda d: votes[d]) if votes else -1
+    if not votes:
+        return -1
+    tile = max(votes, key=lambda d: votes[d])
+    # The length of a guarded loop must be known before a tile starts.
+    for i, loop in enumerate(nest.dims):
+        if loop.guard is not None and (i not in (vector, tile) or loop.guard[0] in (vector, tile)):
+            return -1
+    return tile
 
 
 def _order(nest: LoopNest, loops: list[int], vector: int, single: bool, tile: int) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from dataclasses import replace
 
+import ml_dtypes
 import numpy as np
 
 from lamina.backends.cpu import image
@@ -13,6 +14,7 @@ from lamina.codegen.llvm import link, target
 from lamina.codegen.llvm.builder import Module
 
 THREADS = 3
+DTYPES = {"f32": np.float32, "bf16": ml_dtypes.bfloat16}
 KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 LAYOUTS = {
     "blocked": ActivationLayout.blocked,
@@ -36,8 +38,8 @@ def aligned(count, dtype=np.float32):
     return raw[start : start + count * size].view(dtype)
 
 
-def placed(x, layout):
-    """Return NCHW values in memory as the named layout has them."""
+def placed(x, layout, dtype="f32"):
+    """Return NCHW values in memory as the named layout has them, in the type."""
     n, c, h, w = x.shape
     if layout == "blocked":
         padded = np.zeros((n, -(-c // 16) * 16, h, w), np.float32)
@@ -45,13 +47,14 @@ def placed(x, layout):
         x = padded.reshape(n, -1, 16, h, w).transpose(0, 1, 3, 4, 2)
     elif layout == "last":
         x = x.transpose(0, 2, 3, 1)
-    result = aligned(x.size).reshape(x.shape)
+    result = aligned(x.size, DTYPES[dtype]).reshape(x.shape)
     result[...] = x
     return result
 
 
 def read(buffer, layout, channels):
-    """Return a buffer's values as NCHW; missing channels of a padded block must be zero."""
+    """Return a buffer's values as f32 NCHW; missing channels of a padded block must be zero."""
+    buffer = buffer.astype(np.float32)
     if layout == "last":
         return buffer.transpose(0, 3, 1, 2)
     n, blocks, h, w, _ = buffer.shape
@@ -78,15 +81,18 @@ def convolved(x, w, p):
 
 
 def problem(
-    shape, out, kernel, layouts=("blocked", "blocked"), *, residual=False, activation=None, **fields
-):
+    shape, out, kernel, layouts=("blocked", "blocked"), dtype="f32", *,
+    residual=False, activation=None, **fields,
+):  # fmt: skip
     """Return a problem for input [N, C, H, W] with dense layouts."""
     n, c, h, w = shape
     src, dst = layouts
+    typed = () if dtype == "f32" else (dtype,)
     probe = ConvolutionProblem(
-        n, c, out, h, w, kernel, LAYOUTS[src](c, h, w), LAYOUTS[dst](out, 1, 1), **fields
-    )
-    layout = LAYOUTS[dst](out, probe.out_height, probe.out_width)
+        n, c, out, h, w, kernel,
+        LAYOUTS[src](c, h, w, *typed), LAYOUTS[dst](out, 1, 1, *typed), **fields,
+    )  # fmt: skip
+    layout = LAYOUTS[dst](out, probe.out_height, probe.out_width, *typed)
     return replace(probe, dst=layout, residual=layout if residual else None, activation=activation)
 
 
@@ -98,11 +104,12 @@ def relative_errors(kernel, p, layouts, isa, configs=None):
     rng = np.random.default_rng(7)
     src, dst = layouts
     depth = p.in_channels // p.groups * p.kernel[0] * p.kernel[1]
-    x = rng.normal(size=(p.batch, p.in_channels, p.height, p.width)).astype(np.float32)
+    item = DTYPES[p.src.dtype]
+    x = rng.normal(size=(p.batch, p.in_channels, p.height, p.width)).astype(item)
     w = rng.normal(size=(p.out_channels, p.in_channels // p.groups, *p.kernel)) / np.sqrt(depth)
     w, b = w.astype(np.float32), rng.normal(size=p.out_channels).astype(np.float32)
     plain = convolved(x, w, p)
-    r = rng.normal(size=plain.shape).astype(np.float32)
+    r = rng.normal(size=plain.shape).astype(item)
     expected = plain + (b[:, None, None] if p.bias else 0) + (r if p.residual else 0)
     expected = ACTIVATIONS[p.activation.kind if p.activation else None](expected)
     assert kernel.why_not(p) is None
@@ -112,9 +119,10 @@ def relative_errors(kernel, p, layouts, isa, configs=None):
         built = link.link([target.compile_module(str(module), isa)])
         workspace = aligned(kernel.workspace_bytes(p, config, isa, THREADS) // 4)
         workspace[:] = np.nan
-        y = placed(r if p.residual else np.full(plain.shape, np.nan), dst)
+        y = placed(r if p.residual else np.full(plain.shape, np.nan), dst, p.dst.dtype)
         buffers = {
-            "src": placed(x, src), "weights": kernel.pack_weights(w, p, config, isa), "bias": b,
+            "src": placed(x, src, p.src.dtype), "bias": b,
+            "weights": kernel.pack_weights(w, p, config, isa),
             "residual": y, "dst": y, "workspace": workspace,
         }  # fmt: skip
         args = (ctypes.c_void_p * 6)(*(buffers[name].ctypes.data for name in p.operands))

@@ -70,9 +70,20 @@ def test_depthwise_matches_the_definition(case, isa):
     assert errors and max(errors.values()) <= LIMIT
 
 
+@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
+@pytest.mark.parametrize("case", DEPTHWISE)
+def test_depthwise_on_bf16_activations_loses_one_rounding(case, isa):
+    shape, kernel, src, dst, fields = DEPTHWISE[case]
+    p = problem(shape, shape[1], kernel, (src, dst), "bf16", groups=shape[1], **fields)
+    errors = dict(relative_errors(depthwise, p, (src, dst), isa))
+    assert errors and max(errors.values()) <= 2**-7
+
+
 def test_declines_with_a_reason():
     odd = problem((1, 60, 8, 8), 60, (1, 1), groups=3)
     assert "20 to 20" in (direct.why_not(odd) or "")
     assert "60 channels" in (depthwise.why_not(odd) or "")
+    half = problem((1, 32, 8, 8), 32, (1, 1), ("last", "last"), "bf16")
+    assert "bf16" in (direct.why_not(half) or "")
     planar = problem((1, 3, 8, 8), 16, (3, 3), ("planar", "planar"))
     assert "planar" in (direct.why_not(planar) or "")

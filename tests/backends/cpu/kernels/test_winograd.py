@@ -46,6 +46,15 @@ def test_matches_the_definition(case, isa):
         assert error <= LIMIT[config.m], config
 
 
+@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
+@pytest.mark.parametrize("case", CASES)
+def test_bf16_activations_lose_one_rounding(case, isa):
+    shape, out, kernel, layouts, fields = CASES[case]
+    p = problem(shape, out, kernel, layouts, "bf16", **fields)
+    for config, error in relative_errors(winograd, p, layouts, isa):
+        assert error <= 2**-7, config
+
+
 def test_deep_reductions_keep_the_stated_accuracy():
     layouts = ("blocked", "blocked")
     p = problem((1, 512, 14, 14), 32, (3, 3), layouts, pads=(1, 1, 1, 1))

@@ -272,7 +272,7 @@ class _Writer:
 
     def _pack_values(self, source: Value, count: Value) -> None:
         """Copy the values of a block to [group of vectors][key][element], padded with zeros."""
-        k, p, plan = self.k, self.p, self.plan
+        k, p = self.k, self.p
         step = self.dim(p.v.position)
         with k.loop(0, count) as rows:
             x = source + rows.index * step

@@ -36,9 +36,7 @@ class Barrier:
         k.emit_void(f"br label %{look}")
         k.start_block(look)
         number, following = "%" + k.fresh("spin"), "%" + k.fresh("spin")
-        k.lines.append(
-            f"  {number} = phi i64 [0, %{begin}], [{following}, %{again}], [0, %{rest}]"
-        )
+        k.lines.append(f"  {number} = phi i64 [0, %{begin}], [{following}, %{again}], [0, %{rest}]")
         seen = k.emit(I64, f"load atomic i64, {self.counter} acquire, align 8")
         done = k.compare("lt", seen, target)
         k.emit_void(f"br {done}, label %{again}, label %{end}")

@@ -19,7 +19,7 @@ from lamina.backends.cpu.kernels.convolution import (
     ActivationLayout,
     ConvolutionProblem,
 )
-from lamina.backends.cpu.kernels.output import OutputRegister, is_cheap
+from lamina.backends.cpu.kernels.output import OutputRegister, is_cheap, load_f32, memory_type
 from lamina.codegen.llvm.builder import F32, I64, Kernel, Module, Type, Value
 from lamina.codegen.llvm.target import Isa
 
@@ -38,7 +38,7 @@ def why_not(problem: ConvolutionProblem) -> str | None:
     p = problem
     if not p.groups == p.in_channels == p.out_channels:
         return f"needs one channel per group, got {p.groups} groups of {p.in_channels} channels"
-    if p.src.channel != 4 or p.dst.channel != 4:
+    if p.src.is_planar or p.dst.is_planar:
         return "needs channels next to each other, got planar order"
     if p.activation is not None and p.activation.kind not in epilogue.SUPPORTED:
         return f"has no activation {p.activation.kind}"
@@ -102,7 +102,7 @@ class _Writer:
         first, last = k.my_range(p.batch * blocks * p.out_height)
         with k.loop(first, last) as items:
             index = items.index
-            if p.src.block == 64:
+            if not p.src.is_blocked:
                 block, line = index % blocks, index // blocks
                 y, n = line % p.out_height, line // p.out_height
             else:
@@ -113,17 +113,17 @@ class _Writer:
 
     def _row(self, n: Value, block: Value, y: Value, part: int) -> None:
         k, p = self.k, self.p
-        shift = part * self.type.nbytes
+        shift = part * self.lanes
         channel = block * CHANNEL_BLOCK + part * self.lanes
         partial = p.in_channels % CHANNEL_BLOCK != 0
         register = OutputRegister(
             k,
             p.activation,
             remaining=p.in_channels - channel if partial else None,
-            padded=p.dst.padded,
-            residual_padded=p.residual is not None and p.residual.padded,
+            dst=p.dst,
+            residual=p.residual,
         )
-        weights = self.args["weights"] + block * (p.kernel[0] * p.kernel[1] * 64) + shift
+        weights = self.args["weights"] + block * (p.kernel[0] * p.kernel[1] * 64) + shift * 4
         start = k.const(self.type, 0.0)
         if p.bias:
             start = register.load_bias(self.args["bias"], channel * 4)
@@ -133,12 +133,14 @@ class _Writer:
             k.const(I64, p.kernel[0]),
             (k.max(k.const(I64, 0), p.height - top) + (p.dilations[0] - 1)) // p.dilations[0],
         )
-        image = self.args["src"] + n * p.src.batch + block * p.src.block + shift + top * p.src.row
+        image = self.args["src"] + n * p.src.batch + block * p.src.block + top * p.src.row
+        image = image + shift * p.src.item_bytes
         addresses = []
         for layout, name in ((p.dst, "dst"), (p.residual, "residual")):
             if layout is not None:
                 base = self.args[name] + n * layout.batch + block * layout.block
-                addresses.append((layout, base + shift + y * layout.row))
+                base = base + shift * layout.item_bytes
+                addresses.append((layout, base + y * layout.row))
         reader = _Reader(k, p, self.type, None if p.src.padded else register.mask, self.zeros)
         with k.loop(0, p.out_width, self.columns) as tiles:
             x = tiles.index
@@ -254,4 +256,4 @@ class _Reader:
         if self._checked:
             exists = k.compare("ult", place, self.p.width)
             address = k.select(exists, address, self.zeros)
-        return k.load(self.type, address, mask=self.mask)
+        return load_f32(k, memory_type(self.p.src), address, mask=self.mask)

@@ -39,10 +39,13 @@ class DirectConfig:
 def why_not(problem: ConvolutionProblem) -> str | None:
     """Return why direct convolution cannot compute the problem, or None when it can."""
     p = problem
-    if p.dst.channel != 4:
+    if p.dst.is_planar:
         return "needs output channels next to each other, got planar order"
+    layouts = [x for x in (p.src, p.dst, p.residual) if x is not None]
+    if any(x.dtype != "f32" for x in layouts):
+        return f"needs f32 activations, got {', '.join(x.dtype for x in layouts)}"
     if p.groups > 1:
-        blocked = [x for x in (p.src, p.dst) if x.block != 64 and x.channel == 4]
+        blocked = p.src.is_blocked or p.dst.is_blocked
         sizes = (p.in_channels // p.groups, p.out_channels // p.groups)
         if blocked and any(size % CHANNEL_BLOCK for size in sizes):
             return f"needs groups of whole blocks of 16 channels, got {sizes[0]} to {sizes[1]}"
@@ -189,8 +192,8 @@ class _Writer:
                 self.k,
                 p.activation,
                 remaining=g.group_out - (channel + j * g.lanes) if partial else None,
-                padded=p.dst.padded,
-                residual_padded=p.residual is not None and p.residual.padded,
+                dst=p.dst,
+                residual=p.residual,
             )
             for j in range(g.config.vectors)
         ]
@@ -271,10 +274,10 @@ class _Writer:
             if layout is None:
                 continue
             address = self.args[name] + n * layout.batch + y * layout.row + x * layout.pixel
-            if layout.block == 64:
-                address = address + channel * 4
-            else:
+            if layout.is_blocked:
                 address = address + channel // CHANNEL_BLOCK * layout.block
+            else:
+                address = address + channel * 4
             addresses.append((layout, address + row * layout.pixel))
         for j, (value, register) in enumerate(zip(values, registers, strict=True)):
             dst, *residual = [a + register_offset(layout, j, lanes) for layout, a in addresses]

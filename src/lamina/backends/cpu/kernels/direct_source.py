@@ -39,19 +39,19 @@ class Source:
     @property
     def planar(self) -> bool:
         """Tell whether each channel is an image of its own (NCHW)."""
-        return self.problem.src.channel != 4
+        return self.problem.src.is_planar
 
     @property
     def merged(self) -> bool:
         """Tell whether the channels of a filter row's pixels form one run (NHWC, few channels)."""
         p = self.problem
-        dense = p.src.pixel == 4 * p.in_channels and p.src.block == 64 and p.groups == 1
+        dense = p.src.pixel == 4 * p.in_channels and not p.src.is_blocked and p.groups == 1
         return dense and not self.planar and p.dilations[1] == 1 and self.channels < CHANNEL_BLOCK
 
     @property
     def blocked(self) -> bool:
         """Tell whether blocks of 16 channels lie apart from each other."""
-        return not self.planar and self.problem.src.block != 64
+        return self.problem.src.is_blocked
 
     @property
     def units(self) -> int:

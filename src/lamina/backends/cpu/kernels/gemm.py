@@ -1,9 +1,10 @@
 """Matrix products with packed weights: y = activation(x @ w * scales + bias + residual).
 
-x is f32 with any distance between rows, and the number of rows may be known only at run time. The
-weights are f32, bf16, or signed bytes with one f32 scale per column; they are packed at build time
-so that they stream through the caches once, in the order that the kernel reads them. With one to
-eight rows (a fully connected layer at small batch) the time is that of reading the weights.
+x, residual and y are f32 or bf16 with any distance between rows, and the number of rows may be
+known only at run time. The weights are f32, bf16, or signed bytes with one f32 scale per column;
+they are packed at build time so that they stream through the caches once, in the order that the
+kernel reads them. With one to eight rows (a fully connected layer at small batch) the time is that
+of reading the weights.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamina.backends.cpu.kernels import epilogue
-from lamina.backends.cpu.kernels.convolution import Epilogue
+from lamina.backends.cpu.kernels.convolution import ITEM_BYTES, ActivationLayout, Epilogue
 from lamina.backends.cpu.kernels.microkernel import (
     WEIGHT_BYTES,
     RowAccess,
@@ -49,6 +50,7 @@ class GemmProblem:
     residual_stride: int | None = None
     activation: Epilogue | None = None
     row_param: int = 0
+    dtype: str = "f32"
     expected_rows: int = 64
 
     @property
@@ -81,6 +83,8 @@ def why_not(problem: GemmProblem) -> str | None:
     """Return why the kernel cannot compute the problem, or None when it can."""
     if problem.weights not in WEIGHT_BYTES:
         return f"needs f32, bf16 or s8 weights, got {problem.weights}"
+    if problem.dtype not in ITEM_BYTES:
+        return f"needs f32 or bf16 operands, got {problem.dtype}"
     if problem.activation is not None and problem.activation.kind not in epilogue.SUPPORTED:
         return f"has no activation {problem.activation.kind}"
     return None
@@ -175,7 +179,7 @@ class Writer:
         count = k.min(k.const(I64, c.rows), self.rows - row)
         x = self._source(row, count)
         column = block * self.width
-        depth_bytes = self.width * WEIGHT_BYTES[p.weights]
+        depth_bytes, item = self.width * WEIGHT_BYTES[p.weights], ITEM_BYTES[p.dtype]
         w = self.args["weights"] + block * (p.depth * depth_bytes)
         sums: list[Value] | None = None
         for run, times in ((_BLOCK, p.depth // _BLOCK), (p.depth % _BLOCK, 1)):
@@ -183,9 +187,9 @@ class Writer:
                 continue
             unroll = 4 if run % 4 == 0 else 1
             register_tile = Tile(c.rows, c.vectors, unroll, p.weights)
-            access = RowAccess(p.src_stride, run, run * 4)
+            access = RowAccess(p.src_stride, run, run * item, p.dtype)
             sums = multiply_accumulate(k, x, access, w, register_tile, blocks=times, start=sums)
-            x, w = x + run * times * 4, w + run * times * depth_bytes
+            x, w = x + run * times * item, w + run * times * depth_bytes
         self._store(sums or [], row, column, count)
 
     def _source(self, row: Value, count: Value) -> Value:
@@ -194,11 +198,12 @@ class Writer:
         x = self.args["src"] + row * p.src_stride
         if p.rows is not None and p.rows % c.rows == 0:
             return x
+        item = ITEM_BYTES[p.dtype]
         patch = self.args["workspace"] + k.tid * _patch_bytes(p, c)
         partial = count < c.rows
         with k.if_(partial), k.loop(0, c.rows) as rows:
             existing = k.min(rows.index, count - 1)
-            k.copy(patch + rows.index * p.src_stride, x + existing * p.src_stride, p.depth * 4)
+            k.copy(patch + rows.index * p.src_stride, x + existing * p.src_stride, p.depth * item)
         return k.select(partial, patch, x)
 
     def _store(self, sums: list[Value], row: Value, column: Value, count: Value) -> None:
@@ -214,7 +219,7 @@ class Writer:
                     value = k.fma(value, scales[j], bias[j]) if bias else value * scales[j]
                 elif bias:
                     value = value + bias[j]
-                at = (row + index, column * 4 + j * size)
+                at = (row + index, (column + j * self.lanes) * ITEM_BYTES[self.p.dtype])
                 residual = None
                 if self.p.residual_stride is not None:
                     residual = self.args["residual"] + at[0] * self.p.residual_stride + at[1]
@@ -242,11 +247,14 @@ class Writer:
         """Return how the block's registers are stored, their scales and their bias (or empty)."""
         k, p = self.k, self.p
         partial = p.columns % self.width != 0
+        layout = ActivationLayout.channels_last(p.columns, 1, 1, p.dtype)
         registers = [
             OutputRegister(
                 k,
                 p.activation,
                 remaining=p.columns - (column + j * self.lanes) if partial else None,
+                dst=layout,
+                residual=layout,
             )
             for j in range(self.c.vectors)
         ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lamina.codegen.llvm.builder import BF16, F32, I8, Builder, Type, Value
+from lamina.backends.cpu.kernels.convolution import ITEM_BYTES
+from lamina.codegen.llvm.builder import BF16, F32, I8, I16, I32, Builder, Type, Value
 
 WEIGHT_BYTES = {"f32": 4, "bf16": 2, "s8": 1}
 """Bytes of one packed weight of each supported type."""
@@ -21,6 +22,12 @@ class RowAccess:
     row_bytes: int
     block: int
     block_bytes: int | Value
+    dtype: str = "f32"
+
+    @property
+    def item_bytes(self) -> int:
+        """Return the bytes of one value."""
+        return ITEM_BYTES[self.dtype]
 
 
 @dataclass(frozen=True)
@@ -61,12 +68,12 @@ def multiply_accumulate(
     if access.block % unroll:
         raise ValueError(f"a block of {access.block} is no multiple of the unrolling {unroll}")
     carried = start or [k.const(type_, 0.0) for _ in range(tile.rows * tile.vectors)]
-    skip = access.block_bytes - access.block * 4
+    skip = access.block_bytes - access.block * access.item_bytes
 
     def steps(sums: list[Value], a: Value, b: Value) -> list[Value]:
         for depth in range(unroll):
-            _one_depth(k, sums, (a, access.row_bytes, depth), (b, depth * column_bytes), tile)
-        return [*sums, a + unroll * 4, b + unroll * column_bytes]
+            _one_depth(k, sums, (a, access, depth), (b, depth * column_bytes), tile)
+        return [*sums, a + unroll * access.item_bytes, b + unroll * column_bytes]
 
     with k.loop(0, blocks, carry=[*carried, left, packed]) as outer:
         if unroll == access.block:
@@ -82,22 +89,32 @@ def multiply_accumulate(
 def _one_depth(
     k: Builder,
     sums: list[Value],
-    left: tuple[Value, int, int],
+    left: tuple[Value, RowAccess, int],
     packed: tuple[Value, int],
     tile: Tile,
 ) -> None:
     type_ = sums[0].type
-    a, row_bytes, depth = left
+    a, access, depth = left
     b, column_offset = packed
     step = type_.lanes * WEIGHT_BYTES[tile.weights]
     columns = [
         _column(k, b, column_offset + j * step, type_, tile.weights) for j in range(tile.vectors)
     ]
     for row in range(tile.rows):
-        x = k.load_broadcast(type_, a, row * row_bytes + depth * 4)
+        x = _broadcast(k, a, row * access.row_bytes + depth * access.item_bytes, type_, access)
         for j, column in enumerate(columns):
             at = row * tile.vectors + j
             sums[at] = k.fma(x, column, sums[at])
+
+
+def _broadcast(k: Builder, pointer: Value, offset: int, type_: Type, access: RowAccess) -> Value:
+    """Load one value of the left operand and repeat it in each lane as f32."""
+    if access.dtype == "f32":
+        return k.load_broadcast(type_, pointer, offset)
+    # Both halves of each lane get the value; the shift leaves it in the upper one, as f32 has it.
+    pairs = k.load_broadcast(I16.vector(2 * type_.lanes), pointer, offset)
+    words = k.emit(I32.like(type_), f"bitcast {pairs} to {I32.like(type_)}")
+    return k.bitcast(words << 16, F32)
 
 
 def _column(k: Builder, pointer: Value, offset: int, type_: Type, weights: str) -> Value:

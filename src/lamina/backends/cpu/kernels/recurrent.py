@@ -32,7 +32,7 @@ _COUNTER_BYTES = 128
 
 @dataclass(frozen=True)
 class RecurrentProblem:
-    """A layer in the terms of :class:`lamina.ops.Recurrent`; ``time`` and ``batch`` may be symbolic.
+    """A layer in the terms of :class:`lamina.ops.Recurrent`; time and batch may be symbolic.
 
     ``activations`` has the functions of each direction in turn.  A GRU applies its reset gate after
     the product (``linear_before_reset``).
@@ -157,9 +157,7 @@ def pack(
 class _Plan:
     """Where the buffers of a step lie in its workspace."""
 
-    def __init__(
-        self, p: RecurrentProblem, c: RecurrentConfig, isa: Isa, threads: int
-    ) -> None:
+    def __init__(self, p: RecurrentProblem, c: RecurrentConfig, isa: Isa, threads: int) -> None:
         self.layout = _Layout(p, c.blocks, isa)
         directions = len(p.reverse)
         self.rows = ceildiv(p.batch, c.rows) * c.rows
@@ -391,9 +389,7 @@ class _Steps:
             mask = k.lane_mask(p.hidden - unit, self.lanes)
             k.store(result, self.args["y"] + line * (p.hidden * 4), unit * 4, mask=mask)
 
-    def _cell(
-        self, d: int, gates: tuple[Value, Value], h: Value, c: Value
-    ) -> tuple[Value, Value]:
+    def _cell(self, d: int, gates: tuple[Value, Value], h: Value, c: Value) -> tuple[Value, Value]:
         k, p = self.k, self.p
         each = len(p.activations) // len(p.reverse)
         functions = p.activations[d * each : (d + 1) * each]

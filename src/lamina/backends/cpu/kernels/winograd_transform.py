@@ -14,9 +14,9 @@ from lamina.backends.cpu.kernels.convolution import (
     ActivationLayout,
     ConvolutionProblem,
 )
-from lamina.backends.cpu.kernels.output import OutputRegister
+from lamina.backends.cpu.kernels.output import OutputRegister, load_f32, memory_type
 from lamina.backends.cpu.kernels.winograd_matrices import linear, transforms
-from lamina.codegen.llvm.builder import F32, I64, PTR, Builder, Function, Module, Value
+from lamina.codegen.llvm.builder import F32, I64, PTR, Builder, Function, Module, Type, Value
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,9 @@ def input_function(
                     _copy_patch(k, shape, layout, base, patch, ranges, mask)
                 start = k.select(inside, base, patch)
                 target = v + (blocks.index * shape.parts + part) * strides[1]
-                _transform_input(k, shape, (start, row, pixel), mask, scratch, (target, strides[0]))
+                source = (start, row, pixel)
+                place = (target, strides[0])
+                _transform_input(k, shape, source, memory_type(layout), mask, scratch, place)
     return module.handle(name)
 
 
@@ -105,10 +107,10 @@ def _copy_patch(
     mask: Value | None,
 ) -> None:
     y0, y1, x0, x1 = ranges
-    size = shape.register_bytes
+    size = shape.lanes * layout.item_bytes
     with k.loop(y0, y1) as rows, k.loop(x0, x1) as columns:
         offset = rows.index * layout.row + columns.index * layout.pixel
-        value = k.load(F32.vector(shape.lanes), base, offset, mask=mask)
+        value = k.load(memory_type(layout).vector(shape.lanes), base, offset, mask=mask)
         k.store(value, patch, (rows.index * shape.n + columns.index) * size)
 
 
@@ -116,6 +118,7 @@ def _transform_input(
     k: Builder,
     shape: TileShape,
     source: tuple[Value, Value, Value],
+    scalar: Type,
     mask: Value | None,
     scratch: Value,
     target: tuple[Value, int],
@@ -125,7 +128,7 @@ def _transform_input(
     matrix = transforms(shape.m, shape.r).input
     with k.loop(0, n) as columns:
         at = start + columns.index * pixel
-        x = [k.load(type_, at, row * i, mask=mask) for i in range(n)]
+        x = [load_f32(k, scalar, at, row * i, mask=mask) for i in range(n)]
         for i, value in enumerate(linear(k, matrix, x)):
             k.store(value, scratch, columns.index * size + i * n * size)
     pointer, stride = target
@@ -190,13 +193,12 @@ class _Store:
         self, k: Builder, problem: ConvolutionProblem, shape: TileShape, first: Value
     ) -> None:
         self.k, self.problem, self.shape = k, problem, shape
-        residual = problem.residual
         self.register = OutputRegister(
             k,
             problem.activation,
             remaining=problem.out_channels - first if problem.out_channels % shape.lanes else None,
-            padded=problem.dst.padded,
-            residual_padded=residual is not None and residual.padded,
+            dst=problem.dst,
+            residual=problem.residual,
         )
         self.first = first
         self.bias: Value | None = None
@@ -209,10 +211,12 @@ class _Store:
 
     def point(self, dst: Value, residual: Value, block: Value, part: int) -> None:
         """Set the addresses of the register's first output pixel."""
-        offset = part * self.shape.register_bytes
-        self.dst = dst + block * self.problem.dst.block + offset
+        first = part * self.shape.lanes
+        layout = self.problem.dst
+        self.dst = dst + block * layout.block + first * layout.item_bytes
         if self.problem.residual is not None:
-            self.residual = residual + block * self.problem.residual.block + offset
+            layout = self.problem.residual
+            self.residual = residual + block * layout.block + first * layout.item_bytes
 
     def rows(self, scratch: Value, rows: Value, columns: Value) -> None:
         """Write the rows and columns of the tile that exist."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lamina.backends.cpu.tactics.candidate import Tactic
 from lamina.backends.cpu.tactics.generated import Generated
 from lamina.backends.cpu.tactics.library_convolution import LibraryConvolution
+from lamina.backends.cpu.tactics.library_gemm_convolution import LibraryGemmConvolution
 from lamina.backends.cpu.tactics.library_matmul import LibraryMatmul
 from lamina.backends.cpu.tactics.library_pooling import LibraryPooling
 from lamina.backends.cpu.tactics.library_quantized import LibraryQuantized
@@ -15,6 +16,7 @@ from lamina.backends.cpu.tactics.own_matmul import OwnMatmul
 
 TACTICS: tuple[Tactic, ...] = (
     LibraryConvolution(),
+    LibraryGemmConvolution(),
     OwnConvolution(),
     LibraryMatmul(),
     OwnMatmul(),

@@ -83,6 +83,8 @@ class Draft:
     workspace_bytes: Dim = 0
     spec: str = ""
     module: str = ""
+    is_reference: bool = False
+    """Whether it is code that the library keeps for completeness, many times slower than any other."""
 
 
 @dataclass(frozen=True)

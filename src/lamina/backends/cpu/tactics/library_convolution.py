@@ -25,6 +25,7 @@ from lamina.backends.cpu.tactics.library_step import eltwise, library_draft
 from lamina.ir.dims import Dim
 from lamina.ir.graph import Node
 from lamina.ir.pattern import Reject
+from lamina.ir.strided import StridedView
 from lamina.ir.types import DType
 from lamina.ops import Convolution, Deconvolution
 
@@ -49,6 +50,9 @@ class LibraryConvolution:
             pairs = [(Form.PLAIN, Form.BLOCKED), *pairs[1:]]
             if op.groups > 1 or node.inputs[0].tensor.rank != 4:
                 pairs = [(Form.CHANNELS_LAST, Form.CHANNELS_LAST)]
+        if constant(node.inputs[1]) is None:
+            # The library reads plain weights only together with plain activations.
+            pairs = [(Form.PLAIN, Form.PLAIN), (Form.CHANNELS_LAST, Form.CHANNELS_LAST)]
         return [self._candidate(node, op, target, src, dst) for src, dst in pairs]
 
     def _candidate(
@@ -59,7 +63,8 @@ class LibraryConvolution:
         src: Form,
         dst: Form,
     ) -> Candidate:
-        reads: list[Form | None] = [src, None, None, dst][: len(node.inputs)]
+        made = [None if constant(v) is not None else Form.PLAIN for v in node.inputs[1:3]]
+        reads: list[Form | None] = [src, *made, dst][: len(node.inputs)]
 
         def draft(p: Placement) -> Draft:
             return _draft(node, op, target, p)
@@ -78,10 +83,8 @@ def _refusal(node: Node, target: CpuTarget) -> str | None:
         return f"needs f32 or bf16, got {x.dtype}"
     if x.dtype is DType.BF16 and not target.isa.has("avx512bf16"):
         return "this CPU has no bf16 arithmetic"
-    if constant(w) is None or not node.inputs[0].tensor.shape[1:]:
-        return "the weights are not constant"
-    if len(node.inputs) > 2 and constant(node.inputs[2]) is None:
-        return "the bias is not constant"
+    if not w.tensor.is_static:
+        return "the sizes of the weights are not known"
     if not all(isinstance(d, int) for d in x.shape[1:2]):
         return "the number of channels is not known"
     activation = node.op.activation  # type: ignore[attr-defined]
@@ -103,15 +106,22 @@ def _multiply_adds(node: Node, target: CpuTarget) -> float:
 def _draft(node: Node, op: Convolution | Deconvolution, target: CpuTarget, p: Placement) -> Draft:
     x, w = node.inputs[0].tensor, node.inputs[1]
     y = node.output.tensor
-    weights = _weights(op, constant(w).array)  # type: ignore[union-attr]
     arguments: dict[str, Role] = {"src": Read(0), "weights": Read(1)}
+    packed: dict[str, np.ndarray] = {}
+    if (given := constant(w)) is not None:
+        packed["weights"] = _weights(op, given.array)
+        weights = LibraryLayout.any(packed["weights"].shape, x.dtype.value)
+    else:
+        view = _weights_view(op, w.tensor.static_shape)
+        weights = LibraryLayout(view.shape, x.dtype.value, strides=view.strides)  # type: ignore[arg-type]
     bias = None
-    packed = {"weights": weights}
     if len(node.inputs) > 2:
-        array = constant(node.inputs[2]).array  # type: ignore[union-attr]
-        bias = LibraryLayout(array.shape, "f32", strides=(1,))
+        type = node.inputs[2].tensor
+        bias = LibraryLayout(type.static_shape, type.dtype.value, strides=(1,))
         arguments["bias"] = Read(2)
-        packed["bias"] = array.astype(np.float32)
+        if (given := constant(node.inputs[2])) is not None:
+            bias = LibraryLayout(type.static_shape, "f32", strides=(1,))
+            packed["bias"] = np.asarray(given.array).astype(np.float32)
     arguments["dst"] = Write(0)
     post_ops: list[PostOp] = []
     if len(node.inputs) > 3:
@@ -122,7 +132,7 @@ def _draft(node: Node, op: Convolution | Deconvolution, target: CpuTarget, p: Pl
     spec = _spec(
         op,
         src=library_layout(x, p.operands[0]),
-        weights=LibraryLayout.any(weights.shape, x.dtype.value),
+        weights=weights,
         dst=library_layout(y, p.results[0]),
         bias=bias,
         attributes=Attributes(post_ops=tuple(post_ops)),
@@ -153,3 +163,12 @@ def _weights(op: Convolution | Deconvolution, w: np.ndarray) -> np.ndarray:
         return w.reshape(g, w.shape[0] // g, w.shape[1], *kernel) if g > 1 else w
     grouped = w.reshape(g, w.shape[0] // g, w.shape[1], *kernel).swapaxes(1, 2)
     return grouped if g > 1 else grouped[0]
+
+
+def _weights_view(op: Convolution | Deconvolution, shape: tuple[int, ...]) -> StridedView:
+    """Return where the operator's weights lie, in the library's order of axes."""
+    g, (first, second, *kernel) = op.groups, shape
+    view = StridedView.dense((g, first // g, second, *kernel))
+    if isinstance(op, Deconvolution):
+        view = view.transposed((0, 2, 1, *range(3, 3 + len(kernel))))
+    return view if g > 1 else StridedView(view.shape[1:], view.strides[1:])

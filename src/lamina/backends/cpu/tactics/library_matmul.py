@@ -130,8 +130,13 @@ def _draft(node: Node, op: Matmul, target: CpuTarget) -> Draft:
         weights = LibraryLayout.any(array.shape, weights.dtype)
     arguments["dst"] = Write(0)
     post_ops: list[PostOp] = []
+    bias = None
     for i in range(2, len(node.inputs)):
         operand = flat(node.inputs[i])
+        if i == 2 and operand.size == y.shape[-1] == operand.shape[-1]:
+            bias = _matrix(operand, False, rank)
+            arguments["bias"] = Read(i)
+            continue
         arguments[f"post_op[{len(post_ops)}]"] = Read(i)
         post_ops.append(BinaryPostOp("add", _matrix(operand, False, rank)))
     if op.activation is not None and (fused := eltwise(op.activation)) is not None:
@@ -140,6 +145,7 @@ def _draft(node: Node, op: Matmul, target: CpuTarget) -> Draft:
         _matrix(flat(node.inputs[0]), op.transpose_a, rank),
         weights,
         _matrix(out, False, rank),
+        bias,
         attributes=Attributes(post_ops=tuple(post_ops)),
     )
     return library_draft(target, spec, arguments, packed)

@@ -77,6 +77,7 @@ def library_draft(
         names=tuple(roles),
         threads=target.threads,
         spec=json.dumps(encode_spec(spec), sort_keys=True),
+        is_reference=primitive.implementation.startswith("ref"),
     )
 
 

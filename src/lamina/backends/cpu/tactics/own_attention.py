@@ -60,7 +60,9 @@ class OwnAttention:
         known = sizes_known(node, target.env)
         config = _config(problem, target) if known else _UNKNOWN
         work = product((problem.batch, problem.heads, problem.queries, problem.keys))
-        macs = (problem.head_size + problem.value_size) * (evaluate(work, target.env) if known else 1)
+        macs = (problem.head_size + problem.value_size) * (
+            evaluate(work, target.env) if known else 1
+        )
 
         def draft(p: Placement) -> Draft:
             return _draft(node, core, target, config, p)
@@ -167,7 +169,7 @@ def _heads(view: StridedView | None, dtype: str, itemsize: int) -> HeadsLayout |
     return HeadsLayout(batch, head, position, view.offset * itemsize, dtype)
 
 
-def _mask(node: Node, core: Node) -> MaskLayout | None | Reject:
+def _mask(node: Node, core: Node) -> MaskLayout | Reject | None:
     if len(core.inputs) < 4:
         return None
     mask, keys = core.inputs[3].tensor, core.inputs[1].tensor.shape[2]
@@ -176,8 +178,9 @@ def _mask(node: Node, core: Node) -> MaskLayout | None | Reject:
         return Reject("the mask may or may not repeat along the keys")
     size = mask.dtype.itemsize
     dense = StridedView.dense(shape).strides
-    strides = [0 if d == 1 else s * size for d, s in zip(shape, dense, strict=True)]
-    return MaskLayout(*strides[:3], int(strides[3]), mask.dtype.value)  # type: ignore[arg-type]
+    strides: list[Dim] = [0 if d == 1 else s * size for d, s in zip(shape, dense, strict=True)]
+    batch, head, query = strides[:3]
+    return MaskLayout(batch, head, query, 0 if shape[3] == 1 else size, mask.dtype.value)
 
 
 def _draft(

@@ -12,6 +12,7 @@ import numpy as np
 from lamina.backends.cpu.form import BLOCK, Form
 from lamina.backends.cpu.kernels import KERNELS, epilogue
 from lamina.backends.cpu.kernels.convolution import (
+    ITEM_BYTES,
     ActivationLayout,
     ConvolutionProblem,
     Epilogue,
@@ -31,7 +32,7 @@ from lamina.backends.cpu.tactics.candidate import (
 from lamina.codegen.layout import Layout
 from lamina.codegen.llvm.builder import Module
 from lamina.codegen.llvm.target import Isa
-from lamina.ir.graph import Node
+from lamina.ir.graph import Node, Value
 from lamina.ir.pattern import Reject
 from lamina.ir.types import DType
 from lamina.ir.weight import Weight
@@ -78,8 +79,9 @@ def _refusal(node: Node) -> str | None:
     types = [v.tensor for v in (*node.inputs, node.output)]
     if not all(t.is_static for t in types):
         return "needs static shapes"
-    if types[0].rank != 4 or types[0].dtype is not DType.F32:
-        return f"needs a 4-D f32 operand, got {types[0]}"
+    images = [t for t in types if t.rank == 4 and t is not types[1]]
+    if types[0].rank != 4 or any(t.dtype not in (DType.F32, DType.BF16) for t in images):
+        return f"needs 4-D f32 or bf16 operands, got {', '.join(map(str, images))}"
     if any(constant(v) is None for v in node.inputs[1:3]):
         return "weights or bias are not constant"
     if op.activation is not None and op.activation.kind.value not in epilogue.SUPPORTED:
@@ -92,14 +94,18 @@ def _problem(node: Node, form: Form, placement: Placement | None = None) -> Conv
     assert isinstance(op, Convolution)
     x, w, y = (v.tensor.static_shape for v in (*node.inputs[:2], node.output))
 
-    def where(shape: tuple[int, ...], given: Layout | None) -> ActivationLayout:
-        _, channels, height, width = shape
+    def where(v: Value, given: Layout | None) -> ActivationLayout:
+        _, channels, height, width = v.tensor.static_shape
+        dtype = v.tensor.dtype.value
         dense = ActivationLayout.channels_last
         if form is Form.BLOCKED:
             dense = ActivationLayout.blocked
-        return dense(channels, height, width) if given is None else _activation_layout(given)
+        if given is None:
+            return dense(channels, height, width, dtype)
+        return _activation_layout(given, dtype)
 
-    residual = where(y, placement.operands[3] if placement else None)
+    result = node.output
+    residual = node.inputs[3] if len(node.inputs) > 3 else None
     activation = op.activation
     return ConvolutionProblem(
         batch=x[0],
@@ -108,25 +114,28 @@ def _problem(node: Node, form: Form, placement: Placement | None = None) -> Conv
         height=x[2],
         width=x[3],
         kernel=(w[2], w[3]),
-        src=where(x, placement.operands[0] if placement else None),
-        dst=where(y, placement.results[0] if placement else None),
+        src=where(node.inputs[0], placement.operands[0] if placement else None),
+        dst=where(result, placement.results[0] if placement else None),
         strides=(op.strides[0], op.strides[1]),
         dilations=(op.dilations[0], op.dilations[1]),
         pads=(*op.pads_begin, *op.pads_end),  # type: ignore[arg-type]
         groups=op.groups,
         bias=len(node.inputs) > 2,
-        residual=residual if len(node.inputs) > 3 else None,
+        residual=where(residual, placement.operands[3] if placement else None)
+        if residual is not None
+        else None,
         activation=Epilogue(activation.kind.value, activation.alpha, activation.beta)
         if activation
         else None,
     )
 
 
-def _activation_layout(given: Layout) -> ActivationLayout:
-    strides = [int(s) * 4 for s in given.strides]  # type: ignore[arg-type]
-    if given.is_blocked:
-        return ActivationLayout(strides[0], strides[1], strides[2], strides[3], True)
-    return ActivationLayout(strides[0], BLOCK * 4, strides[2], strides[3], False)
+def _activation_layout(given: Layout, dtype: str) -> ActivationLayout:
+    item = ITEM_BYTES[dtype]
+    batch, block, row, pixel = (int(s) * item for s in given.strides)  # type: ignore[arg-type]
+    if not given.is_blocked:
+        block = BLOCK * item
+    return ActivationLayout(batch, block, row, pixel, given.is_blocked, item, dtype)
 
 
 def _candidate(

@@ -52,7 +52,8 @@ class OwnMatmul:
         problem = _problem(node, op)
         if why := gemm.why_not(problem):
             return Reject(why)
-        cost = 4.0 * problem.depth * problem.columns / _BYTES_PER_MICROSECOND
+        item = node.inputs[1].tensor.dtype.numpy.itemsize
+        cost = float(item * problem.depth * problem.columns) / _BYTES_PER_MICROSECOND
         return [
             _candidate(node, op, target, problem, config, cost)
             for config in gemm.configs(problem, target.isa, target.threads)
@@ -61,8 +62,8 @@ class OwnMatmul:
 
 def _refusal(node: Node, op: Matmul) -> str | None:
     a, b, y = (v.tensor for v in (*node.inputs[:2], node.output))
-    if a.dtype is not DType.F32:
-        return f"needs f32, got {a.dtype}"
+    if a.dtype not in (DType.F32, DType.BF16) or y.dtype is not a.dtype:
+        return f"needs f32 or bf16, got {a.dtype} to {y.dtype}"
     if constant(node.inputs[1]) is None or b.rank != 2 or op.transpose_a:
         return "the second operand is no constant matrix"
     if not all(v.tensor.is_static for v in (*node.inputs, node.output)):
@@ -74,6 +75,8 @@ def _refusal(node: Node, op: Matmul) -> str | None:
         if role is None:
             shape = node.inputs[2 + i].tensor.static_shape
             return f"cannot add shape {shape} to {y.static_shape}"
+    if any(_is_narrow_bias(node, i) for i in range(2, len(node.inputs))):
+        return "the bias is neither constant nor f32"
     if len(set(_addends(node))) < len(node.inputs) - 2:
         return "adds two operands of one kind"
     return None
@@ -94,20 +97,31 @@ def _addends(node: Node) -> list[str | None]:
     return found
 
 
+def _is_narrow_bias(node: Node, i: int) -> bool:
+    """Tell whether an operand is a bias that the kernel cannot read: it expects f32."""
+    v = node.inputs[i]
+    is_bias = _addends(node)[i - 2] == "bias"
+    return is_bias and constant(v) is None and v.tensor.dtype is not DType.F32
+
+
 def _problem(node: Node, op: Matmul) -> gemm.GemmProblem:
     *lead, depth = node.inputs[0].tensor.static_shape
     columns = node.output.tensor.static_shape[-1]
+    dtype = node.output.tensor.dtype
+    item = dtype.numpy.itemsize
     fused = op.activation
     roles = _addends(node)
     return gemm.GemmProblem(
         rows=int(np.prod(lead)),
         depth=depth,
         columns=columns,
-        src_stride=depth * 4,
-        dst_stride=columns * 4,
+        src_stride=depth * item,
+        dst_stride=columns * item,
+        weights=node.inputs[1].tensor.dtype.value,
         bias="bias" in roles,
-        residual_stride=columns * 4 if "residual" in roles else None,
+        residual_stride=columns * item if "residual" in roles else None,
         activation=Epilogue(fused.kind.value, fused.alpha, fused.beta) if fused else None,
+        dtype=dtype.value,
     )
 
 
@@ -135,7 +149,10 @@ def _candidate(
             "src": Read(0), "weights": Blob(Weight(packed)),
             "dst": Write(0), "workspace": Scratch(),
         }  # fmt: skip
-        roles.update({str(name): Read(2 + i) for i, name in enumerate(_addends(node))})
+        for i, name in enumerate(_addends(node), start=2):
+            fixed = constant(node.inputs[i]) if name == "bias" else None
+            row = None if fixed is None else np.asarray(fixed.array, np.float32).reshape(-1)
+            roles[str(name)] = Read(i) if row is None else Blob(Weight(row))
         return Draft(
             kind=StepKind.KERNEL,
             arguments=tuple(roles[name] for name in problem.operands),

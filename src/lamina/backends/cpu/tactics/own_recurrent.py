@@ -25,7 +25,7 @@ from lamina.backends.cpu.tactics.candidate import (
 )
 from lamina.codegen.llvm.builder import Module
 from lamina.codegen.llvm.target import Isa
-from lamina.ir.dims import evaluate, is_static
+from lamina.ir.dims import Dim, evaluate, is_static
 from lamina.ir.graph import Node
 from lamina.ir.pattern import Reject
 from lamina.ir.types import DType
@@ -65,7 +65,7 @@ class OwnRecurrent:
         ]
 
 
-def _sizes(node: Node) -> tuple[object, ...]:
+def _sizes(node: Node) -> tuple[Dim, ...]:
     return node.inputs[0].tensor.shape[:2]
 
 

@@ -1,0 +1,109 @@
+"""Pointwise convolutions as matrix products through oneDNN."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lamina.backends.cpu.form import Form
+from lamina.backends.cpu.onednn.attributes import Attributes, BinaryPostOp, PostOp
+from lamina.backends.cpu.onednn.matmul import MatMul
+from lamina.backends.cpu.onednn.memory import Layout as LibraryLayout
+from lamina.backends.cpu.tactics.candidate import (
+    Candidate,
+    CpuTarget,
+    Draft,
+    Placement,
+    Read,
+    Role,
+    Write,
+    constant,
+    sizes_known,
+)
+from lamina.backends.cpu.tactics.library_step import eltwise, library_draft
+from lamina.codegen.layout import Layout
+from lamina.ir.dims import Dim, product
+from lamina.ir.graph import Node
+from lamina.ir.pattern import Reject
+from lamina.ir.types import DType, TensorType
+from lamina.ops import Convolution
+
+_FLOPS_PER_MICROSECOND = 1e5
+
+
+class LibraryGemmConvolution:
+    """A 1x1 convolution on channels-last images is one matrix product."""
+
+    name = "onednn gemm"
+
+    def candidates(self, node: Node, target: CpuTarget) -> list[Candidate] | Reject | None:
+        """Offer the channels-last form."""
+        op = node.op
+        if not isinstance(op, Convolution):
+            return None
+        if reason := _refusal(node, op, target):
+            return Reject(reason)
+        y = node.output.tensor.substitute(dict(target.env))
+        work = product(y.shape) * node.inputs[1].tensor.shape[1]
+        cost = 2 * (float(work) if isinstance(work, int) else 1.0) / _FLOPS_PER_MICROSECOND
+        form = Form.CHANNELS_LAST
+        reads: list[Form | None] = [form, None, None, form]
+
+        def draft(p: Placement) -> Draft:
+            return _draft(node, op, target, p)
+
+        return [Candidate("onednn gemm", tuple(reads[: len(node.inputs)]), (form,), cost, draft)]
+
+
+def _refusal(node: Node, op: Convolution, target: CpuTarget) -> str | None:
+    x, w = node.inputs[0].tensor, node.inputs[1].tensor
+    if target.library is None:
+        return "oneDNN is not available"
+    if op.groups != 1:
+        return "oneDNN has only reference code for interleaved groups"
+    if any(d != 1 for d in (*w.shape[2:], *op.strides)) or any((*op.pads_begin, *op.pads_end)):
+        return "only for 1x1 windows with stride 1 and without padding"
+    if x.dtype not in (DType.F32, DType.BF16) or not sizes_known(node, target.env):
+        return f"needs f32 or bf16 of known sizes, got {x}"
+    if x.dtype is DType.BF16 and not target.isa.has("avx512bf16"):
+        return "this CPU has no bf16 arithmetic"
+    if any(constant(v) is None for v in node.inputs[1:3]):
+        return "the weights are not constant"
+    if op.activation is not None and eltwise(op.activation) is None:
+        return f"oneDNN has no activation {op.activation.kind}"
+    return None
+
+
+def _rows(type: TensorType, where: Layout) -> LibraryLayout:
+    """Return channels-last pixels as the rows of a matrix."""
+    pixels: Dim = product((type.shape[0], *type.shape[2:]))
+    dims = (pixels, type.shape[1])
+    return LibraryLayout(dims, type.dtype.value, strides=(where.strides[-1], 1))  # type: ignore[arg-type]
+
+
+def _draft(node: Node, op: Convolution, target: CpuTarget, p: Placement) -> Draft:
+    x, y = node.inputs[0].tensor, node.output.tensor
+    w = constant(node.inputs[1]).array  # type: ignore[union-attr]
+    weights = w.reshape(w.shape[:2]).T
+    arguments: dict[str, Role] = {"src": Read(0), "weights": Read(1)}
+    packed = {"weights": weights}
+    bias = None
+    if len(node.inputs) > 2:
+        array = constant(node.inputs[2]).array  # type: ignore[union-attr]
+        packed["bias"] = array.astype(np.float32).reshape(1, -1)
+        bias = LibraryLayout.dense(packed["bias"].shape)
+        arguments["bias"] = Read(2)
+    arguments["dst"] = Write(0)
+    post_ops: list[PostOp] = []
+    if len(node.inputs) > 3:
+        post_ops.append(BinaryPostOp("add", _rows(y, p.operands[3])))
+        arguments["post_op[0]"] = Read(3)
+    if op.activation is not None and (fused := eltwise(op.activation)) is not None:
+        post_ops.append(fused)
+    spec = MatMul(
+        _rows(x, p.operands[0]),
+        LibraryLayout.any(weights.shape, x.dtype.value),
+        _rows(y, p.results[0]),
+        bias=bias,
+        attributes=Attributes(post_ops=tuple(post_ops)),
+    )
+    return library_draft(target, spec, arguments, packed)
