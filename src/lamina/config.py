@@ -118,8 +118,9 @@ def onednn_path() -> str | None:
 def shorten_spinning() -> None:
     """Make OpenMP's idle threads sleep after about half a millisecond, unless the user decided it.
 
-    By default libgomp's threads spin for several milliseconds, which ruins whatever else wants the cores
-    (and, on a machine that others use, the run itself).  libgomp reads this once, when it is loaded.
+    By default libgomp's threads spin for several milliseconds, which ruins whatever else wants the
+    cores (and, on a machine that others use, the run itself).  libgomp reads this once, when it is
+    loaded.
     """
     if "OMP_WAIT_POLICY" not in os.environ and "GOMP_SPINCOUNT" not in os.environ:
         os.environ["GOMP_SPINCOUNT"] = _SPIN_COUNT

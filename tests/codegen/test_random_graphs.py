@@ -200,7 +200,7 @@ ONCE_WRONG = {
 @pytest.mark.parametrize("name", ONCE_WRONG)
 def test_graphs_that_were_once_wrong(name):
     text, sources = ONCE_WRONG[name]
-    graph = parse_graph(text)
+    graph = parse_graph(text, ops.BY_NAME)
     kernel = lower(graph, sources, None)
     assert not isinstance(kernel, Reject), kernel.reason
     rng = np.random.default_rng(0)

@@ -160,11 +160,30 @@ def evaluate(d: Dim, env: Mapping[str, int]) -> int:
     """Return the value of ``d``; raises GraphError naming a symbol that ``env`` lacks."""
     if not isinstance(d, Expr):
         return d
-    result = substitute(d, env)
+    try:
+        return _number(d, env)
+    except KeyError:
+        result = substitute(d, env)  # a factor that is zero makes up for a missing symbol
     if isinstance(result, Expr):
         missing = sorted(set(symbols(result)))
         raise GraphError(f"dimension {d} needs a value for {', '.join(missing)}")
     return result
+
+
+def _number(d: Dim, env: Mapping[str, int]) -> int:
+    """Compute without building expressions: a run with new shapes evaluates thousands."""
+    if not isinstance(d, Expr):
+        return d
+    total = 0
+    for mono, factor in d.terms:
+        for atom in mono:
+            if atom.kind == "sym":
+                factor *= env[atom.name]
+            else:
+                value = _FUNCTIONS[atom.kind](*[_number(a, env) for a in atom.args])
+                factor *= _number(value, env)
+        total += factor
+    return total
 
 
 def bounds(d: Dim, ranges: Mapping[str, Range]) -> Range:

@@ -12,8 +12,9 @@ r"""The text form of a graph: print and parse.
 Names that are not words are quoted.  Types of results are printed, and ignored when parsing, since
 every node is typed as it is read.  Attributes equal to their default are left out.  A constant
 shows its contents when they are few, else the digest that finds them in a weight table; in
-examples ``seed=n`` stands for seeded normal numbers.  Nested graphs come first, as ``graph @1(...)``
-blocks, and are named ``@1`` where an attribute refers to them.  ``define d0 = %4`` says which value
+examples ``seed=n`` stands for seeded normal numbers.  Nested graphs come first, as
+``graph @1(...)`` blocks, and are named ``@1`` where an attribute refers to them.
+``define d0 = %4`` says which value
 decides the symbol ``d0``.  What follows ``  #`` is the node's location.
 """
 

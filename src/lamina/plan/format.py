@@ -11,8 +11,11 @@ r"""Plan files.
      rest      blobs, each at a multiple of 64 bytes, zeros between them
 
 The header's ``blobs`` gives for each blob its offset (from the end of the header), length, checksum
-(see :mod:`lamina.plan.checksum`), element type and shape.  A blob is stored once however often it is
-used.  Nothing in a file runs when it is read; there is no pickle.
+(see :mod:`lamina.plan.checksum`), element type and shape.  A blob is stored once however often it
+is used.  Nothing in a file runs when it is read; there is no pickle.
+
+What the header says is checked for consistency (:mod:`lamina.plan.check`), so that a header which
+contradicts itself ends in a PlanError.
 
 Reading maps the file and checks the header and the blobs of the section that will be used; blobs of
 the portable graph are checked when they are needed.

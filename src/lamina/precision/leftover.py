@@ -7,6 +7,7 @@ arithmetic is done.
 from __future__ import annotations
 
 from lamina import ops
+from lamina.ir.dims import Dim
 from lamina.ir.graph import Array, Value
 from lamina.ir.rewrite import Match, Reject, Rewrite, match
 from lamina.ir.types import DType
@@ -20,6 +21,7 @@ _INTEGERS = {
     DType.I16: (-32768, 32767),
     DType.U16: (0, 65535),
 }
+_IMAGE_RANK, _IMAGE_CHANNELS = 4, 4
 
 
 class FoldDequantizedConstants(Rewrite):
@@ -99,6 +101,9 @@ class LowerDequantize(Rewrite):
 class LowerQuantize(Rewrite):
     """Quantizing is a division, a rounding, an addition, a clip and a cast.
 
+    An image that enters the graph stays as it is: nothing before it could take part, and there is a
+    kernel that reads it plane by plane.
+
     Before::
 
         graph(%x: f32[2,3]) {
@@ -127,8 +132,11 @@ class LowerQuantize(Rewrite):
     def check(self, m: Match) -> bool | Reject:
         """Require constant parameters, an f32 operand and integers that f32 holds exactly."""
         node = m.node(self.pattern)
-        if node.inputs[0].tensor.dtype is not DType.F32:
+        x = node.inputs[0]
+        if x.tensor.dtype is not DType.F32:
             return Reject("the operand is not f32")
+        if x.node is None and x.tensor.rank == _IMAGE_RANK and _is_few(x.tensor.shape[1]):
+            return Reject("a kernel of its own quantizes images")
         return _has_arithmetic(m, self.pattern, node.output.tensor.dtype)
 
     def replace(self, m: Match) -> Value:
@@ -143,6 +151,10 @@ class LowerQuantize(Rewrite):
         low, high = map(float, _INTEGERS[dtype])
         x = m.emit(ops.Activation(kind=ActivationKind.CLIP, alpha=low, beta=high), x)
         return m.emit(ops.Cast(dtype=dtype), x)
+
+
+def _is_few(channels: Dim) -> bool:
+    return isinstance(channels, int) and 1 < channels <= _IMAGE_CHANNELS
 
 
 def _has_arithmetic(m: Match, pattern: object, integers: DType) -> bool | Reject:

@@ -19,7 +19,7 @@ from lamina.precision.scalings import is_dequantized, is_quantized
 
 
 def _is_rounded(v: Value) -> bool:
-    """Whether at most one node reads the value, a contraction's quantized and dequantized result."""
+    """Whether at most one node reads the value, a contraction's requantized result."""
     if not is_dequantized(v) or v.node is None or len(v.users) > 1:
         return False
     q = v.node.inputs[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -39,10 +40,13 @@ def plan_arena(buffers: Sequence[Lifetime]) -> Arena:
     Management for Deep Neural Net Inference", 2020) and also in order of time; the better of the
     two counts.
     """
+    lower_bound = _largest_live_set(buffers)
     by_size = sorted(range(len(buffers)), key=lambda i: (-buffers[i].size_bytes, buffers[i].first))
-    by_time = sorted(range(len(buffers)), key=lambda i: (buffers[i].first, -buffers[i].size_bytes))
-    offsets, total = min((_place(buffers, o) for o in (by_size, by_time)), key=lambda r: r[1])
-    return Arena(tuple(offsets), total, _largest_live_set(buffers))
+    offsets, total = _place(buffers, by_size)
+    if total > lower_bound:
+        by_time = sorted(by_size, key=lambda i: buffers[i].first)
+        offsets, total = min((offsets, total), _place(buffers, by_time), key=lambda r: r[1])
+    return Arena(tuple(offsets), total, lower_bound)
 
 
 def _place(buffers: Sequence[Lifetime], order: Sequence[int]) -> tuple[list[int], int]:
@@ -64,8 +68,7 @@ def _place(buffers: Sequence[Lifetime], order: Sequence[int]) -> tuple[list[int]
         at = best[1] if best is not None else at
         offsets[i] = at
         total = max(total, at + size)
-        placed.append((at, at + size, b.first, b.last))
-        placed.sort()
+        insort(placed, (at, at + size, b.first, b.last))
     return offsets, total
 
 

@@ -21,7 +21,7 @@ ReorderCost = Callable[[int, str, str], float]
 
 @dataclass(frozen=True)
 class Option:
-    """One way to run a node: forms of its operands (None: not constrained) and results, its time."""
+    """One way to run a node: forms of operands (None: not constrained) and results, its time."""
 
     reads: tuple[str | None, ...]
     writes: tuple[str, ...]

@@ -16,7 +16,6 @@ from lamina.codegen.llvm.target import Isa, compile_module
 from lamina.ir.weight import Weight
 from lamina.plan.plan import CodeImage
 
-
 Layouts = tuple[Layout, ...]
 
 

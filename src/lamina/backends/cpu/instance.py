@@ -120,7 +120,7 @@ class Instance:
         dtype, shape = type.dtype.numpy, self.shape(type)
         raw, offset = self._bytes(tensor, t)
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        if dtype == object:
+        if dtype.hasobject:
             return raw
         return raw[offset : offset + size].view(dtype).reshape(shape)
 

@@ -36,5 +36,3 @@ def lower(graph: Graph, target: CpuTarget) -> None:
         FuseRegions()(graph)
     AttentionInPlace()(graph)
     EliminateDeadNodes()(graph)
-
-

@@ -123,7 +123,8 @@ class Measurer:
         rest = [
             c
             for c in choices.candidates
-            if c is not first[c.tactic] and times.get(describe(first[c.tactic]), 0.0) < best * _CLOSE
+            if c is not first[c.tactic]
+            and times.get(describe(first[c.tactic]), 0.0) < best * _CLOSE
         ]
         times |= self._times(choices, rest)
         choices.candidates = [c for c in choices.candidates if describe(c) in times]

@@ -185,7 +185,8 @@ next:
 unknown:
   br label %failed
 failed:
-  %why = phi i32 [ %status, %library ], [ %status.1, %lone ], [ %status.2, %set.handle ], [ 99, %unknown ]
+  %why = phi i32 [ %status, %library ], [ %status.1, %lone ], [ %status.2, %set.handle ],
+    [ 99, %unknown ]
   %why.64 = zext i32 %why to i64
   %which = add i64 %i, 1
   %shifted = shl i64 %which, 32

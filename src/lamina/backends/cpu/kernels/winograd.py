@@ -1,4 +1,4 @@
-"""Winograd convolution of our own: square 3x3 and 5x5 filters with stride 1, f32.
+"""Winograd convolution of our own: 3x3 filters with stride 1 or 2, 5x5 with stride 1.
 
 Tiles of m x m outputs are computed as n*n independent matrix products over channels, where
 n = m + r - 1, which needs n^2 / (m^2 r^2) of the plain multiplications. A thread transforms a
@@ -28,7 +28,8 @@ from lamina.backends.cpu.kernels.winograd_transform import (
 from lamina.codegen.llvm.builder import F32, I64, Function, Kernel, Module, Value
 from lamina.codegen.llvm.target import Isa
 
-_OUTPUT_SIZES = {3: (2, 4, 6), 5: (2, 4)}
+# filter side and stride -> output tile sides
+_OUTPUT_SIZES = {(3, 1): (2, 4, 6), (5, 1): (2, 4), (3, 2): (2, 3, 4)}
 _L2_BYTES = 512 << 10
 _WORTH_TIMING, _MOST_CONFIGS = 1.35, 3
 
@@ -54,7 +55,8 @@ class _Geometry:
 
     @property
     def shape(self) -> TileShape:
-        return TileShape(self.config.m, self.problem.kernel[0], self.lanes)
+        p = self.problem
+        return TileShape(self.config.m, p.kernel[0], self.lanes, p.strides[0])
 
     @property
     def positions(self) -> int:
@@ -140,10 +142,13 @@ class _Geometry:
 
 def why_not(problem: ConvolutionProblem) -> str | None:
     """Return why Winograd cannot compute the problem, or None when it can."""
-    if problem.kernel[0] != problem.kernel[1] or problem.kernel[0] not in _OUTPUT_SIZES:
-        return f"needs a 3x3 or 5x5 filter, got {problem.kernel[0]}x{problem.kernel[1]}"
-    if problem.strides != (1, 1) or problem.dilations != (1, 1):
-        return f"needs stride and dilation 1, got {problem.strides} and {problem.dilations}"
+    side, stride = problem.kernel[0], problem.strides[0]
+    square = problem.kernel == (side, side) and problem.strides == (stride, stride)
+    if not square or (side, stride) not in _OUTPUT_SIZES:
+        shown = "x".join(map(str, problem.kernel)), problem.strides
+        return f"needs 3x3 with stride 1 or 2 or 5x5 with 1, got {shown[0]} with {shown[1]}"
+    if problem.dilations != (1, 1):
+        return f"needs dilation 1, got {problem.dilations}"
     sizes = (problem.in_channels // problem.groups, problem.out_channels // problem.groups)
     if problem.groups > 1 and any(size % CHANNEL_BLOCK for size in sizes):
         return f"needs groups of whole blocks of 16 channels, got {sizes[0]} to {sizes[1]}"
@@ -164,7 +169,7 @@ def configs(
     ``sizes`` limits the output tile sides (accuracy falls as they grow).
     """
     found = []
-    for m in _OUTPUT_SIZES[problem.kernel[0]]:
+    for m in _OUTPUT_SIZES[problem.kernel[0], problem.strides[0]]:
         if m > max(problem.out_height, problem.out_width) or (sizes and m not in sizes):
             continue
         for split in (False, True):
@@ -248,7 +253,7 @@ def pack_weights(
     # Taps outermost: one product transforms all filters, and only whole rows move after it.
     blocks = padded.reshape(g.out_blocks, g.out_width, depth, taps).transpose(3, 0, 2, 1)
     flat = np.ascontiguousarray(blocks, np.float64).reshape(taps, -1)
-    u = (weights_matrix(config.m, kernel) @ flat).astype(np.float32)
+    u = (weights_matrix(config.m, kernel, problem.strides[0]) @ flat).astype(np.float32)
     return np.ascontiguousarray(u.reshape(g.positions, *blocks.shape[1:]).swapaxes(0, 1))
 
 
@@ -345,7 +350,7 @@ class _Writer:
     def _tile_in(self, v: Value, tile: Value, start: int | Value, stop: int | Value) -> None:
         k, p, n = self.k, self.g.problem, self.g.shape.n
         image, y, x = self._tile_place(tile)
-        y, x = y - p.pads[0], x - p.pads[1]
+        y, x = y * p.strides[0] - p.pads[0], x * p.strides[1] - p.pads[1]
         src = self.args["src"] + image * p.src.batch + y * p.src.row + x * p.src.pixel
         zero, side = k.const(I64, 0), k.const(I64, n)
         k.call(

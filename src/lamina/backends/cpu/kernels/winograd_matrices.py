@@ -39,8 +39,14 @@ def _product(roots: Sequence[Fraction]) -> list[Fraction]:
     return result
 
 
-def transforms(m: int, r: int) -> Transforms:
-    """Return the matrices of F(m, r) for m + r <= 9."""
+def transforms(m: int, r: int, stride: int = 1) -> Transforms:
+    """Return the matrices of F(m, r) for m + r <= 9; with stride 2, r must be 3.
+
+    With stride 2 the even inputs meet the outer taps as F(m, 2) with stride 1, and the odd inputs
+    meet the middle tap: 2m + 1 products for m outputs instead of 3m.
+    """
+    if stride == 2:
+        return _interleaved(m, transforms(m, 2))
     n = m + r - 1
     points = _POINTS[: n - 1]
     output = [[p**i for p in points] + [Fraction(i == m - 1)] for i in range(m)]
@@ -57,13 +63,28 @@ def transforms(m: int, r: int) -> Transforms:
     return Transforms(_freeze(output), _freeze(weights), _freeze(inputs))
 
 
+def _interleaved(m: int, even: Transforms) -> Transforms:
+    """Return the matrices of F(m, 3) with stride 2 from those of F(m, 2)."""
+    zero, one = Fraction(0), Fraction(1)
+
+    def unit(i: int, n: int) -> list[Fraction]:
+        return [one if j == i else zero for j in range(n)]
+
+    output = [[*row, *unit(i, m)] for i, row in enumerate(even.output)]
+    weights = [[first, zero, last] for first, last in even.weights]
+    weights += [[zero, one, zero]] * m
+    inputs = [[x for c in row for x in (c, zero)][:-1] for row in even.input]
+    inputs += [unit(2 * i + 1, 2 * m + 1) for i in range(m)]
+    return Transforms(_freeze(output), _freeze(weights), _freeze(inputs))
+
+
 def _freeze(rows: Sequence[Sequence[Fraction]]) -> Matrix:
     return tuple(tuple(row) for row in rows)
 
 
-def weights_matrix(m: int, r: int) -> NDArray[np.float64]:
+def weights_matrix(m: int, r: int, stride: int = 1) -> NDArray[np.float64]:
     """Return the matrix [n * n, r * r] that takes a flattened filter w to the flattened G w G^T."""
-    g = np.array(transforms(m, r).weights, np.float64)
+    g = np.array(transforms(m, r, stride).weights, np.float64)
     return np.asarray(np.kron(g, g), np.float64)
 
 

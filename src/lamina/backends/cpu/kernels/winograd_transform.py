@@ -1,7 +1,7 @@
 """Input and output transforms of Winograd convolution for one tile, as functions of a module.
 
-A tile is n x n input pixels (n = m + r - 1) of one register of channels. Two passes of the
-one-dimensional transform go through a small buffer on the stack, which stays in the L1 cache.
+A tile is n x n input pixels of one register of channels (n = m + r - 1 with stride 1). Two passes
+of the one-dimensional transform go through a small buffer on the stack, which stays in L1 cache.
 """
 
 from __future__ import annotations
@@ -15,22 +15,28 @@ from lamina.backends.cpu.kernels.convolution import (
     ConvolutionProblem,
 )
 from lamina.backends.cpu.kernels.output import OutputRegister, load_f32, memory_type
-from lamina.backends.cpu.kernels.winograd_matrices import linear, transforms
+from lamina.backends.cpu.kernels.winograd_matrices import Transforms, linear, transforms
 from lamina.codegen.llvm.builder import F32, I64, PTR, Builder, Function, Module, Type, Value
 
 
 @dataclass(frozen=True)
 class TileShape:
-    """F(m x m, r x r) on registers of ``lanes`` channels."""
+    """F(m x m, r x r), perhaps with stride 2, on registers of ``lanes`` channels."""
 
     m: int
     r: int
     lanes: int
+    stride: int = 1
 
     @property
     def n(self) -> int:
         """Return the side of the input tile."""
-        return self.m + self.r - 1
+        return (self.m - 1) * self.stride + self.r
+
+    @property
+    def matrices(self) -> Transforms:
+        """Return the matrices of the one-dimensional transforms."""
+        return transforms(self.m, self.r, self.stride)
 
     @property
     def register_bytes(self) -> int:
@@ -125,7 +131,7 @@ def _transform_input(
 ) -> None:
     start, row, pixel = source
     n, size, type_ = shape.n, shape.register_bytes, F32.vector(shape.lanes)
-    matrix = transforms(shape.m, shape.r).input
+    matrix = shape.matrices.input
     with k.loop(0, n) as columns:
         at = start + columns.index * pixel
         x = [load_f32(k, scalar, at, row * i, mask=mask) for i in range(n)]
@@ -182,7 +188,7 @@ def _transform_columns(
     with k.loop(0, n) as columns:
         at = source + columns.index * stride
         x = [k.load(type_, at, i * n * stride) for i in range(n)]
-        for i, value in enumerate(linear(k, transforms(shape.m, shape.r).output, x)):
+        for i, value in enumerate(linear(k, shape.matrices.output, x)):
             k.store(value, scratch, columns.index * size + i * n * size)
 
 
@@ -224,7 +230,7 @@ class _Store:
         with k.loop(0, rows) as loop:
             at = scratch + loop.index * (shape.n * shape.register_bytes)
             x = [k.load(self.register.type, at, j * shape.register_bytes) for j in range(shape.n)]
-            values = linear(k, transforms(shape.m, shape.r).output, x)
+            values = linear(k, shape.matrices.output, x)
             if self.problem.out_width % shape.m == 0:
                 self._pixels(loop.index, values)
             else:

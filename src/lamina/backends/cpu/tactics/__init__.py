@@ -11,8 +11,11 @@ from lamina.backends.cpu.tactics.library_pooling import LibraryPooling
 from lamina.backends.cpu.tactics.library_quantized import LibraryQuantized
 from lamina.backends.cpu.tactics.own_attention import OwnAttention
 from lamina.backends.cpu.tactics.own_convolution import OwnConvolution
-from lamina.backends.cpu.tactics.own_recurrent import OwnRecurrent
 from lamina.backends.cpu.tactics.own_matmul import OwnMatmul
+from lamina.backends.cpu.tactics.own_quantize import OwnQuantize
+from lamina.backends.cpu.tactics.own_recurrent import OwnRecurrent
+from lamina.backends.cpu.tactics.plain_matmul import PlainMatmul
+from lamina.backends.cpu.tactics.shapes import ShapeValues
 
 TACTICS: tuple[Tactic, ...] = (
     LibraryConvolution(),
@@ -20,9 +23,12 @@ TACTICS: tuple[Tactic, ...] = (
     OwnConvolution(),
     LibraryMatmul(),
     OwnMatmul(),
+    PlainMatmul(),
     LibraryPooling(),
     LibraryQuantized(),
+    OwnQuantize(),
     OwnAttention(),
     OwnRecurrent(),
+    ShapeValues(),
     Generated(),
 )

@@ -25,7 +25,7 @@ class CpuTarget:
     """What candidates may use: library (None without oneDNN), instruction set, threads.
 
     ``env`` gives the likeliest value of each symbol; kernels are tuned for it.  ``spatial_ranks``
-    are the ranks of images in the graph: only values of these ranks take other forms than row-major.
+    are the ranks of images in the graph: only values of these ranks take forms but row-major.
     """
 
     library: Library | None
@@ -84,7 +84,7 @@ class Draft:
     spec: str = ""
     module: str = ""
     is_reference: bool = False
-    """Whether it is code that the library keeps for completeness, many times slower than any other."""
+    """Whether it is code that the library keeps for completeness, far slower than any other."""
 
 
 @dataclass(frozen=True)

@@ -110,9 +110,7 @@ def _form_choices(node: Node, target: CpuTarget) -> Iterator[Forms]:
 
 
 def _layouts(node: Node, reads: tuple[Form | None, ...]) -> tuple[Layout, ...]:
-    return tuple(
-        layout(v.tensor, f or Form.PLAIN) for v, f in zip(node.inputs, reads, strict=True)
-    )
+    return tuple(layout(v.tensor, f or Form.PLAIN) for v, f in zip(node.inputs, reads, strict=True))
 
 
 def _layouts_out(node: Node, writes: tuple[Form, ...]) -> tuple[Layout, ...]:

@@ -26,7 +26,7 @@ from lamina.ir.dims import Dim
 from lamina.ir.graph import Node
 from lamina.ir.pattern import Reject
 from lamina.ir.strided import StridedView
-from lamina.ir.types import DType
+from lamina.ir.types import DType, TensorType
 from lamina.ops import Convolution, Deconvolution
 
 _FLOPS_PER_MICROSECOND = 1e5
@@ -44,7 +44,7 @@ class LibraryConvolution:
             return None
         if reason := _refusal(node, target):
             return Reject(reason)
-        channels = node.inputs[0].tensor.shape[1]
+        channels = _image(node).shape[1]
         pairs = [(Form.BLOCKED, Form.BLOCKED), (Form.CHANNELS_LAST, Form.CHANNELS_LAST)]
         if isinstance(channels, int) and channels < 16:
             pairs = [(Form.PLAIN, Form.BLOCKED), *pairs[1:]]
@@ -85,12 +85,18 @@ def _refusal(node: Node, target: CpuTarget) -> str | None:
         return "this CPU has no bf16 arithmetic"
     if not w.tensor.is_static:
         return "the sizes of the weights are not known"
-    if not all(isinstance(d, int) for d in x.shape[1:2]):
-        return "the number of channels is not known"
     activation = node.op.activation  # type: ignore[attr-defined]
     if activation is not None and eltwise(activation) is None:
         return f"oneDNN has no activation {activation.kind}"
     return None
+
+
+def _image(node: Node) -> TensorType:
+    """Return the type of the operand; its channels are a number, since the weights tell them."""
+    x, w, op = node.inputs[0].tensor, node.inputs[1].tensor, node.op
+    assert isinstance(op, Convolution | Deconvolution)
+    channels = w.shape[1] * op.groups if isinstance(op, Convolution) else w.shape[0]
+    return x.with_shape((x.shape[0], channels, *x.shape[2:]))
 
 
 def _multiply_adds(node: Node, target: CpuTarget) -> float:
@@ -104,7 +110,7 @@ def _multiply_adds(node: Node, target: CpuTarget) -> float:
 
 
 def _draft(node: Node, op: Convolution | Deconvolution, target: CpuTarget, p: Placement) -> Draft:
-    x, w = node.inputs[0].tensor, node.inputs[1]
+    x, w = _image(node), node.inputs[1]
     y = node.output.tensor
     arguments: dict[str, Role] = {"src": Read(0), "weights": Read(1)}
     packed: dict[str, np.ndarray] = {}

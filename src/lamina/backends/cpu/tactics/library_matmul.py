@@ -20,7 +20,7 @@ from lamina.backends.cpu.tactics.candidate import (
     sizes_known,
 )
 from lamina.backends.cpu.tactics.library_step import eltwise, library_draft
-from lamina.ir.dims import Dim, product
+from lamina.ir.dims import Dim, is_static, product
 from lamina.ir.graph import Node, Value
 from lamina.ir.pattern import Reject
 from lamina.ir.types import DType, TensorType
@@ -118,6 +118,12 @@ def _draft(node: Node, op: Matmul, target: CpuTarget) -> Draft:
             return t.with_shape((rows, t.shape[-1]))
         return t.with_shape(t.shape[-2:])
 
+    left = flat(node.inputs[0])
+    depth = node.inputs[1].tensor.shape[-1 if op.transpose_b else -2]
+    if is_static(depth):  # what a has there is perhaps a symbol that can only be this
+        shape = list(left.shape)
+        shape[-2 if op.transpose_a else -1] = depth
+        left = left.with_shape(shape)
     out = flat(node.output) if rows is None else y.with_shape((rows, y.shape[-1]))
     arguments: dict[str, Role] = {"src": Read(0), "weights": Read(1)}
     packed: dict[str, np.ndarray] = {}
@@ -142,7 +148,7 @@ def _draft(node: Node, op: Matmul, target: CpuTarget) -> Draft:
     if op.activation is not None and (fused := eltwise(op.activation)) is not None:
         post_ops.append(fused)
     spec = MatMul(
-        _matrix(flat(node.inputs[0]), op.transpose_a, rank),
+        _matrix(left, op.transpose_a, rank),
         weights,
         _matrix(out, False, rank),
         bias,

@@ -53,7 +53,8 @@ from lamina.ops.quantized import Quantized
 _FLOPS_PER_MICROSECOND = 4e5
 _HOMOGENEOUS = (None, ActivationKind.RELU, ActivationKind.LEAKY_RELU)
 _RESIDUAL = 4
-_EXACT = ("vnni", "amx", "gemm")
+_EXACT = ("vnni", "amx")
+_SLOW = ("gemm", "ref")
 _OFFERED = 2
 _MOST_IMPLEMENTATIONS = 8
 
@@ -101,10 +102,10 @@ def _exact_alternatives(specify: Callable[[int], _Specified], target: CpuTarget)
 
     Code for older instruction sets adds pairs of products in 16 bits, which saturates.  Weights
     with compensation for zero points have a layout that cannot be asked for by name; with symbolic
-    sizes only implementations qualify whose layout depends on the weights alone.
+    sizes only implementations qualify whose layout depends on the weights alone.  Slow but exact
+    code is the last resort.
     """
     found: list[int] = []
-    last_resort: list[int] = []
     for n in range(_MOST_IMPLEMENTATIONS):
         specified = specify(n)
         spec = concrete_spec(specified.spec, dict(target.env))
@@ -116,13 +117,13 @@ def _exact_alternatives(specify: Callable[[int], _Specified], target: CpuTarget)
         name = primitive.implementation
         named = as_request(target.library, primitive.layout("weights")) is not None
         fixed = specified.is_static or (named and n == 0) or name.startswith("jit_int8")
+        if name.startswith(_SLOW):
+            return tuple(found) or (n,)
         if fixed and any(isa in name for isa in _EXACT):
             found.append(n)
-        if name.startswith("ref"):
-            last_resort.append(n)
-        if len(found) == _OFFERED or last_resort:
+        if len(found) == _OFFERED:
             break
-    return tuple(found or last_resort)
+    return tuple(found)
 
 
 def _refusal(node: Node, op: Quantized, target: CpuTarget) -> str | None:
