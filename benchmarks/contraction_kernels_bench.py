@@ -1,6 +1,6 @@
 """How fast our own convolution kernels are beside oneDNN's direct convolution, layer by layer.
 
-Run ``python benchmarks/contraction_kernels_bench.py [--network NAME] [--json FILE]``. Every
+Run ``python -m benchmarks.contraction_kernels_bench [--network NAME] [--json FILE]``. Every
 candidate of a layer runs in turn with oneDNN in one process; times are the least of all rounds,
 as other programs disturb the rest.
 """
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import machine
 from lamina.backends.cpu import image
 from lamina.backends.cpu.kernels import depthwise, direct, winograd
 from lamina.backends.cpu.kernels.convolution import (
@@ -291,7 +292,8 @@ def main() -> None:
             print(f"    {base / ms:5.2f}x {ms:.3f} ms  error {result['error'][name]:.1e}  {name}")
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(results, file, indent=1)
+            json.dump({"machine": machine.describe(), "layers": results}, file, indent=1)
+            file.write("\n")
 
 
 if __name__ == "__main__":

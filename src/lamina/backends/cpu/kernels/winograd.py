@@ -32,6 +32,7 @@ from lamina.codegen.llvm.target import Isa
 _OUTPUT_SIZES = {(3, 1): (2, 4, 6), (5, 1): (2, 4), (3, 2): (2, 3, 4)}
 _L2_BYTES = 512 << 10
 _WORTH_TIMING, _MOST_CONFIGS = 1.35, 3
+_BF16_ADVANTAGE = 0.6  # a plain bf16 convolution's time as part of an f32 one's
 
 
 @dataclass(frozen=True)
@@ -164,8 +165,9 @@ def why_not(problem: ConvolutionProblem) -> str | None:
 def configs(
     problem: ConvolutionProblem, isa: Isa, threads: int = 2, sizes: tuple[int, ...] | None = None
 ) -> list[WinogradConfig]:
-    """Return the configurations worth timing, the likely fastest first.
+    """Return the configurations worth timing, the likely fastest first (at least one if any fits).
 
+    Those that should take longer than a plain convolution at full rate are left out.
     ``sizes`` limits the output tile sides (accuracy falls as they grow).
     """
     found = []
@@ -179,7 +181,11 @@ def configs(
     if not found:
         return []
     found.sort(key=lambda item: item[0])
-    return [c for cycles, c in found if cycles <= _WORTH_TIMING * found[0][0]][:_MOST_CONFIGS]
+    plain = problem.multiply_adds / isa.lanes(F32) / threads
+    if problem.src.dtype == "bf16" and isa.has("avx512bf16"):
+        plain *= _BF16_ADVANTAGE
+    limit = max(found[0][0], min(_WORTH_TIMING * found[0][0], plain))
+    return [config for cycles, config in found if cycles <= limit][:_MOST_CONFIGS]
 
 
 def estimated_cycles(

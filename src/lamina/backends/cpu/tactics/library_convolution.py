@@ -85,6 +85,9 @@ def _refusal(node: Node, target: CpuTarget) -> str | None:
         return "this CPU has no bf16 arithmetic"
     if not w.tensor.is_static:
         return "the sizes of the weights are not known"
+    likely = node.output.tensor.substitute(dict(target.env)).static_shape
+    if min(likely) < 1:
+        return f"the likeliest sizes give a result of {likely}"
     activation = node.op.activation  # type: ignore[attr-defined]
     if activation is not None and eltwise(activation) is None:
         return f"oneDNN has no activation {activation.kind}"

@@ -123,7 +123,7 @@ def _draft(node: Node, op: Matmul, target: CpuTarget) -> Draft:
     if is_static(depth):  # what a has there is perhaps a symbol that can only be this
         shape = list(left.shape)
         shape[-2 if op.transpose_a else -1] = depth
-        left = left.with_shape(shape)
+        left = left.with_shape(tuple(shape))
     out = flat(node.output) if rows is None else y.with_shape((rows, y.shape[-1]))
     arguments: dict[str, Role] = {"src": Read(0), "weights": Read(1)}
     packed: dict[str, np.ndarray] = {}
