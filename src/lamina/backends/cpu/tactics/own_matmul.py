@@ -1,6 +1,6 @@
-"""Matrix products of few rows with constant weights, through Lamina's own kernel.
+"""Matrix products with constant weights, through Lamina's own kernel: of few rows, with oneDNN.
 
-With so few rows the time is that of reading the weights, which are packed in the order of reading.
+With few rows the time is that of reading the weights, which are packed in the order of reading.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _BYTES_PER_MICROSECOND = 3e4
 
 
 class OwnMatmul:
-    """The kernels of :mod:`lamina.backends.cpu.kernels.gemm` for at most eight rows."""
+    """The packed matrix product of :mod:`lamina.backends.cpu.kernels.gemm`."""
 
     name = "lamina"
 
@@ -47,7 +47,7 @@ class OwnMatmul:
         op = node.op
         if not isinstance(op, Matmul):
             return None
-        if reason := _refusal(node, op):
+        if reason := _refusal(node, op, target):
             return Reject(reason)
         problem = _problem(node, op)
         if why := gemm.why_not(problem):
@@ -60,7 +60,7 @@ class OwnMatmul:
         ]
 
 
-def _refusal(node: Node, op: Matmul) -> str | None:
+def _refusal(node: Node, op: Matmul, target: CpuTarget) -> str | None:
     a, b, y = (v.tensor for v in (*node.inputs[:2], node.output))
     if a.dtype not in (DType.F32, DType.BF16) or y.dtype is not a.dtype:
         return f"needs f32 or bf16, got {a.dtype} to {y.dtype}"
@@ -69,8 +69,10 @@ def _refusal(node: Node, op: Matmul) -> str | None:
     if not all(v.tensor.is_static for v in (*node.inputs, node.output)):
         return "needs static shapes"
     rows = product(a.static_shape[:-1])
-    if not isinstance(rows, int) or not 0 < rows <= _MOST_ROWS or 0 in b.static_shape:
-        return f"needs 1 to {_MOST_ROWS} rows, got {rows}"
+    if not isinstance(rows, int) or 0 in (rows, *b.static_shape):
+        return "an operand is empty"
+    if rows > _MOST_ROWS and target.library is not None:
+        return f"oneDNN is better at {rows} rows"
     for i, role in enumerate(_addends(node)):
         if role is None:
             shape = node.inputs[2 + i].tensor.static_shape
