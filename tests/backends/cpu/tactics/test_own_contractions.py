@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from tests.backends.cpu.candidates import run_candidate
 
 from lamina import ops
+from lamina.backends.cpu.onednn import library
 from lamina.backends.cpu.tactics.candidate import CpuTarget
 from lamina.backends.cpu.tactics.own_convolution import OwnConvolution
 from lamina.backends.cpu.tactics.own_matmul import OwnMatmul
@@ -82,7 +85,6 @@ def test_convolutions_match_the_meaning(op, shapes, dtype):
 @pytest.mark.parametrize(
     ("shapes", "constants", "reason"),
     [
-        ([(9, 8), (8, 8)], (1,), "1 to 8 rows, got 9"),
         ([(1, 8), (8, 8)], (), "no constant matrix"),
         ([(2, 8), (8, 8), (2, 1)], (1,), "cannot add shape (2, 1)"),
     ],
@@ -91,3 +93,11 @@ def test_matrix_products_decline_with_a_reason(shapes, constants, reason):
     node, _ = _node(Matmul(), shapes, constants=constants)
     refused = OwnMatmul().candidates(node, _target())
     assert isinstance(refused, Reject) and reason in refused.reason
+
+
+def test_many_rows_are_left_to_the_library_where_there_is_one():
+    node, _ = _node(Matmul(), [(9, 8), (8, 8)], constants=(1,))
+    assert not isinstance(OwnMatmul().candidates(node, _target()), Reject)
+    with_library = dataclasses.replace(_target(), library=library.load())
+    refused = OwnMatmul().candidates(node, with_library)
+    assert isinstance(refused, Reject) and "9 rows" in refused.reason
