@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lamina.backends.cpu.form import BLOCK, Form
-from lamina.backends.cpu.kernels import KERNELS, epilogue
+from lamina.backends.cpu.kernels import KERNELS, WITHOUT_LIBRARY, epilogue
 from lamina.backends.cpu.kernels.convolution import (
     ITEM_BYTES,
     ActivationLayout,
@@ -56,7 +56,8 @@ class OwnConvolution:
         if reason := _refusal(node):
             return Reject(reason)
         found, reasons = [], []
-        for kernel in KERNELS:
+        kernels = KERNELS if target.library is not None else (*KERNELS, *WITHOUT_LIBRARY)
+        for kernel in kernels:
             for form in _FORMS:
                 problem = _problem(node, form)
                 if why := kernel.why_not(problem):
