@@ -52,7 +52,7 @@ def measure(case: Case) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / f"{case.workload}.onnx"
         onnx.save(original, file)
-        reference = peers.OnnxRuntime(case.threads).load(file, "f32").run(inputs)
+        reference = peers.onnxruntime(case.threads).load(file, "f32").run(inputs)
         if case.precision == "int8":
             # Only this needs onnxruntime's quantizer, whose import is slow.
             from benchmarks import quantize

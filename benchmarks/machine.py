@@ -10,6 +10,8 @@ import platform
 import time
 from typing import Any
 
+from lamina.cli.others import OthersWatch
+
 PACKAGES = ("lamina", "numpy", "onnx", "onnxruntime", "openvino", "onednn-cpu-gomp", "llvmlite")
 
 # The flags that decide which kernels the engines choose.
@@ -35,22 +37,6 @@ def describe() -> dict[str, Any]:
     }
 
 
-class OthersWatch:
-    """Tells how many cores other processes kept busy since it was made.
-
-    A figure above about 0.1 on a two-core machine means that the measurement was disturbed.
-    """
-
-    def __init__(self) -> None:
-        self._busy, self._own = _busy_core_seconds(), time.process_time()
-        self._started = time.perf_counter()
-
-    def cores(self) -> float:
-        """Return the mean number of cores that others used; 0 where the system does not tell."""
-        busy, own = _busy_core_seconds() - self._busy, time.process_time() - self._own
-        return max(0.0, (busy - own) / (time.perf_counter() - self._started))
-
-
 def wait_for_quiet(limit_seconds: float, cores: float = 0.1, window_seconds: float = 2.0) -> bool:
     """Wait until others use less than ``cores``; return False when the limit came first."""
     end = time.perf_counter() + limit_seconds
@@ -60,16 +46,6 @@ def wait_for_quiet(limit_seconds: float, cores: float = 0.1, window_seconds: flo
         if others.cores() < cores:
             return True
     return False
-
-
-def _busy_core_seconds() -> float:
-    """Return the seconds that all cores together were busy or stolen since the system started."""
-    file = pathlib.Path("/proc/stat")
-    if not file.exists():
-        return 0.0
-    # user, nice, system, idle, iowait, irq, softirq, steal, in ticks
-    ticks = [int(word) for word in file.read_text().split("\n", 1)[0].split()[1:9]]
-    return float(sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -18,6 +18,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from lamina.cli.peers import load_peer
+
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
 
@@ -26,14 +28,10 @@ PRECISIONS = ("f32", "bf16", "int8")
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """A model ready to run in one engine.
-
-    ``handle`` is the engine's own object, for what only that engine can tell.
-    """
+    """A model ready to run in one engine."""
 
     run: Callable[[Arrays], Arrays]
     build_seconds: float
-    handle: Any = None
 
 
 class Peer(Protocol):
@@ -56,79 +54,32 @@ class Peer(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class OnnxRuntime:
-    """onnxruntime's CPU provider with every graph optimization.
-
-    ``spinning`` leaves its workers busy-waiting for a while after each run, which is its default;
-    ``timing`` explains why that does not disturb the others.
-    """
+class Installed:
+    """An engine that ``lamina bench --compare`` knows too, loaded as it does."""
 
     threads: int
-    spinning: bool = True
-    name: str = "onnxruntime"
-    precisions: tuple[str, ...] = ("f32", "int8")
+    name: str
+    precisions: tuple[str, ...]
 
     @property
     def version(self) -> str:
         """The version of the installed package."""
-        return importlib.metadata.version("onnxruntime")
+        return importlib.metadata.version(self.name)
 
     def load(self, file: pathlib.Path, precision: str) -> Loaded:
-        """Return a session over ``threads`` intra-op threads."""
-        ort = importlib.import_module("onnxruntime")
-        started = time.perf_counter()
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.log_severity_level = 3
-        spinning = "1" if self.spinning else "0"
-        options.add_session_config_entry("session.intra_op.allow_spinning", spinning)
-        session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        seconds = time.perf_counter() - started
-        names = [output.name for output in session.get_outputs()]
-
-        def run(inputs: Arrays) -> Arrays:
-            return dict(zip(names, session.run(None, inputs), strict=True))
-
-        return Loaded(run, seconds, session)
+        """Return a session; int8 models run what is not quantized in f32."""
+        peer = load_peer(self.name, file, threads=self.threads, precision=precision)
+        return Loaded(peer.run, peer.seconds)
 
 
-@dataclasses.dataclass(frozen=True)
-class OpenVino:
-    """OpenVINO's CPU plugin with the latency hint, one stream, inputs and outputs shared."""
+def onnxruntime(threads: int) -> Installed:
+    """Return onnxruntime, whose workers spin as they do by default."""
+    return Installed(threads, "onnxruntime", ("f32", "int8"))
 
-    threads: int
-    name: str = "openvino"
-    precisions: tuple[str, ...] = PRECISIONS
 
-    @property
-    def version(self) -> str:
-        """The version of the installed package."""
-        return importlib.metadata.version("openvino")
-
-    def load(self, file: pathlib.Path, precision: str) -> Loaded:
-        """Return an inference request; int8 models run what is not quantized in f32."""
-        openvino = importlib.import_module("openvino")
-        started = time.perf_counter()
-        core = openvino.Core()
-        settings = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": "1",
-            "INFERENCE_NUM_THREADS": str(self.threads),
-            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-        }
-        compiled = core.compile_model(core.read_model(str(file)), "CPU", settings)
-        request = compiled.create_infer_request()
-        seconds = time.perf_counter() - started
-        # An output that merged with an inner value has the names of both.
-        outputs = [(i, name) for i, o in enumerate(compiled.outputs) for name in o.names]
-
-        def run(inputs: Arrays) -> Arrays:
-            results = request.infer(inputs, share_inputs=True, share_outputs=True)
-            return {name: results[index] for index, name in outputs}
-
-        return Loaded(run, seconds, request)
+def openvino(threads: int) -> Installed:
+    """Return OpenVINO."""
+    return Installed(threads, "openvino", PRECISIONS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,13 +101,13 @@ class Lamina:
         asked = "bf16" if precision == "bf16" else "fp32"
         started = time.perf_counter()
         engine = lamina.build(file, target="cpu", precision=asked, threads=self.threads)
-        return Loaded(engine.run, time.perf_counter() - started, engine)
+        return Loaded(engine.run, time.perf_counter() - started)
 
 
 PEERS: dict[str, Callable[[int], Peer]] = {
     "lamina": Lamina,
-    "onnxruntime": OnnxRuntime,
-    "openvino": OpenVino,
+    "onnxruntime": onnxruntime,
+    "openvino": openvino,
 }
 
 

@@ -22,16 +22,16 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks import machine
+from lamina.cli.timing import Call, settle, warm
 
 Array = npt.NDArray[Any]
-Call = Callable[[], object]
 
 DISTURBED_CORES = 0.1
 
@@ -104,7 +104,7 @@ def faster(samples: Mapping[str, Samples]) -> str:
 
 def interleave(calls: Mapping[str, Call], budget: Budget = Budget()) -> dict[str, Samples]:
     """Run every call in turns and return its samples; the docstring of the module says how."""
-    seconds_each = {name: _warm(call, budget) for name, call in calls.items()}
+    seconds_each = {name: warm(call, budget.warm_seconds) for name, call in calls.items()}
     runs = {name: _runs(seconds, budget) for name, seconds in seconds_each.items()}
     rounds = _rounds(seconds_each, runs, budget)
     order = list(calls)
@@ -115,7 +115,7 @@ def interleave(calls: Mapping[str, Call], budget: Budget = Budget()) -> dict[str
         blocks = {}
         for name in order[start:] + order[:start]:
             settle()
-            _warm(calls[name], budget)
+            warm(calls[name], budget.warm_seconds)
             blocks[name] = _block(calls[name], runs[name])
         taken.append((others.cores(), blocks))
         if sum(cores <= DISTURBED_CORES for cores, _ in taken) >= rounds:
@@ -123,26 +123,6 @@ def interleave(calls: Mapping[str, Call], budget: Budget = Budget()) -> dict[str
     quietest = sorted(taken, key=lambda entry: entry[0])[:rounds]
     cores = tuple(entry[0] for entry in quietest)
     return {name: Samples(tuple(b[name] for _, b in quietest), cores) for name in calls}
-
-
-def settle(window_seconds: float = 0.01, limit_seconds: float = 0.5) -> None:
-    """Sleep until the process's threads use less than a tenth of one core, or the limit is up."""
-    end = time.perf_counter() + limit_seconds
-    while time.perf_counter() < end:
-        used = time.process_time()
-        time.sleep(window_seconds)
-        if time.process_time() - used < window_seconds / 10:
-            return
-
-
-def _warm(call: Call, budget: Budget) -> float:
-    """Run untimed, at least twice, and return the seconds of the last run."""
-    end = time.perf_counter() + budget.warm_seconds
-    count, last = 0, 0.0
-    while count < 2 or time.perf_counter() < end:
-        (last,) = _block(call, 1)
-        count += 1
-    return last
 
 
 def _block(call: Call, runs: int) -> tuple[float, ...]:

@@ -58,11 +58,11 @@ def test_the_defaults_are_valid_and_cannot_be_changed() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "fp64"}, "choose one of fp32, fp16, bf16, int8"),
+        ({"precision": "fp64"}, "choose one of fp32, tf32, fp16, bf16, int8"),
         ({"optimization_level": 6}, "not between 0 and 5"),
         ({"optimization_level": -1}, "not between 0 and 5"),
         ({"threads": 5000}, "5000 threads: expected 1 to 1024"),
-        ({"target": "cuda"}, "target 'cuda' is not available"),
+        ({"target": "cuda:7"}, "target 'cuda:7' is not available"),
     ],
 )
 def test_options_that_mean_nothing(options: dict[str, Any], message: str) -> None:

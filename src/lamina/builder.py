@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import importlib
 import json
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lamina.backends.cpu.compiler import CpuCompiler
+from lamina.backends.cpu.compiler import Compiled, CpuCompiler
 from lamina.backends.cpu.features import cpu_features, cpu_name
-from lamina.config import BuildConfig, ProgressEvent, cache_folder, shape_ranges
+from lamina.config import (
+    BuildConfig,
+    ProgressEvent,
+    Target,
+    cache_folder,
+    parse_targets,
+    shape_ranges,
+)
 from lamina.errors import BuildError, BuildInterrupted, ConfigError
 from lamina.importers.onnx import load as load_onnx
-from lamina.ir.dims import Expr
 from lamina.ir.graph import Graph
 from lamina.ir.text import print_graph
-from lamina.ir.types import TensorType
 from lamina.ir.verify import verify
 from lamina.ir.weight import Weight
 from lamina.passes.pipeline import OPTIMIZE
 from lamina.passes.regions import FuseRegions
+from lamina.passes.shapes import Ranges, apply_shapes
 from lamina.passes.shuffle import FuseChannelShuffle
-from lamina.passes.specialize import copy, specialize
+from lamina.passes.specialize import copy
 from lamina.plan.plan import Plan
 from lamina.precision.pipeline import (
     decide_precision,
@@ -35,9 +44,11 @@ from lamina.precision.pipeline import (
 from lamina.runtime.engine import Engine
 from lamina.tactics.cache import TimingCache
 
+_LOWERED = ("MergeParallelConvolutions",)
+"""Passes that a GPU's lowering runs with conditions of its own."""
+
 Progress = Callable[[ProgressEvent], None]
 Report = Callable[[str, int, int, str], None]
-Ranges = tuple[tuple[str, int, int, int], ...]
 
 
 def build(
@@ -61,27 +72,29 @@ def build(
     those of :class:`lamina.BuildConfig`.  Raises a LaminaError for anything that is the model's or
     the caller's fault; BuildInterrupted on Ctrl-C, with nothing written.
     """
-    try:
-        config = BuildConfig(
-            target=target,
-            precision=precision,  # type: ignore[arg-type]
-            shapes=shape_ranges(shapes or {}),
-            threads=threads,
-            optimization_level=optimization_level,
-            timing_cache=timing_cache,
-            without=tuple(without),
-            **options,
-        )
-    except TypeError as e:
-        raise ConfigError(f"unknown option: {e}", hint="see help(lamina.BuildConfig)") from e
-    missing = missing_feature(precision, cpu_features()) if target == "cpu" else None
+    known = [f.name for f in dataclasses.fields(BuildConfig)]
+    if unknown := [name for name in options if name not in known]:
+        raise ConfigError(f"unknown option {unknown}", hint=f"the options are {known}")
+    config = BuildConfig(
+        target=target,
+        precision=precision,  # type: ignore[arg-type]
+        shapes=shape_ranges(shapes or {}),
+        threads=threads,
+        optimization_level=optimization_level,
+        timing_cache=timing_cache,
+        without=(without,) if isinstance(without, str) else tuple(without),
+        **options,
+    )
+    on_cpu = Target("cpu") in parse_targets(config.target)
+    missing = missing_feature(precision, cpu_features()) if on_cpu else None
     if missing is not None:
         raise ConfigError(
             f"precision {precision} needs a CPU with {missing}, this one ({cpu_name()}) has none",
             hint="build with precision='fp32', or 'fp16' for a smaller plan",
         )
     try:
-        return Engine(build_plan(model, config, progress), threads=config.threads)
+        device = parse_targets(config.target)[0].device
+        return Engine(build_plan(model, config, progress), threads=config.threads, device=device)
     except KeyboardInterrupt as e:
         raise BuildInterrupted("the build was interrupted; nothing was written") from e
 
@@ -92,29 +105,38 @@ def build_plan(model: Any, config: BuildConfig, progress: Progress | None = None
     report("import", 0, 1)
     graph, ranges = import_graph(model, config)
     portable = copy(graph) if config.keep_graph else None
-    report("optimize", 0, 1)
-    optimize(graph, config)
-    return compile_graph(graph, ranges, config, report, portable)
+    if portable is not None:
+        # Nothing else needs the second core until kernels are compiled.
+        threading.Thread(target=_digest, args=(portable,), daemon=True).start()
+    targets = parse_targets(config.target)
+    sections = []
+    for number, target in enumerate(targets, 1):
+        report("optimize", 0, 1)
+        own = graph if number == len(targets) else copy(graph)
+        optimize(own, config, target.device)
+        sections.append(compile_section(own, ranges, config, target, report))
+    return make_plan(sections, ranges, config, portable)
 
 
 def import_graph(model: Any, config: BuildConfig) -> tuple[Graph, Ranges]:
     """Return the model as a graph of its own with the shapes of ``config``, and symbols' ranges."""
     graph = copy(model) if isinstance(model, Graph) else load_onnx(model)
     narrow_storage(graph, config.precision)
-    return apply_shapes(graph, config)
+    return apply_shapes(graph, config.shapes)
 
 
-def optimize(graph: Graph, config: BuildConfig) -> None:
+def optimize(graph: Graph, config: BuildConfig, device: str = "cpu") -> None:
     """Decide precision and run the passes, in place; raises ConfigError for an unknown pass."""
     late = (FuseChannelShuffle(), FuseRegions())  # they must see the casts of finish_precision
     try:
-        pipeline = OPTIMIZE.without(*{*config.without, *(p.name for p in late)})
+        later = {*(p.name for p in late), *(_LOWERED if device == "cuda" else ())}
+        pipeline = OPTIMIZE.without(*{*config.without, *later})
     except ValueError as e:
-        fact, _, known = str(e).partition("; ")
-        raise ConfigError(fact, hint=known.translate(str.maketrans("", "", "[]'"))) from e
-    decide_precision(graph, config.precision, multiplies_integers(cpu_features()))
+        raise ConfigError(str(e).partition("; ")[0], hint=_nearest_passes(config.without)) from e
+    integers = device == "cuda" or multiplies_integers(cpu_features())
+    decide_precision(graph, config.precision, integers)
     pipeline(graph)
-    finish_precision(graph, config.precision)
+    finish_precision(graph, config.precision, device)
     for fusion in late:
         if fusion.name not in config.without:
             fusion(graph)
@@ -122,67 +144,49 @@ def optimize(graph: Graph, config: BuildConfig) -> None:
         verify(graph)
 
 
-def compile_graph(
-    graph: Graph,
-    ranges: Ranges,
-    config: BuildConfig,
-    report: Report | None = None,
-    portable: Graph | None = None,
-) -> Plan:
-    """Choose kernels for an optimized graph and freeze it; ``portable`` is stored beside them."""
+def _nearest_passes(names: Sequence[str]) -> str:
+    """Return the passes whose names are most like these."""
+    known = {p.name.lower(): p.name for p in OPTIMIZE.rules()}
+    found = [n for name in names for n in difflib.get_close_matches(name.lower(), known, 3, 0.0)]
+    return f"the nearest are {', '.join(known[n] for n in dict.fromkeys(found))}"
+
+
+def compile_graph(graph: Graph, ranges: Ranges, config: BuildConfig) -> Plan:
+    """Choose kernels for an optimized graph and freeze it, for the first target."""
+    target = parse_targets(config.target)[0]
+    compiled = compile_section(graph, ranges, config, target, _Reporter(None))
+    return make_plan([compiled], ranges, config, None)
+
+
+def compile_section(
+    graph: Graph, ranges: Ranges, config: BuildConfig, target: Target, report: Report
+) -> Compiled:
+    """Choose kernels for an optimized graph and one target."""
     env = {name: opt for name, _, opt, _ in ranges}
-    compiler = CpuCompiler(config, env, report or _Reporter(None))
-    cache = TimingCache(_cache_path(config), _machine(compiler))
-    compiled = compiler.compile(graph, cache)
+    path = _cache_path(config)
+    if target.device == "cuda":
+        # Loaded only when asked for: builds for the CPU do without it.
+        cuda = importlib.import_module("lamina.backends.cuda.compiler")
+        compiler = cuda.cuda_compiler(config, target.arch, env, report)
+        compiled: Compiled = compiler.compile(graph, TimingCache(path, compiler.machine))
+        return compiled
+    cpu = CpuCompiler(config, env, report)
+    return cpu.compile(graph, TimingCache(path, _machine(cpu)))
+
+
+def make_plan(
+    compiled: Sequence[Compiled], ranges: Ranges, config: BuildConfig, portable: Graph | None
+) -> Plan:
+    """Freeze sections into a plan; ``portable`` is stored beside them."""
     text, weights = _portable(portable)
     return Plan(
         graph=text,
         weights=weights,
         config=tuple(sorted((k, json.dumps(v)) for k, v in _config_fields(config).items())),
         ranges=ranges,
-        sections=(compiled.section,),
-        fallbacks=tuple(dict.fromkeys(compiled.fallbacks)),
+        sections=tuple(c.section for c in compiled),
+        fallbacks=tuple(dict.fromkeys(f for c in compiled for f in c.fallbacks)),
     )
-
-
-def apply_shapes(graph: Graph, config: BuildConfig) -> tuple[Graph, Ranges]:
-    """Give symbols their numbers or ranges; returns the graph and (symbol, min, opt, max) rows.
-
-    An input without shapes keeps its symbols with the range 1 to 2**31 and the likeliest value 1.
-    """
-    low: dict[str, int] = {}
-    opt: dict[str, int] = {}
-    high: dict[str, int] = {}
-    inputs = {v.name: v for v in graph.inputs}
-    if unknown := [n for n in config.shapes if n not in inputs]:
-        raise ConfigError(f"there is no input {unknown}", hint=f"inputs: {sorted(inputs)}")
-    for name, given in config.shapes.items():
-        type = inputs[name].type
-        if not isinstance(type, TensorType) or type.rank != len(given[1]):
-            raise ConfigError(f"input {name!r} is {type}, the shape given is {given[1]}")
-        for axis, d in enumerate(type.shape):
-            for values, shape in zip((low, opt, high), given, strict=True):
-                _bind(values, d, shape[axis], name, axis)
-    fixed = {s: n for s, n in opt.items() if low[s] == high[s]}
-    if fixed:
-        graph = specialize(graph, fixed)
-    names = sorted(s for s in graph.symbols() if s not in graph.definers)
-    rows = tuple((s, low.get(s, 1), opt.get(s, 1), high.get(s, (1 << 31) - 1)) for s in names)
-    return graph, rows
-
-
-def _bind(values: dict[str, int], d: Any, size: int, name: str, axis: int) -> None:
-    if isinstance(d, Expr):
-        text = str(d)
-        if values.setdefault(text, size) != size:
-            raise ConfigError(
-                f"{text} is {values[text]} and {size} in the shapes given",
-                hint=f"axis {axis} of {name!r} must agree with the other inputs",
-            )
-    elif d != size:
-        raise ConfigError(
-            f"axis {axis} of input {name!r} is {d} in the model, the shape says {size}"
-        )
 
 
 def _portable(graph: Graph | None) -> tuple[str, dict[str, Weight]]:
@@ -195,12 +199,23 @@ def _portable(graph: Graph | None) -> tuple[str, dict[str, Weight]]:
 
 def collect_weights(graph: Graph, weights: dict[str, Weight]) -> None:
     """Add the constants of a graph, nested ones included, to a table by digest."""
+    for weight in _weights(graph):
+        weights[weight.digest] = weight
+
+
+def _weights(graph: Graph) -> Iterator[Weight]:
     for node in graph.nodes():
         for value in vars(node.op).values():
             if isinstance(value, Graph):
-                collect_weights(value, weights)
+                yield from _weights(value)
             elif isinstance(value, Weight):
-                weights[value.digest] = value
+                yield value
+
+
+def _digest(graph: Graph) -> None:
+    """Let every weight compute the digest by which the plan knows it; each keeps its own."""
+    for weight in _weights(graph):
+        _ = weight.digest
 
 
 def _config_fields(config: BuildConfig) -> dict[str, Any]:

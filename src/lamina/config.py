@@ -1,11 +1,15 @@
 """What the user may choose; the only module that reads the environment.
 
-========================== ====================================================================
-``LAMINA_THREADS``         number of threads when none is given
-``LAMINA_ONEDNN_LIBRARY``  path of a ``libdnnl.so.3`` to use in place of the installed one
-``LAMINA_CACHE_DIR``       folder of the timing cache (default ``$XDG_CACHE_HOME/lamina``)
-``LAMINA_ISA``             ``avx2`` keeps generated code from using AVX-512
-========================== ====================================================================
+=========================== ====================================================================
+``LAMINA_THREADS``          number of threads when none is given
+``LAMINA_ONEDNN_LIBRARY``   path of a ``libdnnl.so.3`` to use in place of the installed one
+``LAMINA_CACHE_DIR``        folder of the timing cache (default ``$XDG_CACHE_HOME/lamina``)
+``LAMINA_ISA``              ``avx2`` keeps generated code from using AVX-512
+``LAMINA_TENSORRT_DEVICE``  ``cpu`` or ``cuda`` for ``lamina.tensorrt`` (default: a GPU if any)
+``LAMINA_TENSORRT_VERSION`` version that ``lamina.tensorrt`` speaks for (default ``10``)
+``LAMINA_CUDA_CHECK``       ``1`` waits after each step on a GPU, so that a fault names its step
+``LAMINA_CUDA_BRANCHES``    ``0`` runs the steps of a CUDA graph one after the other
+=========================== ====================================================================
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from typing import Any, Literal, get_args
 from lamina.errors import ConfigError
 
 _SPIN_COUNT = "20000"
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Precision = Literal["fp32", "tf32", "fp16", "bf16", "int8"]
 Shape = tuple[int, ...]
 ShapeRange = tuple[Shape, Shape, Shape]
 Progress = Callable[["ProgressEvent"], None]
@@ -35,10 +39,42 @@ class ProgressEvent:
     item: str = ""
 
 
+@dataclass(frozen=True)
+class Target:
+    """What a section is compiled for: ``cpu``, ``cuda`` or ``reference``.
+
+    ``arch`` is the compute capability times ten of a CUDA device, 0 for the one of this machine.
+    """
+
+    device: str
+    arch: int = 0
+
+
+def parse_targets(text: str) -> tuple[Target, ...]:
+    """Read targets such as ``cpu,cuda:sm_90``; raises ConfigError for anything else."""
+    targets = []
+    for name in text.split(","):
+        device, _, arch = name.strip().partition(":")
+        number = arch.removeprefix("sm_")
+        if device in ("cpu", "reference", "cuda") and not arch:
+            targets.append(Target(device))
+        elif device == "cuda" and arch.startswith("sm_") and number.isdigit():
+            targets.append(Target(device, int(number)))
+        else:
+            raise ConfigError(
+                f"target {name.strip()!r} is not available",
+                hint="use 'cpu', 'cuda', 'cuda:sm_90' or several of them: 'cpu,cuda:sm_80'",
+            )
+    if len(set(targets)) != len(targets):
+        raise ConfigError(f"a target is named twice in {text!r}")
+    return tuple(targets)
+
+
 @dataclass(frozen=True, kw_only=True)
 class BuildConfig:
     """Options of one build.
 
+    ``target`` names one device or several, separated by commas; the plan gets a section for each.
     ``shapes`` gives for an input its (min, opt, max) shapes; equal ones make it static.
     ``optimization_level`` 0 takes each node's first tactic, 1 and 2 time few, 3 (default) and more
     time all.  ``timing_cache`` is a file, None for the default place, "" for no cache.
@@ -62,16 +98,11 @@ class BuildConfig:
                 f"precision {self.precision!r} is not known",
                 hint=f"choose one of {', '.join(get_args(Precision))}",
             )
-        if not 0 <= self.optimization_level <= 5:
-            raise ConfigError(
-                f"optimization level {self.optimization_level} is not between 0 and 5"
-            )
-        if not 0 <= self.threads <= 1024:
-            raise ConfigError(f"{self.threads} threads: expected 1 to 1024, or 0 for all cores")
-        if self.target not in ("cpu", "reference"):
-            raise ConfigError(
-                f"target {self.target!r} is not available", hint="use 'cpu' or 'reference'"
-            )
+        level = self.optimization_level
+        if not isinstance(level, int) or not 0 <= level <= 5:
+            raise ConfigError(f"optimization level {level!r} is not between 0 and 5")
+        check_threads(self.threads)
+        parse_targets(self.target)
 
 
 def shape_ranges(shapes: Mapping[str, Any]) -> dict[str, ShapeRange]:
@@ -79,6 +110,11 @@ def shape_ranges(shapes: Mapping[str, Any]) -> dict[str, ShapeRange]:
 
     Raises ConfigError for anything else, and for ranges that are not in order.
     """
+    if not isinstance(shapes, Mapping):
+        raise ConfigError(
+            f"the shapes are a {type(shapes).__name__}, not shapes by name of the input",
+            hint="such as {'x': (1, 3, 224, 224)}",
+        )
     return {name: _range(name, given) for name, given in shapes.items()}
 
 
@@ -98,6 +134,12 @@ def _range(name: str, given: Any) -> ShapeRange:
     if any(not 0 <= a <= b <= c for a, b, c in zip(low, opt, high, strict=True)):
         raise ConfigError(f"the shapes of {name!r} are not in order: {low} <= {opt} <= {high}")
     return (low, opt, high)
+
+
+def check_threads(threads: int) -> None:
+    """Raise ConfigError for what cannot be a number of threads."""
+    if not isinstance(threads, int) or not 0 <= threads <= 1024:
+        raise ConfigError(f"{threads!r} threads: expected 1 to 1024, or 0 for all cores")
 
 
 def default_threads() -> int:
@@ -126,12 +168,46 @@ def shorten_spinning() -> None:
         os.environ["GOMP_SPINCOUNT"] = _SPIN_COUNT
 
 
+def worker_environment() -> dict[str, str]:
+    """Return the environment of processes that compile GPU kernels.
+
+    Triton keeps a cache of its own, of every stage; it goes where the other caches are.
+    """
+    folder = str(cache_folder() / "triton")
+    return {**os.environ, "TRITON_CACHE_DIR": folder, "TRITON_STORE_BINARY_ONLY": "1"}
+
+
 def isa_limit() -> str:
     """Return the instruction set that generated code must not exceed, "" for no limit."""
     text = os.environ.get("LAMINA_ISA", "")
     if text not in ("", "avx2", "avx512"):
         raise ConfigError(f"LAMINA_ISA is {text!r}, expected 'avx2' or 'avx512'")
     return text
+
+
+def tensorrt_device() -> str:
+    """Return the device that ``lamina.tensorrt`` is to use, "" to take a GPU where there is one."""
+    text = os.environ.get("LAMINA_TENSORRT_DEVICE", "")
+    if text not in ("", "cpu", "cuda"):
+        raise ConfigError(f"LAMINA_TENSORRT_DEVICE is {text!r}, expected 'cpu' or 'cuda'")
+    return text
+
+
+def tensorrt_version() -> str:
+    """Return the version of TensorRT that ``lamina.tensorrt`` speaks for unless told otherwise."""
+    return os.environ.get("LAMINA_TENSORRT_VERSION") or "10"
+
+
+def cuda_run_options() -> dict[str, bool]:
+    """Return how programs run on a GPU, as far as the environment says so."""
+    options = {}
+    for name, option in (("LAMINA_CUDA_CHECK", "check"), ("LAMINA_CUDA_BRANCHES", "branches")):
+        text = os.environ.get(name, "")
+        if text not in ("", "0", "1"):
+            raise ConfigError(f"{name} is {text!r}, expected '0' or '1'")
+        if text:
+            options[option] = text == "1"
+    return options
 
 
 def cache_folder() -> Path:

@@ -91,9 +91,10 @@ class DeviceError(LaminaError):
 
 @contextmanager
 def where(text: str) -> Iterator[None]:
-    """Add one line of location to any LaminaError that passes through."""
+    """Add one line of location, unless it is there, to any LaminaError that passes through."""
     try:
         yield
     except LaminaError as e:
-        e.where.append(text)
+        if text not in e.where:
+            e.where.append(text)
         raise

@@ -8,7 +8,7 @@ from dataclasses import replace
 from lamina import ops
 from lamina.backends.cpu.features import cpu_features
 from lamina.builder import build_plan
-from lamina.config import BuildConfig
+from lamina.config import BuildConfig, parse_targets
 from lamina.errors import ConfigError, DeviceError, GraphError, LaminaError, PlanError
 from lamina.ir.graph import Graph
 from lamina.ir.text import parse_graph
@@ -16,17 +16,19 @@ from lamina.plan.plan import Plan
 from lamina.precision.pipeline import missing_feature
 
 
-def respecialize(plan: Plan, threads: int = 0) -> Plan:
-    """Return a plan for this machine with the options that ``plan`` was built with.
+def respecialize(plan: Plan, threads: int = 0, target: str = "cpu") -> Plan:
+    """Return a plan for a device of this machine with the options that ``plan`` was built with.
 
     A precision that this CPU has no instructions for becomes f32.  Raises PlanError for a graph or
     options that are damaged.
     """
     graph, config = portable_graph(plan), plan_config(plan, threads)
-    if missing_feature(config.precision, cpu_features()) is not None:
+    if target != "cpu" or parse_targets(config.target)[0].device == "cuda":
+        config = replace(config, target=target)
+    elif missing_feature(config.precision, cpu_features()) is not None:
         config = replace(config, precision="fp32")
     try:
-        return build_plan(graph, config)
+        return replace(build_plan(graph, config), notes=plan.notes)
     except DeviceError:
         raise
     except LaminaError as e:

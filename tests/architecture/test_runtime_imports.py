@@ -19,6 +19,7 @@ COMPILER = (
     *("lamina.precision", "lamina.codegen", "lamina.tactics", "lamina.schedule", "lamina.ops"),
     *("lamina.ir.rewrite", "lamina.ir.text", "lamina.backends.cpu.compiler"),
     *("lamina.backends.cpu.tactics", "lamina.backends.cpu.kernels", "lamina.cli"),
+    *("lamina.backends.cuda.compiler", "lamina.backends.cuda.interpret", "triton"),
     *("onnx", "llvmlite", "typer", "rich", "torch"),
 )
 GRAPH = """graph(%x: f32[1,8,12,12]) {
@@ -64,7 +65,7 @@ def test_the_modules_of_the_runtime_load_no_compiler() -> None:
         "import importlib, pkgutil, lamina.runtime\n"
         "for m in pkgutil.iter_modules(lamina.runtime.__path__):\n"
         "    importlib.import_module(f'lamina.runtime.{m.name}')\n"
-        "import lamina.backends.cpu.driver, lamina.plan.format"
+        "import lamina.backends.cpu.driver, lamina.backends.cuda.driver, lamina.plan.format"
     )
     assert loaded_by(code) == set()
 

@@ -85,13 +85,14 @@ def test_summary_names_the_slowest_case_and_failures() -> None:
         summary.geometric_mean([])
 
 
-class Failing(peers.OnnxRuntime):
+class Failing(peers.Installed):
     def load(self, file: object, precision: str) -> peers.Loaded:
         raise RuntimeError("no kernel")
 
 
 def test_a_failing_engine_does_not_lose_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(peers.PEERS, "openvino", Failing)
+    failing = Failing(1, "openvino", ("f32",))
+    monkeypatch.setitem(peers.PEERS, "openvino", lambda threads: failing)
     case = cpu_case.Case("digits", 2, "f32", 1, ("openvino", "onnxruntime"), 0.1, "")
     engines = cpu_case.measure(case)["engines"]
     assert engines["openvino"] == {"error": "RuntimeError: no kernel"}

@@ -34,7 +34,12 @@ def test_a_range_of_shapes_is_kept(lamina: Lamina, model: Path, tmp_path: Path) 
     shapes = "x:1x2x6x6..2x2x6x6..4x2x6x6"
     done = lamina("build", model, "-o", tmp_path / "r.plan", "--shapes", shapes, "--json", *FAST)
     assert done.code == 0, done.err
-    assert list(done.json["ranges"].values()) == [[1, 2, 4]]
+    ((symbol, sizes),) = done.json["ranges"].items()
+    assert sizes == [1, 2, 4]
+    told = lamina("build", model, "-o", tmp_path / "r.plan", "--shapes", shapes, *FAST).out
+    assert f"{symbol}: 1 to 4, tuned for 2" in told
+    told = lamina("build", model, "-o", tmp_path / "s.plan", *FAST).out
+    assert f"{symbol}: 1 or more, tuned for 1" in told
     engine = load(tmp_path / "r.plan")
     for batch in (1, 3, 4):
         assert engine(np.ones((batch, 2, 6, 6), np.float32)).shape == (batch, 5)

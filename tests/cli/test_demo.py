@@ -28,6 +28,7 @@ def test_every_precision_classifies_the_held_out_digits(lamina: Lamina) -> None:
             assert row["error"] == ""
             assert row["accuracy"] >= accuracy - 0.01
             assert row["images_per_second"] > 0
+            assert row["other_cores"] >= 0
         else:
             assert row["error"] == needs_bf16
 

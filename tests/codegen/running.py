@@ -61,15 +61,6 @@ def node_graph(op, types) -> Graph:
     return graph
 
 
-def place(x, layout, fill=0):
-    """Return memory that holds ``x`` in a layout, and the function that reads it back."""
-    size = max(1, int(layout.span(x.shape))) if x.size else 1
-    flat = np.full(size + 16, fill, x.dtype)
-    where = offsets(x.shape, layout)
-    flat[where] = x
-    return flat
-
-
 def offsets(shape, layout):
     """Return the element where each index of a shape lies."""
     total = np.full(shape, layout.offset, np.int64)
@@ -80,6 +71,44 @@ def offsets(shape, layout):
         else:
             total = total + index * layout.strides[axis]
     return total
+
+
+GUARD_BYTES, POISON = 512, 0xA5
+
+
+class Guarded:
+    """Memory of one tensor between guard bytes: poisoned, or ``x`` with zeros as padding.
+
+    It ends where the layout ends, so that any access beyond it hits a guard.
+    """
+
+    def __init__(self, shape, dtype, layout, x=None):
+        elements = int(layout.span(shape)) if np.prod(shape) else 0
+        nbytes = elements * np.dtype(dtype).itemsize
+        self.bytes = np.full(nbytes + 2 * GUARD_BYTES, POISON, np.uint8)
+        self.tensor = self.bytes[GUARD_BYTES : GUARD_BYTES + nbytes].view(dtype)
+        self.where, self.layout = offsets(shape, layout), layout
+        self.fill = POISON
+        if x is not None:
+            self.fill = 0
+            self.tensor[...] = 0
+            self.tensor[self.where] = x
+
+    def check(self, wanted, tolerance=0):
+        """Assert the elements, zeros in the last block's padding, and that nothing else changed."""
+        assert_close(self.tensor[self.where], wanted, tolerance)
+        untouched = np.ones(self.tensor.size, bool)
+        untouched[self.where] = False
+        if self.layout.is_blocked:
+            padded = list(wanted.shape)
+            padded[self.layout.block_axis] += -padded[self.layout.block_axis] % self.layout.block
+            padding = np.setdiff1d(offsets(padded, self.layout), self.where)
+            assert not self.tensor[padding].any(), "padded lanes must be zero"
+            untouched[padding] = False
+        gaps = self.tensor[untouched].view(np.uint8)
+        assert (gaps == self.fill).all(), "wrote between the elements"
+        assert (self.bytes[:GUARD_BYTES] == POISON).all(), "wrote before the tensor"
+        assert (self.bytes[-GUARD_BYTES:] == POISON).all(), "wrote behind the tensor"
 
 
 def assert_close(found, expected, tolerance):

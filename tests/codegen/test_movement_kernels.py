@@ -78,3 +78,45 @@ def test_indices_outside_the_axis_stay_in_the_tensor():
     y = np.zeros((3, 4), np.float32)
     Compiled(kernel)([x, np.array([99, -99, 1]), y])
     np.testing.assert_array_equal(y, x[[2, 0, 1]])
+
+
+def _nms_operands(case, dtype):
+    rng = np.random.default_rng(case)
+    batch, classes, count = [(2, 3, 70), (1, 1, 1), (3, 2, 0), (1, 5, 333), (2, 2, 40)][case]
+    boxes = rng.uniform(0, 4, (batch, count, 4))
+    boxes[..., 2:] = boxes[..., :2] + rng.uniform(-2, 2, (batch, count, 2))
+    scores = rng.integers(-3, 40, (batch, classes, count)) / 8  # many ties
+    boxes, scores = boxes.astype(dtype), scores.astype(dtype)
+    if count > 9:
+        boxes[0, 3, 1], scores[0, 0, 5], scores[0, 0, 6] = np.nan, np.nan, np.inf
+        boxes[0, 7] = boxes[0, 8]
+    return boxes, scores
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("case", range(5))
+@pytest.mark.parametrize("center", [False, True])
+def test_nms_keeps_the_boxes_of_the_meaning(case, dtype, center):
+    boxes, scores = _nms_operands(case, dtype)
+    for most, overlap, least in [
+        (200, 0.5, 0.0),
+        (3, 0.1, 1.1),
+        (9, 1.0, -9),
+        (5, -0.5, 0),
+        (0, 0, 0),
+    ]:
+        limits = [np.array([most]), np.float32([overlap]), np.float32([least])]
+        operands = [boxes, scores, *limits]
+        op = ops.Nms(count=sym("n"), center_point_box=center)
+        graph = node_graph(op, [type_of(x) for x in operands])
+        kernel = kernel_for(graph.outputs[0].node)
+        assert not isinstance(kernel, Reject), kernel.reason
+        with np.errstate(all="ignore"):
+            expected = op.reference(*operands)
+        for isa, nthreads in ((ISAS[0], 1), (ISAS[1], 4)):
+            compiled = Compiled(kernel, isa)
+            y = np.full(3 * scores.size + 3, -7, np.int64)
+            compiled([*operands, y], nthreads=nthreads)
+            assert compiled.counts[0] == len(expected)
+            np.testing.assert_array_equal(y[: expected.size].reshape(-1, 3), expected)
+            assert (y[expected.size :] == -7).all()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.codegen.running import ISAS, Compiled, assert_close, offsets, place
+from tests.codegen.running import ISAS, Compiled, Guarded
 from tests.codegen.test_regions import random_layout
 
 from lamina import ops
@@ -144,14 +144,12 @@ def compare(seed) -> bool:
     if isinstance(kernel, Reject):
         return False
     expected = interpret(graph, made.arrays)
-    held = [place(x, layout) for x, layout in zip(made.arrays, sources, strict=True)]
-    results = [
-        np.full(int(layout.span(y.shape)) + 16, 7, y.dtype)
-        for y, layout in zip(expected, targets, strict=True)
-    ]
-    Compiled(kernel, ISAS[seed // 2 % 2])([*held, *results], nthreads=1 + seed % 4)
-    for found, wanted, layout in zip(results, expected, targets, strict=True):
-        assert_close(found[offsets(wanted.shape, layout)], wanted, 1e-4)
+    held = [Guarded(x.shape, x.dtype, at, x) for x, at in zip(made.arrays, sources, strict=True)]
+    results = [Guarded(y.shape, y.dtype, at) for y, at in zip(expected, targets, strict=True)]
+    tensors = [m.tensor for m in (*held, *results)]
+    Compiled(kernel, ISAS[seed // 2 % 2])(tensors, nthreads=1 + seed % 4)
+    for found, wanted in zip(results, expected, strict=True):
+        found.check(wanted, 1e-4)
     return True
 
 
@@ -206,8 +204,8 @@ def test_graphs_that_were_once_wrong(name):
     rng = np.random.default_rng(0)
     xs = [rng.standard_normal(v.tensor.shape).astype(np.float32) for v in graph.inputs]
     (wanted,) = interpret(graph, xs)
-    found = np.full(wanted.shape, 7, np.float32)
-    held = [place(x, layout) for x, layout in zip(xs, sources, strict=True)]
+    found = Guarded(wanted.shape, wanted.dtype, Layout.dense(wanted.shape))
+    held = [Guarded(x.shape, x.dtype, at, x) for x, at in zip(xs, sources, strict=True)]
     for isa in ISAS:
-        Compiled(kernel, isa)([*held, found], nthreads=2)
-        assert_close(found, wanted, 1e-5)
+        Compiled(kernel, isa)([m.tensor for m in (*held, found)], nthreads=2)
+        found.check(wanted, 1e-5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.codegen.running import ISAS, Compiled, assert_close, offsets, place
+from tests.codegen.running import ISAS, Compiled, Guarded, assert_close
 
 from lamina import ops
 from lamina.codegen.kernels import Reject, kernel_for, lower
@@ -70,24 +70,13 @@ def compile_and_compare(graph, xs, sources, targets, isa, tolerance, symbols=Non
     expected = interpret(graph, xs)
     kernel = lower(graph, sources, targets)
     assert not isinstance(kernel, Reject), kernel.reason
-    held = [place(x, layout) for x, layout in zip(xs, sources, strict=True)]
-    results = [
-        np.full(int(layout.span(y.shape)) + 16, 7, y.dtype)
-        for y, layout in zip(expected, targets, strict=True)
-    ]
-    Compiled(kernel, isa)([*held, *results], nthreads=3, symbols=symbols)
-    for found, wanted, layout in zip(results, expected, targets, strict=True):
-        where = offsets(wanted.shape, layout)
-        assert_close(found[where], wanted, tolerance)
-        outside = np.ones(found.shape, bool)
-        outside[where] = False
-        if layout.is_blocked:
-            padded = list(wanted.shape)
-            padded[1] = -(-padded[1] // layout.block) * layout.block
-            padding = np.setdiff1d(offsets(padded, layout).ravel(), where.ravel())
-            assert (found[padding] == 0).all(), "padded lanes must be zero"
-            outside[padding] = False
-        assert (found[outside] == 7).all(), "wrote outside the tensor"
+    held = [Guarded(x.shape, x.dtype, at, x) for x, at in zip(xs, sources, strict=True)]
+    results = [Guarded(y.shape, y.dtype, at) for y, at in zip(expected, targets, strict=True)]
+    Compiled(kernel, isa)([m.tensor for m in (*held, *results)], nthreads=3, symbols=symbols)
+    for found, wanted in zip(results, expected, strict=True):
+        found.check(wanted, tolerance)
+    for operand, x in zip(held, xs, strict=True):
+        operand.check(x)
 
 
 @pytest.mark.parametrize("seed", range(60))

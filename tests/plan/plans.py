@@ -38,7 +38,13 @@ HOST = """graph(%x: f32[n]) {
   %i = non_zero(%x) count=k
   define k = %i
   %d = activation(%x) kind=tanh
-  return %i as "places", %d as "d"
+  %b = cast(%x) dtype=bool
+  %c = cast(%b) dtype=i32
+  %m = reduce(%c) kind=sum axes=(0) keepdims=true
+  %q = bind_dims(%m) names=("q")
+  define q = %q
+  %e = expand(%m) shape=(q,)
+  return %i as "places", %d as "d", %e as "e"
 }"""
 
 CONTROL = """graph @1(%x: f32[4]) {

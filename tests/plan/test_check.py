@@ -13,7 +13,7 @@ from lamina.errors import PlanError
 from lamina.ir.types import DType, TensorType
 from lamina.plan.check import check_plan, check_sizes
 from lamina.plan.checksum import checksum
-from lamina.plan.plan import Place, Port, Program, Step, Tensor
+from lamina.plan.plan import Place, Port, Program, Step, StepKind, Tensor
 from tests.plan.plans import KINDS, edited, engine
 
 TENSOR = {f.name: i for i, f in enumerate(dataclasses.fields(Tensor))}
@@ -90,6 +90,24 @@ def test_a_tensor_that_is_not_where_it_says(
 )
 def test_a_step_that_cannot_be_run(field: str, value: object, message: str) -> None:
     _refused("convolution", "steps", 0, STEP[field], value, message)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("defines", [], "0 sizes"),
+        ("defines", ["n"], "it decides n, its result"),
+        ("parameters", [], "1 sizes of 1 results"),
+        ("kind", "kernel", "arguments"),
+        ("symbols", [], "names no function"),
+    ],
+)
+def test_a_counted_step_decides_one_size_of_its_result(
+    field: str, value: object, message: str
+) -> None:
+    steps = engine("host").plan.sections[0].program.steps
+    number = next(i for i, s in enumerate(steps) if s.kind is StepKind.COUNTED)
+    _refused("host", "steps", number, STEP[field], value, message)
 
 
 @pytest.mark.parametrize(

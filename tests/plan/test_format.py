@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import lamina
-from lamina.errors import PlanError
+from lamina.errors import ConfigError, PlanError
 from lamina.ir.weight import Weight
 from lamina.plan.format import ALIGN, MAGIC, VERSION, read_plan, write_plan
 from lamina.plan.plan import Plan
@@ -104,6 +104,20 @@ def test_an_empty_or_missing_file_is_refused(tmp_path) -> None:
         lamina.load(tmp_path / "none.plan")
     with pytest.raises(PlanError, match="Is a directory"):
         lamina.load(tmp_path)
+    with pytest.raises(PlanError, match="a path or bytes, not int"):
+        lamina.load(3)
+    with pytest.raises(ConfigError, match="-1 threads"):
+        lamina.load(plan_bytes("convolution"), threads=-1)
+
+
+def test_a_damaged_file_is_named_with_what_to_do(tmp_path) -> None:
+    path = tmp_path / "half.plan"
+    path.write_bytes(plan_bytes("convolution")[:-64])
+    with pytest.raises(PlanError) as error:
+        lamina.load(path)
+    assert "truncated" in str(error.value)
+    assert str(path) in str(error.value)
+    assert "build the plan again" in str(error.value)
 
 
 def test_a_header_that_is_no_object_is_refused() -> None:

@@ -28,6 +28,7 @@ PASSES = sorted(
         and issubclass(c, GraphPass)
         and c not in (GraphPass, Rewrite, Fixpoint, Together)
         and c.__module__ == module.__name__
+        and not c.__name__.startswith("_")
     },
     key=lambda c: c.__name__,
 )

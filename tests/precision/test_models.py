@@ -178,13 +178,14 @@ def test_residual_block(precision, sqnr):
     assert sqnr_db(interpret(graph, block_inputs())[0], got) >= 40
 
 
-def test_int8_fuses_the_residual_that_fp32_must_round():
+def test_int8_leaves_out_the_rounding_before_the_residual():
     (exact,) = (n for n in decided("fp32").nodes() if isinstance(n.op, ops.QuantizedConvolution))
     (fused,) = (n for n in decided("int8").nodes() if isinstance(n.op, ops.QuantizedConvolution))
-    assert exact.op.residual_scaling is None
-    assert exact.op.y_scaling.scale == 0.25
-    assert fused.op.residual_scaling.scale == 0.0625
-    assert fused.output.tensor.dtype is DType.U8
+    assert exact.op.rounding.scale == 0.25
+    assert fused.op.rounding is None
+    for node in (exact, fused):
+        assert node.op.residual_scaling.scale == 0.0625
+        assert node.output.tensor.dtype is DType.U8
 
 
 def test_8_bit_values_flow_through_pools_and_concatenations():

@@ -28,6 +28,8 @@ def _run(**inputs: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
+        ([X, S], "the inputs are a list, not arrays by name"),
+        (None, "the inputs are a NoneType"),
         ({"x": X}, r"input \['s'\] is missing"),
         ({"x": X, "s": S, "t": S}, r"there is no input \['t'\]"),
         ({"y": X, "s": S}, r"input \['x'\] is missing; there is no input \['y'\]"),

@@ -339,3 +339,44 @@ def test_every_element_type_passes_through() -> None:
 def test_the_models_of_this_file_are_valid() -> None:
     for source in (SEQUENCE, IF, LOOP, NESTED, SCAN):
         onnx.checker.check_model(model(source))
+
+
+COUNTED = """graph(%x: f32[b,6], %z: f32[b,6]) {
+  %p = binary(%x, %z) kind=less
+  %n = non_zero(%p) count=n
+  %t = transpose(%n) perm=(1,0)
+  %g = gather_nd(%x, %t) batch_dims=0
+  %y = unary(%g) kind=abs
+  define n = %n
+  return %n as "places", %y as "values"
+}"""
+
+
+def test_a_count_that_data_decides_needs_no_host() -> None:
+    engine = _build(COUNTED)
+    assert engine.plan.fallbacks == ()
+    rng = np.random.default_rng(1)
+    for rows in (4, 4, 1, 9, 4):
+        x, z = rng.standard_normal((2, rows, 6)).astype(np.float32)
+        places, values = engine.run({"x": x, "z": z}).values()
+        np.testing.assert_array_equal(places, np.argwhere(x < z).T)
+        np.testing.assert_array_equal(values, np.abs(x[x < z]))
+    empty = engine.run({"x": X, "z": X})
+    assert [y.shape for y in empty.values()] == [(2, 0), (0,)]
+
+
+def test_box_suppression_needs_no_host() -> None:
+    operands = "%boxes: f32[2,40,4], %scores: f32[2,3,40], %most: i64[1], %o: f32[1], %l: f32[1]"
+    text = f"""graph({operands}) {{
+      %n = nms(%boxes, %scores, %most, %o, %l) count=n center_point_box=true
+      %y = cast(%n) dtype=i32
+      define n = %n
+      return %y as "kept"
+    }}"""
+    rng = np.random.default_rng(2)
+    boxes = rng.uniform(1, 5, (2, 40, 4)).astype(np.float32)
+    scores = rng.uniform(-1, 1, (2, 3, 40)).astype(np.float32)
+    limits = [np.array([7]), np.float32([0.4]), np.float32([0.1])]
+    assert _build(text).plan.fallbacks == ()
+    (kept,) = _like_the_interpreter(text, boxes, scores, *limits)
+    assert 6 < len(kept) <= 42

@@ -84,7 +84,8 @@ def _read(path: Path) -> dict[str, Array]:
         ) from e
     except (ValueError, EOFError, zipfile.BadZipFile) as e:
         raise InputError(
-            f"{str(path)!r} is not a NumPy file: {e}", hint="write it with np.save or np.savez"
+            f"{str(path)!r} is not a NumPy file, or holds objects (pickled)",
+            hint="write it with np.save or np.savez",
         ) from e
 
 

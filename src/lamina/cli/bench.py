@@ -14,6 +14,7 @@ import lamina
 from lamina.cli import options as opt
 from lamina.cli.batch import batch_size, shaped_inputs, with_batch
 from lamina.cli.differences import Difference, difference, worst
+from lamina.cli.others import OthersWatch, tell_disturbance
 from lamina.cli.peers import Peer, load_peer
 from lamina.cli.source import Opened, is_plan, open_engine
 from lamina.cli.tables import (
@@ -97,12 +98,14 @@ def run(opened: Opened, inputs: dict[str, Any], peers: list[Peer], budget: Budge
     agreement = {name: agree(got, wanted) for name, got in results.items()}
     calls = {"lamina": lambda: context.run(inputs)}
     calls |= {p.name: lambda p=p: p.run(inputs) for p in peers}  # type: ignore[misc]
+    others = OthersWatch()
     samples = measure(calls, budget)
     items = batch_size(inputs)
     own, size = load_seconds(engine)
     report: Report = {
         "inputs": {name: list(x.shape) for name, x in inputs.items()},
         "batch": items,
+        "other_cores": round(others.cores(), 2),
         "memory": {**context.memory(), "process": peak_bytes()},
         "plan_bytes": size,
         "engines": {
@@ -188,6 +191,7 @@ def show(report: Report) -> None:
     for name, engine in report["engines"].items():
         if "difference" in engine:
             console.print(_agreement(name, engine["difference"]), markup=False)
+    tell_disturbance(report["other_cores"])
 
 
 def write(path: Path, report: Report) -> None:

@@ -11,6 +11,7 @@ from lamina.cli import options as opt
 from lamina.cli.source import Opened, build_engine
 from lamina.cli.tables import note, print_json, show_bytes, show_seconds, stdout
 from lamina.errors import PlanError
+from lamina.passes.shapes import LARGEST
 
 
 def command(
@@ -95,6 +96,11 @@ def show(report: dict[str, object]) -> None:
         assert isinstance(ports, dict)
         listed = ", ".join(f"{name}: {type}" for name, type in ports.items())
         console.print(f"  {kind:8} {listed}", markup=False)
+    ranges = report["ranges"]
+    assert isinstance(ranges, dict)
+    for name, (low, likely, high) in ranges.items():
+        span = f"{low} or more" if high == LARGEST else f"{low} to {high}"
+        console.print(f"  {'size':8} {name}: {span}, tuned for {likely}", markup=False)
     fallbacks = report["fallbacks"]
     assert isinstance(fallbacks, list)
     if fallbacks:

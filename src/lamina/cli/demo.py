@@ -15,6 +15,7 @@ from lamina.backends.cpu.features import cpu_features, cpu_name
 from lamina.cli import options as opt
 from lamina.cli.bench import load_seconds
 from lamina.cli.options import BuildOptions
+from lamina.cli.others import OthersWatch, tell_disturbance
 from lamina.cli.peers import installed, load_peer
 from lamina.cli.source import build_engine
 from lamina.cli.tables import mark, note, print_json, show_bytes, show_number, stdout, table
@@ -33,13 +34,17 @@ _GAP: Final = "   "
 
 @dataclass(frozen=True)
 class Row:
-    """What one engine did in one precision; ``error`` says why it did nothing."""
+    """What one engine did in one precision, while others kept ``other_cores`` busy.
+
+    ``error`` says why it did nothing.
+    """
 
     precision: str
     engine: str
     accuracy: float = 0.0
     microseconds_per_call: float = 0.0
     images_per_second: float = 0.0
+    other_cores: float = 0.0
     plan_bytes: int = 0
     times_as_fast_one: float | None = None
     times_as_fast_many: float | None = None
@@ -113,7 +118,9 @@ def measure_variant(
         runs["onnxruntime"] = (run, run)
     calls = {f"{name} one": partial(r[0], images[:1]) for name, r in runs.items()}
     calls |= {f"{name} many": partial(r[1], images[:BATCH]) for name, r in runs.items()}
+    others = OthersWatch()
     samples = measure(calls, _BUDGET)
+    busy = others.cores()
     rows = []
     for name, (_, run_many) in runs.items():
         single, batch = samples[f"{name} one"], samples[f"{name} many"]
@@ -125,6 +132,7 @@ def measure_variant(
                 accuracy=float((classify(run_many, images) == labels).mean()),
                 microseconds_per_call=single.median * 1e6,
                 images_per_second=BATCH / batch.median,
+                other_cores=busy,
                 plan_bytes=size if own else (DATA / variant.file).stat().st_size,
                 times_as_fast_one=None if own else speedup(samples["lamina one"], single),
                 times_as_fast_many=None if own else speedup(samples["lamina many"], batch),
@@ -188,6 +196,7 @@ def show(rows: list[Row]) -> None:
         if r.error:
             stdout().print(mark(None, f"{r.precision}: {r.error}"))
     note(f"us a call: 1 image; images/s: {BATCH} at a time; ratios: of the two, in this order")
+    tell_disturbance(max(r.other_cores for r in rows))
 
 
 def draw(images: Array, labels: Array, guesses: Array, columns: int = 112) -> str:

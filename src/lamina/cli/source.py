@@ -25,10 +25,10 @@ class Opened:
 
 
 def is_plan(path: Path) -> bool:
-    """Return whether a file is a plan; raises ImportFailed when it cannot be read."""
+    """Return whether a file is, or is called, a plan; raises ImportFailed for no file."""
     try:
         with path.open("rb") as f:
-            return f.read(len(MAGIC)) == MAGIC
+            return f.read(len(MAGIC)) == MAGIC or path.suffix == ".plan"
     except OSError as e:
         raise ImportFailed(
             f"cannot read {str(path)!r}: {e.strerror or e}", hint="check the path"

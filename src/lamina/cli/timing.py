@@ -52,7 +52,9 @@ class Samples:
 
 def measure(calls: Mapping[str, Call], budget: Budget) -> dict[str, Samples]:
     """Time every call and return its samples; several take turns."""
-    sizes = {name: _block_size(_warm(call, budget), budget) for name, call in calls.items()}
+    sizes = {
+        name: _block_size(warm(call, budget.warm_seconds), budget) for name, call in calls.items()
+    }
     rounds = max(size[1] for size in sizes.values())
     names = list(calls)
     taken: dict[str, list[tuple[float, ...]]] = {name: [] for name in names}
@@ -62,8 +64,8 @@ def measure(calls: Mapping[str, Call], budget: Budget) -> dict[str, Samples]:
             done = sum(map(len, taken[name]))
             count = min(sizes[name][0], budget.runs - done) if budget.runs else sizes[name][0]
             if count > 0:
-                _settle()
-                _warm(calls[name], budget)
+                settle()
+                warm(calls[name], budget.warm_seconds)
                 taken[name].append(tuple(_timed(calls[name]) for _ in range(count)))
     return {name: Samples(tuple(blocks)) for name, blocks in taken.items()}
 
@@ -86,9 +88,9 @@ def _block_size(seconds: float, budget: Budget) -> tuple[int, int]:
     return runs, max(3, min(50, round(budget.seconds / max(runs * seconds, 1e-7))))
 
 
-def _warm(call: Call, budget: Budget) -> float:
-    """Run untimed, at least twice, and return the seconds of the last run."""
-    end = time.perf_counter() + budget.warm_seconds
+def warm(call: Call, least_seconds: float) -> float:
+    """Run untimed for a while, at least twice, and return the seconds of the last run."""
+    end = time.perf_counter() + least_seconds
     seconds, count = 0.0, 0
     while count < 2 or time.perf_counter() < end:
         seconds, count = _timed(call), count + 1
@@ -101,7 +103,7 @@ def _timed(call: Call) -> float:
     return time.perf_counter() - started
 
 
-def _settle(window_seconds: float = 0.01, limit_seconds: float = 0.5) -> None:
+def settle(window_seconds: float = 0.01, limit_seconds: float = 0.5) -> None:
     """Sleep until this process's threads use less than a tenth of a core, or the limit is up."""
     end = time.perf_counter() + limit_seconds
     while time.perf_counter() < end:

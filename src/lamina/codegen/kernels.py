@@ -2,40 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from lamina.codegen.attention import attention_kernel
 from lamina.codegen.kernel_source import KernelSource, NestKernel, Reject
 from lamina.codegen.layout import Layout
 from lamina.codegen.lowering import lower_graph
+from lamina.codegen.movement_nms import nms_kernel
 from lamina.codegen.movement_nonzero import nonzero_kernel
 from lamina.codegen.movement_scatter import scatter_kernel
 from lamina.codegen.movement_select import top_k_kernel
 from lamina.codegen.nest import LoopNest, Refusal
 from lamina.codegen.placement import map_operands
 from lamina.codegen.rules import RULES
-from lamina.codegen.split_reduction import split_reduction
+from lamina.codegen.sampling_roi import roi_align_kernel
+from lamina.codegen.split_reduction import SplitReduction, split_reduction
 from lamina.errors import LaminaError
 from lamina.ir.dims import Dim
 from lamina.ir.graph import Graph, Node, Value, emit, emit_node
 from lamina.ir.loc import Loc
 from lamina.ir.types import TensorType
-from lamina.ops.attention import Attention
 from lamina.ops.const import Const
 from lamina.ops.control import Region
+from lamina.ops.detection import Nms
 from lamina.ops.indexing import NonZero
 from lamina.ops.movement import Concat, Reshape
 from lamina.ops.reduce import Cumulative, TopK
+from lamina.ops.sampling import RoiAlign
 from lamina.ops.scatter import ScatterElements, ScatterNd
 
 __all__ = ["KernelSource", "NestKernel", "Reject", "copy_kernel", "kernel_for", "lower"]
+
+Split = Callable[[LoopNest, int], SplitReduction | None]
 
 
 def kernel_for(
     node: Node,
     inputs: Sequence[Layout | None] | None = None,
     outputs: Sequence[Layout | None] | None = None,
+    split: Split = split_reduction,
 ) -> KernelSource | Reject:
     """Return a kernel for one node (a Region counts as one).
 
@@ -52,17 +57,19 @@ def kernel_for(
             return _concat(node, sources, targets[0])
         if isinstance(node.op, ScatterElements | ScatterNd):
             return _scatter(node, node.op, sources, targets)
-        if isinstance(node.op, Attention):
-            return _attention(node, node.op, sources, targets)
         if isinstance(node.op, NonZero):
             return nonzero_kernel(node.inputs[0].tensor, sources)
+        if isinstance(node.op, Nms):
+            return nms_kernel(node.op, [v.tensor for v in node.inputs], sources)
+        if isinstance(node.op, RoiAlign) and node.op.sampling_ratio <= 0:
+            return roi_align_kernel(node.op, [v.tensor for v in node.inputs], [*sources, *targets])
         if isinstance(node.op, TopK):
             op, x = node.op, node.inputs[0].tensor
             return top_k_kernel(x, op.k, op.axis, op.largest, [*sources, *targets])
         if isinstance(node.op, Cumulative) and node.op.reverse:
             node, sources, targets = _mirrored(node, node.op, sources, targets)
         graph = node.op.body if isinstance(node.op, Region) else _alone(node)
-        return lower(graph, sources, targets)
+        return lower(graph, sources, targets, split)
     except Refusal as reason:
         return Reject(str(reason))
     except LaminaError as error:
@@ -73,15 +80,19 @@ def lower(
     graph: Graph,
     inputs: Sequence[Layout | None] | None = None,
     outputs: Sequence[Layout | None] | None = None,
+    split: Split = split_reduction,
 ) -> NestKernel | Reject:
-    """Return one fused kernel for a whole graph (the body of a region)."""
+    """Return one fused kernel for a whole graph (the body of a region).
+
+    ``split`` cuts a nest, given the operand number of a workspace, in two where that pays.
+    """
     try:
         nest = lower_graph(
             graph, RULES, _layouts(graph.inputs, inputs), _layouts(graph.outputs, outputs)
         )
     except Refusal as reason:
         return Reject(str(reason))
-    cut = split_reduction(nest, len(graph.inputs) + len(graph.outputs))
+    cut = split(nest, len(graph.inputs) + len(graph.outputs))
     if cut is not None:
         return NestKernel(((cut.partial,), (cut.final,)), cut.workspace_bytes)
     return NestKernel(((nest,),))
@@ -114,7 +125,12 @@ def _layouts(values: Sequence[Value], given: Sequence[Layout | None] | None) -> 
 
 
 def _alone(node: Node) -> Graph:
-    """Return a graph of this node only; scalar constants among its operands stay known."""
+    """Return a graph of this node only; scalar constants among its operands stay known.
+
+    Raises Refusal for what no rule lowers: making the graph infers types.
+    """
+    if type(node.op) not in RULES:
+        raise Refusal(f"{node.op.name} has no loop-nest rule")
     graph = Graph()
     operands = []
     for i, value in enumerate(node.inputs):
@@ -144,26 +160,6 @@ def _concat(node: Node, sources: list[Layout], target: Layout) -> NestKernel | R
         nests.append(map_operands(nest, {0: i, 1: count}))
         start = start + value.tensor.shape[op.axis]
     return NestKernel((tuple(nests),))
-
-
-def _attention(
-    node: Node, op: Attention, sources: list[Layout], targets: list[Layout]
-) -> KernelSource | Reject:
-    """Give the mask four axes, then fuse everything."""
-    types = [v.tensor for v in (*node.inputs, *node.outputs)]
-    layouts = [*sources, *targets]
-    if len(node.inputs) > 3:
-        missing = 4 - types[3].rank
-        types[3] = types[3].with_shape((1,) * missing + types[3].shape)
-        layouts[3] = replace(layouts[3], strides=(0,) * missing + layouts[3].strides)
-        for axis, (d, n) in enumerate(
-            zip(types[3].shape, (*types[0].shape[:3], types[1].shape[2]), strict=True)
-        ):
-            if d != 1 and d != n:
-                return Reject(f"axis {axis} of the mask may or may not be broadcast")
-        if types[3].shape[3] != 1 and layouts[3].strides[3] != 1:
-            return Reject("the mask's keys are not neighbours")
-    return attention_kernel(op, types, layouts)
 
 
 def _scatter(

@@ -30,6 +30,11 @@ class NonZeroKernel:
     count_slots: ClassVar[int] = 1
 
     @property
+    def largest_count(self) -> Dim:
+        """Return the number of elements."""
+        return self.x.size
+
+    @property
     def _dims(self) -> list[Dim]:
         return [*self.x.shape, self.x.size]
 

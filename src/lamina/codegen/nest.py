@@ -36,8 +36,8 @@ class Access:
 
     ``operand`` counts the arguments of the kernel; a negative one names a constant table of the
     nest (-1 is the first).  ``dynamic`` holds (instruction, stride) pairs.  A load happens only
-    where ``predicate`` (an instruction) holds and gives 0 elsewhere.  A store with ``padded``
-    writes zero to the lanes that a guard cuts off.
+    where ``predicate`` (an instruction) holds and gives 0 elsewhere.  A store writes zero where
+    the guard of loop ``padded`` cuts it off: the padding of its last block.
     """
 
     operand: int
@@ -46,7 +46,7 @@ class Access:
     offset: Dim = 0
     dynamic: tuple[tuple[int, Dim], ...] = ()
     predicate: int | None = None
-    padded: bool = False
+    padded: int | None = None
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,22 @@ class _Loops:
             raise Refusal("several loops share the lanes of a block")
         return False
 
+    def padding(self, layout: Layout, position: Position) -> int | None:
+        """Return the loop whose guard ends what a store fills of a layout's last block.
+
+        None when every block is full; raises Refusal when no loop runs over the padding.
+        """
+        if not layout.is_blocked:
+            return None
+        index = resolve(position[layout.block_axis], self.splits)
+        inside = [(d, s) for d, s in index.terms if exact_quotient(s, layout.block) is None]
+        span: Dim = 1
+        for d, s in inside:
+            span = span + s * (self.sizes[d] - 1)
+        if span != layout.block:
+            raise Refusal(f"no loop over the padding of a block: {span} of {layout.block} lanes")
+        return next((d for d, _ in inside if d in self.guards), None)
+
     def strides(self, layout: Layout, position: Position) -> tuple[tuple[Dim, ...], Dim, Any]:
         """Return the stride of every loop, the offset, and the dynamic terms."""
         strides: list[Dim] = [0] * len(self.sizes)
@@ -200,8 +216,8 @@ def _placed(x: object, loops: _Loops, renamed: list[int]) -> Instruction:
 def _store(s: RawStore, loops: _Loops, renamed: list[int]) -> Store:
     strides, offset, dynamic = loops.strides(s.layout, s.position)
     named = tuple((renamed[i], step) for i, step in dynamic)
-    access = Access(s.operand, s.dtype, strides, offset, named, None, s.layout.is_blocked)
-    return Store(access, renamed[s.value])
+    padded = loops.padding(s.layout, s.position)
+    return Store(Access(s.operand, s.dtype, strides, offset, named, None, padded), renamed[s.value])
 
 
 def drop_dead(nest: LoopNest) -> LoopNest:
@@ -296,7 +312,11 @@ def _keep(nest: LoopNest, kept: list[int]) -> LoopNest:
             guard = (names.get(guard[0], -1), guard[1])
         dims.append(replace(loop, guard=guard))
     nest = map_accesses(nest, lambda s: tuple(s[i] for i in kept))
-    return replace(nest, dims=tuple(dims))
+    stores = [
+        s if (d := s.access.padded) is None else Store(replace(s.access, padded=names[d]), s.value)
+        for s in nest.stores
+    ]
+    return replace(nest, dims=tuple(dims), stores=tuple(stores))
 
 
 def strides_of(nest: LoopNest) -> list[tuple[Dim, ...]]:
@@ -344,6 +364,8 @@ def _merge(nest: LoopNest, a: int, b: int) -> LoopNest:
 
 def check(nest: LoopNest) -> LoopNest:
     """Refuse what the emitters cannot do: a fold of a fold, a store that several rows share."""
+    if len({s.access.padded for s in nest.stores} - {None}) > 1:
+        raise Refusal("outputs have their padding along different loops")
     kept = {i for i, d in enumerate(nest.dims) if not d.reduced}
     for s in nest.stores:
         touched = {i for i, stride in enumerate(s.access.strides) if stride != 0}

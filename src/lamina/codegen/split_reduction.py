@@ -7,6 +7,7 @@ not depend on the number of threads.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lamina.codegen.nest import (
@@ -25,6 +26,7 @@ from lamina.ir.dims import Dim, is_static
 from lamina.ir.types import DType
 
 _FEWEST_ELEMENTS = 1 << 16
+_FEWEST_IN_A_PIECE = 512
 _MOST_ROWS = 8
 _PIECES = (16, 12, 14, 10, 9, 8, 7, 6, 5, 4)
 _JOINABLE = frozenset({"sum", "prod", "max", "min", "top"})
@@ -40,8 +42,18 @@ class SplitReduction:
     workspace_bytes: int
 
 
-def split_reduction(nest: LoopNest, workspace: int) -> SplitReduction | None:
-    """Return the two nests, or None when one is as good; ``workspace`` is its operand number."""
+def split_reduction(
+    nest: LoopNest,
+    workspace: int,
+    *,
+    pieces: Sequence[int] = _PIECES,
+    most_rows: int = _MOST_ROWS,
+) -> SplitReduction | None:
+    """Return the two nests, or None when one is as good; ``workspace`` is its operand number.
+
+    The number of pieces is the first of ``pieces`` that leaves none of them too short; a nest with
+    more than ``most_rows`` results is not cut.
+    """
     folds = [i for i, x in enumerate(nest.program) if isinstance(x, Fold)]
     if not folds or any(isinstance(x, Scan) for x in nest.program):
         return None
@@ -53,17 +65,18 @@ def split_reduction(nest: LoopNest, workspace: int) -> SplitReduction | None:
     for d in nest.dims:
         total *= int(d.size)  # type: ignore[arg-type]
         rows *= 1 if d.reduced else int(d.size)  # type: ignore[arg-type]
-    if total < _FEWEST_ELEMENTS or rows > _MOST_ROWS or rows == 0:
+    if total < _FEWEST_ELEMENTS or rows > most_rows or rows == 0:
         return None
     reduced = frozenset(i for i, d in enumerate(nest.dims) if d.reduced)
     if any(nest.depends[s.value] & reduced for s in nest.stores):
         return None
     largest = max(reduced, key=lambda i: int(nest.dims[i].size))  # type: ignore[arg-type]
     size = int(nest.dims[largest].size)  # type: ignore[arg-type]
-    pieces = next((p for p in _PIECES if size % p == 0), None)
-    if pieces is None:
+    most = total // (rows * _FEWEST_IN_A_PIECE)
+    count = next((p for p in pieces if size % p == 0 and p <= most), None)
+    if count is None:
         return None
-    return _split(nest, folds, largest, pieces, rows, workspace)
+    return _split(nest, folds, largest, count, rows, workspace)
 
 
 def _joinable(nest: LoopNest, i: int) -> bool:

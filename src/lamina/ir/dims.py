@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,6 +23,8 @@ from lamina.errors import GraphError
 
 Range = tuple[float, float]
 """Smallest and largest value, inclusive; ``math.inf`` where there is no bound."""
+
+_NUMBER = re.compile(r"0|[1-9][0-9]*")
 
 
 @dataclass(frozen=True)
@@ -228,6 +231,8 @@ def divides(divisor: int, d: Dim) -> bool:
 def parse_dim(text: str) -> Dim:
     """Parse what printing a dimension gives; raises GraphError for anything else."""
     try:
+        if _NUMBER.fullmatch(text):
+            return int(text)
         return _parse(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as e:
         raise GraphError(f"not a dimension: {text!r}") from e

@@ -48,6 +48,7 @@ def split_top(text: str, separator: str = ",") -> list[str]:
     return [p for p in parts if p.strip()]
 
 
+@lru_cache(maxsize=4096)
 def parse_type(text: str) -> ValueType:
     """Parse ``f32[2,b]``, ``seq<…>`` or ``optional<…>``; raises GraphError."""
     text = text.strip()

@@ -25,7 +25,8 @@ class QuantizedConvolution(Op):
     is i8 [M, C / groups, *kernel], w_scale and bias are f32 [M].  residual has the shape of the
     result and is f32, or 8-bit with ``residual_scaling``.  Padding stands for the number 0.  The
     result is f32, or 8-bit with ``y_scaling``: divided by the scale, rounded half to even,
-    saturated.
+    saturated.  With ``rounding`` the biased sum is first rounded to what the 8-bit type
+    ``rounding_dtype`` holds at that scale, as a Quantize and a Dequantize in a row do.
     """
 
     strides: tuple[int, ...]
@@ -38,6 +39,8 @@ class QuantizedConvolution(Op):
     activation: Epilogue | None = None
     dtype: DType = DType.F32
     y_scaling: Scaling | None = None
+    rounding: Scaling | None = None
+    rounding_dtype: DType = DType.F32
 
     def infer(
         self,
@@ -95,6 +98,8 @@ class QuantizedMatmul(Op):
     activation: Epilogue | None = None
     dtype: DType = DType.F32
     y_scaling: Scaling | None = None
+    rounding: Scaling | None = None
+    rounding_dtype: DType = DType.F32
 
     def infer(
         self,
@@ -136,6 +141,8 @@ def quantized(x: Array, scaling: Scaling, dtype: DType) -> Array:
 
 
 def _finish(op: Quantized, y: Array, residual: Array | None) -> Array:
+    if op.rounding is not None:
+        y = op.rounding.real(quantized(y, op.rounding, op.rounding_dtype))
     if residual is not None:
         given = op.residual_scaling
         y = y + (residual if given is None else given.real(residual))
@@ -159,6 +166,9 @@ def _check_quantized(
     check.has_dtype(third, scale, DType.F32)
     if (op.y_scaling is None) != (op.dtype is DType.F32):
         raise TypeMismatch(f"the result is {op.dtype} but y_scaling is {op.y_scaling}")
+    if (op.rounding is None) != (op.rounding_dtype is DType.F32):
+        raise TypeMismatch(f"the sum is rounded to {op.rounding_dtype} with {op.rounding}")
+    check.has_dtype("the rounded sum", result.with_dtype(op.rounding_dtype), DType.F32, *EIGHT_BIT)
     check.has_dtype("the result", result.with_dtype(op.dtype), DType.F32, *EIGHT_BIT)
     if residual is not None:
         allowed = (DType.F32,) if op.residual_scaling is None else EIGHT_BIT

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -102,6 +102,7 @@ class MergeParallelConvolutions(_MergeParallel):
 
     Only small ones, which leave the processor idle one by one; every part but the last has a
     multiple of 16 channels, so that the parts are views in layouts that block the channels.
+    ``wanted`` leaves nodes out.
 
     Before::
 
@@ -131,9 +132,15 @@ class MergeParallelConvolutions(_MergeParallel):
     MACS: ClassVar[int] = 1 << 27
     operator = ops.Convolution
 
+    def __init__(self, wanted: Callable[[Node], bool] = lambda node: True) -> None:
+        super().__init__()
+        self.wanted = wanted
+
     def _admits(self, node: Node) -> bool:
         op = node.op
         if not isinstance(op, ops.Convolution) or op.groups != 1 or not _mergeable(node):
+            return False
+        if not self.wanted(node):
             return False
         macs: Dim = product(node.output.tensor.shape) * product(node.inputs[1].tensor.shape[1:])
         return not isinstance(macs, int) or macs <= self.MACS
@@ -153,8 +160,8 @@ class MergeParallelConvolutions(_MergeParallel):
 class MergeParallelMatmuls(_MergeParallel):
     """Matrix products of the same rows are one with more columns.
 
-    Only for few rows, where reading the weights costs most and each product alone is too small to
-    share among threads.
+    ``wanted`` chooses them; by default those of few rows, where reading the weights costs most and
+    each product alone is too small to share among threads.
 
     Before::
 
@@ -181,10 +188,17 @@ class MergeParallelMatmuls(_MergeParallel):
     ROWS: ClassVar[int] = 32
     operator = ops.Matmul
 
+    def __init__(self, wanted: Callable[[Node], bool] | None = None) -> None:
+        super().__init__()
+        self.wanted = wanted or self._has_few_rows
+
     def _admits(self, node: Node) -> bool:
         op = node.op
         if not isinstance(op, ops.Matmul) or op.transpose_a or not _mergeable(node):
             return False
+        return self.wanted(node)
+
+    def _has_few_rows(self, node: Node) -> bool:
         rows = product(node.output.tensor.shape[:-1])
         return isinstance(rows, int) and rows <= self.ROWS
 

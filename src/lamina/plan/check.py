@@ -15,16 +15,25 @@ from typing import Final, NoReturn
 
 import numpy as np
 
-from lamina.errors import GraphError, PlanError, where
+from lamina.errors import GraphError, InputError, PlanError, where
 from lamina.ir.attributes import attribute_symbols
 from lamina.ir.dims import Dim, Expr, evaluate
 from lamina.ir.types import DType, TensorType
-from lamina.plan.plan import Place, Plan, Program, Section, Step, StepKind, Tensor
+from lamina.plan.plan import (
+    COUNT,
+    WORKSPACE,
+    Place,
+    Plan,
+    Program,
+    Section,
+    Step,
+    StepKind,
+    Tensor,
+)
 
-_NATIVE: Final = (StepKind.KERNEL, StepKind.PRIMITIVE)
+_NATIVE: Final = (StepKind.KERNEL, StepKind.COUNTED, StepKind.PRIMITIVE)
 _LARGEST_PADDING: Final = 16
 """A layout takes at most this many times the bytes of its elements (blocks of 16 channels)."""
-_WORKSPACE: Final = -1
 
 
 def check_plan(plan: Plan) -> None:
@@ -41,6 +50,7 @@ def check_plan(plan: Plan) -> None:
 def check_sizes(program: Program, env: Mapping[str, int]) -> None:
     """Raise PlanError unless every tensor whose size ``env`` tells lies inside its memory.
 
+    Raises InputError where sizes that ``env`` gives leave a tensor with less than no elements.
     Tensors with symbols that ``env`` lacks (sizes that data decides) are left out.
     """
     sizes: dict[int, int] = {}
@@ -162,19 +172,33 @@ def _check_step(section: Section, program: Program, step: Step) -> None:
 def _check_native(section: Section, program: Program, step: Step) -> None:
     if unknown := [s for s in step.symbols if s not in section.image.symbols]:
         _fail(f"the code image has no function {', '.join(unknown)}")
-    if step.kind is StepKind.KERNEL and not step.symbols:
+    if step.kind is not StepKind.PRIMITIVE and not step.symbols:
         _fail("it names no function")
+    if step.kind is StepKind.COUNTED:
+        _check_counted(program, step)
     if step.kind is StepKind.PRIMITIVE and len(step.names) != len(step.arguments):
         _fail(f"{len(step.arguments)} arguments have {len(step.names)} names")
     if step.threads < 1 or (isinstance(step.workspace_bytes, int) and step.workspace_bytes < 0):
         _fail(f"it has {step.threads} threads and a workspace of {step.workspace_bytes} bytes")
-    if {*step.reads, *step.writes} != {*step.arguments} - {_WORKSPACE}:
+    no_tensors = {WORKSPACE, COUNT} if step.kind is StepKind.COUNTED else {WORKSPACE}
+    if {*step.reads, *step.writes} != {*step.arguments} - no_tensors:
         _fail("its arguments are not what it reads and writes")
     for number in step.arguments:
-        if number == _WORKSPACE:
+        if number in no_tensors:
             continue
         if _tensor(program, number).place is Place.HOST:
             _fail(f"argument {number} is a host object")
+
+
+def _check_counted(program: Program, step: Step) -> None:
+    if len(step.writes) != 1 or len(step.defines) != 1 or not step.parameters:
+        _fail(f"it decides {len(step.defines)} sizes of {len(step.writes)} results, expected one")
+    result = _tensor(program, step.writes[0])
+    symbols = set(attribute_symbols(result.size_bytes))
+    if result.place is not Place.ARENA or not symbols <= {*step.defines}:
+        _fail(
+            f"it decides {step.defines[0]}, its result {result.name} has {result.size_bytes} bytes"
+        )
 
 
 def _check_control(program: Program, step: Step) -> None:
@@ -248,6 +272,12 @@ def _dense_bytes(type: object, env: Mapping[str, int]) -> int:
         return 0
     sizes = [_evaluated(d, env) for d in type.shape]
     if any(n < 0 for n in sizes):
+        if env:
+            given = ", ".join(f"{name} = {env[name]}" for name in sorted(env))
+            raise InputError(
+                f"with {given} a tensor of the model would have the sizes {sizes}: {type}",
+                hint="give the inputs larger sizes",
+            )
         _fail(f"{type} has a negative size")
     return prod(sizes) * type.dtype.itemsize
 

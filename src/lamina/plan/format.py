@@ -29,13 +29,16 @@ import mmap
 import os
 import struct
 import tempfile
-from collections.abc import Iterator, Mapping
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from lamina.errors import PlanError
+from lamina.errors import PlanError, where
 from lamina.ir.types import DType
 from lamina.ir.weight import Weight
 from lamina.plan.check import check_plan
@@ -49,21 +52,21 @@ _DAMAGE: Final = (
     ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError,
 )  # fmt: skip
 """What reading a header of the wrong shape runs into."""
+_AGAIN: Final = "copy the file again, or build the plan again from its model"
 
 
 class _BlobTable:
     """Collects blobs while a header is made; equal contents are stored once."""
 
     def __init__(self) -> None:
-        self.index: dict[str, int] = {}
+        self.index: dict[Weight, int] = {}
         self.entries: list[dict[str, Any]] = []
         self.arrays: list[np.ndarray[Any, Any]] = []
         self.end = 0
 
     def add(self, weight: Weight) -> int:
-        digest = weight.digest
-        if digest in self.index:
-            return self.index[digest]
+        if weight in self.index:
+            return self.index[weight]
         array = np.ascontiguousarray(weight.array)
         if array.dtype == object:
             raw = np.frombuffer(json.dumps(array.reshape(-1).tolist()).encode(), np.uint8)
@@ -82,8 +85,8 @@ class _BlobTable:
         )
         self.arrays.append(raw)
         self.end = begin + raw.size
-        self.index[digest] = len(self.entries) - 1
-        return self.index[digest]
+        self.index[weight] = len(self.entries) - 1
+        return self.index[weight]
 
 
 def plan_chunks(plan: Plan) -> Iterator[bytes | memoryview]:
@@ -97,6 +100,8 @@ def plan_chunks(plan: Plan) -> Iterator[bytes | memoryview]:
         "sections": [_section_header(s, table) for s in plan.sections],
         "weights": {digest: table.add(w) for digest, w in sorted(plan.weights.items())},
     }
+    if plan.notes:  # a plan without notes keeps the bytes that it had before there were any
+        header["notes"] = dict(plan.notes)
     header["blobs"] = table.entries
     text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
     text += b" " * (-(_HEAD.size + len(text)) % ALIGN)
@@ -163,14 +168,17 @@ def _umask() -> int:
 
 def load_plan(path: str | os.PathLike[str]) -> Plan:
     """Map a plan file and read it; raises PlanError."""
+    if not isinstance(path, str | os.PathLike):
+        raise PlanError(f"a plan is a path or bytes, not {type(path).__name__}")
     try:
         with open(path, "rb") as f:
             if os.fstat(f.fileno()).st_size == 0:
-                raise PlanError(f"{os.fspath(path)} is empty")
+                raise PlanError(f"{os.fspath(path)} is empty", hint=_AGAIN)
             data = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as e:
         raise PlanError(f"cannot read {os.fspath(path)}: {e.strerror or e}") from e
-    return read_plan(data)
+    with where(f"in {os.fspath(path)}"):
+        return read_plan(data)
 
 
 def read_plan(data: bytes | mmap.mmap) -> Plan:
@@ -178,8 +186,8 @@ def read_plan(data: bytes | mmap.mmap) -> Plan:
 
     The arrays of the plan are views into ``data``.
     """
-    header, blobs = _header(data)
     try:
+        header, blobs = _header(data)
         sections = tuple(_read_section(s, blobs) for s in header["sections"])
         plan = Plan(
             graph=_text(header["graph"]),
@@ -188,10 +196,15 @@ def read_plan(data: bytes | mmap.mmap) -> Plan:
             ranges=tuple((str(n), int(a), int(b), int(c)) for n, a, b, c in header["ranges"]),
             sections=sections,
             fallbacks=tuple(_text(f) for f in header["fallbacks"]),
+            notes=tuple((k, _text(v)) for k, v in sorted(header.get("notes", {}).items())),
         )
         check_plan(plan)
     except _DAMAGE as e:
-        raise PlanError(f"the plan's header is damaged: {type(e).__name__}: {e}") from e
+        fact = f"the plan's header is damaged: {type(e).__name__}: {e}"
+        raise PlanError(fact, hint=_AGAIN) from e
+    except PlanError as e:
+        e.hint = e.hint or _AGAIN
+        raise
     return plan
 
 
@@ -247,6 +260,27 @@ class _Blobs:
             return Weight(_strings(json.loads(raw.tobytes())).reshape(shape), e["name"])
         return Weight(raw.view(dtype.numpy).reshape(shape), e["name"])
 
+    def read_all(self, indices: list[int]) -> tuple[Weight, ...]:
+        """Return several blobs; another thread checks half of their bytes meanwhile.
+
+        Raises what ``read`` does.
+        """
+        pending = deque(enumerate(indices))
+        ready: dict[int, Weight] = {}
+
+        def read(take: Callable[[], tuple[int, int]]) -> None:
+            # Whatever ends this early leaves blobs unread, and is raised where they are read again.
+            with suppress(PlanError, *_DAMAGE):
+                while pending:
+                    place, index = take()
+                    ready[place] = self.read(index)
+
+        helper = threading.Thread(target=read, args=(pending.pop,))
+        helper.start()
+        read(pending.popleft)
+        helper.join()
+        return tuple(ready.get(i) or self.read(index) for i, index in enumerate(indices))
+
 
 class _LazyWeights(Mapping[str, Weight]):
     """The weights of the portable graph, read on first use."""
@@ -291,7 +325,7 @@ def _read_section(header: dict[str, Any], blobs: _Blobs) -> Section:
             symbols={str(k): int(v) for k, v in header["symbols"].items()},
             externals=externals,
         ),
-        blobs=tuple(blobs.read(i) for i in header["blobs"]),
+        blobs=blobs.read_all(header["blobs"]),
         halves=decode(tuple[int, ...], header["halves"]),
     )
 

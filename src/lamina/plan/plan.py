@@ -10,10 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from lamina.ir.dims import Dim
 from lamina.ir.types import ValueType
 from lamina.ir.weight import Weight
+
+WORKSPACE: Final = -1
+COUNT: Final = -2
+"""Arguments of kernels that are no tensors."""
 
 
 class Place(StrEnum):
@@ -40,6 +45,8 @@ class StepKind(StrEnum):
     """Compiled code of the section's image."""
     PRIMITIVE = "primitive"
     """A primitive of the device's library."""
+    COUNTED = "counted"
+    """Compiled code that decides a size of its result."""
     HOST = "host"
     """The NumPy meaning of an operator."""
     IF = "if"
@@ -75,10 +82,12 @@ class Step:
     """One unit of work.  ``reads`` and ``writes`` are numbers of tensors.
 
     For kernels: ``symbols`` are the functions to call in order, each with ``arguments`` (numbers of
-    tensors, -1 for the workspace) and ``parameters``.  For primitives: ``spec`` describes the
+    tensors, or ``WORKSPACE``) and ``parameters``.  For primitives: ``spec`` describes the
     primitive as JSON text whose dimensions may be expressions, ``names`` says which argument each
     of ``arguments`` is.  For host steps: ``spec`` is the operator in text form.  ``programs`` are
-    the branches or the body of control flow.  ``defines`` are symbols known once the step has run.
+    the branches or the body of control flow.  ``defines`` are symbols known once the step has run:
+    a counted step is a kernel that gives one symbol its number, which it writes to the argument
+    ``COUNT``; the last of ``parameters`` is the largest number possible.
     """
 
     kind: StepKind
@@ -145,13 +154,6 @@ class Section:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Profile:
-    """Smallest, likeliest and largest shape of each input."""
-
-    shapes: tuple[tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...]], ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Everything an engine needs; equal plans have equal bytes.
 
@@ -167,3 +169,5 @@ class Plan:
     sections: tuple[Section, ...]
     fallbacks: tuple[str, ...] = ()
     """What runs on the host, one line each."""
+    notes: tuple[tuple[str, str], ...] = ()
+    """What a front end keeps beside the plan: sorted (name, text) pairs that nothing here reads."""

@@ -24,7 +24,7 @@ from lamina.precision.scalings import (
 
 QUANTIZED = (ops.QuantizedConvolution, ops.QuantizedMatmul)
 
-_FUSED = frozenset(
+FUSED_ACTIVATIONS = frozenset(
     {
         ActivationKind.RELU,
         ActivationKind.LEAKY_RELU,
@@ -290,7 +290,7 @@ class FuseQuantizedActivation(Rewrite):
     """
 
     y = match(QUANTIZED, one_use=True, dtype=DType.F32, activation=None)
-    pattern = match(ops.Activation, y, kind=tuple(sorted(_FUSED)))
+    pattern = match(ops.Activation, y, kind=tuple(sorted(FUSED_ACTIVATIONS)))
 
     def replace(self, m: Match) -> Value:
         """Emit the contraction with the epilogue."""

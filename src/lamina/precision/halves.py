@@ -1,14 +1,16 @@
-"""bf16 between contractions, f32 inside everything else.
+"""16-bit floats between contractions, f32 inside everything else.
 
-What becomes bf16: operands, weights, residuals and results of convolutions, deconvolutions and
-matrix products, which accumulate in f32 and add an f32 bias; and whatever only moves elements or
-takes maxima and averages between them.
+Which of the two, bf16 or f16, is a parameter of each rule; below it is bf16.  What becomes bf16:
+operands, weights, residuals and results of convolutions, deconvolutions and matrix products, which
+accumulate in f32 and add an f32 bias; and whatever only moves elements or takes maxima and averages
+between them.
 
 What stays f32: everything pointwise, softmax and the logits under it, the statistics of norms,
-reductions and cumulative sums, recurrent networks and attention's probabilities.  Their casts are
-fused into them, so that they read and write bf16 and compute in f32; a sum that several of them
-read (the residual stream of a transformer) is stored as f32.  Inputs and outputs of the graph keep
-their types, and so does everything that is not f32.
+reductions and cumulative sums, recurrent networks and, unless the device multiplies 16-bit queries
+and keys itself (``attention``), attention's operands.  Their casts are fused into them, so that
+they read and write bf16 and compute in f32; a sum that several of them read (the residual stream of
+a transformer) is stored as f32.  Inputs and outputs of the graph keep their types, and so does
+everything that is not f32.
 """
 
 from __future__ import annotations
@@ -21,25 +23,34 @@ from lamina.ops.kinds import PoolKind
 from lamina.passes.constants import array_of, emit_constant
 from lamina.passes.contractions import CONTRACTIONS
 
-HALF = DType.BF16
 _MOVERS = (ops.Reshape, ops.Transpose, ops.Slice, ops.Expand, ops.Tile, ops.Gather)
 
 
-def narrowed(m: Match, v: Value) -> Value:
-    """Return an f32 value as bf16; a value that was widened before is taken from there."""
-    array = array_of(v)
-    if array is not None:
-        return emit_constant(m, array, HALF)
-    if is_widened(v) and v.node is not None:
-        return v.node.inputs[0]
-    return m.emit(ops.Cast(dtype=HALF), v)
+class _HalfRewrite(Rewrite):
+    """A rule for one 16-bit type; with ``attention``, attention works on it too."""
 
+    def __init__(self, half: DType = DType.BF16, *, attention: bool = False) -> None:
+        super().__init__()
+        self.half, self.attention = half, attention
 
-def is_widened(v: Value) -> bool:
-    """Whether the value is a bf16 value cast to f32."""
-    if not isinstance(v.op, ops.Cast) or v.node is None or v.op.dtype is not DType.F32:
-        return False
-    return v.node.inputs[0].tensor.dtype is HALF
+    def narrowed(self, m: Match, v: Value) -> Value:
+        """Return an f32 value as a half; a value that was widened before is taken from there."""
+        array = array_of(v)
+        if array is not None:
+            return emit_constant(m, array, self.half)
+        if self.is_widened(v) and v.node is not None:
+            return v.node.inputs[0]
+        return m.emit(ops.Cast(dtype=self.half), v)
+
+    def is_widened(self, v: Value) -> bool:
+        """Whether the value is a half cast to f32."""
+        if not isinstance(v.op, ops.Cast) or v.node is None or v.op.dtype is not DType.F32:
+            return False
+        return v.node.inputs[0].tensor.dtype is self.half
+
+    def is_narrowing(self, m: Match) -> bool:
+        """Whether the node matched is a cast to a half."""
+        return m.op(self.pattern, ops.Cast).dtype is self.half
 
 
 def _feeds_attention(v: Value) -> bool:
@@ -58,7 +69,7 @@ def _comes_from_attention(v: Value) -> bool:
     return isinstance(v.op, ops.Attention)
 
 
-class NarrowContraction(Rewrite):
+class NarrowContraction(_HalfRewrite):
     """A contraction multiplies bf16, accumulates in f32 and gives bf16.
 
     Before::
@@ -82,20 +93,26 @@ class NarrowContraction(Rewrite):
         }
     """
 
-    pattern = match(CONTRACTIONS)
+    pattern = match((*CONTRACTIONS, ops.Attention))
 
     def check(self, m: Match) -> bool:
         """Require an f32 contraction."""
+        if isinstance(m.node(self.pattern).op, ops.Attention) and not self.attention:
+            return False
         return m[self.pattern].tensor.dtype is DType.F32
 
     def replace(self, m: Match) -> Value:
         """Cast everything but the bias."""
         node = m.node(self.pattern)
-        operands = [v if i == 2 else narrowed(m, v) for i, v in enumerate(node.inputs)]
+        bias = -1 if isinstance(node.op, ops.Attention) else 2
+        operands = [
+            v if i == bias or v.tensor.dtype is not DType.F32 else self.narrowed(m, v)
+            for i, v in enumerate(node.inputs)
+        ]
         return m.emit(ops.Cast(dtype=DType.F32), m.emit(node.op, *operands))
 
 
-class SinkWidening(Rewrite):
+class SinkWidening(_HalfRewrite):
     """bf16 values are moved, and their maxima and averages taken, before they become f32.
 
     Before::
@@ -120,23 +137,23 @@ class SinkWidening(Rewrite):
     def check(self, m: Match) -> bool | Reject:
         """Require a widened operand (for a concatenation: all of them)."""
         node = m.node(self.pattern)
-        if _feeds_attention(node.output):
+        if not self.attention and _feeds_attention(node.output):
             return Reject("attention reads f32, in whatever order it is")
         if isinstance(node.op, ops.Concat):
-            return all(is_widened(v) for v in node.inputs)
+            return all(self.is_widened(v) for v in node.inputs)
         if isinstance(node.op, ops.Pool) and node.op.kind is PoolKind.LP:
             return False
-        return is_widened(node.inputs[0])
+        return self.is_widened(node.inputs[0])
 
     def replace(self, m: Match) -> Value:
         """Exchange the two."""
         node = m.node(self.pattern)
         moved = len(node.inputs) if isinstance(node.op, ops.Concat) else 1
-        operands = [narrowed(m, v) if i < moved else v for i, v in enumerate(node.inputs)]
+        operands = [self.narrowed(m, v) if i < moved else v for i, v in enumerate(node.inputs)]
         return m.emit(ops.Cast(dtype=DType.F32), m.emit(node.op, *operands))
 
 
-class HoistNarrowing(Rewrite):
+class HoistNarrowing(_HalfRewrite):
     """f32 values become bf16 before they are moved.
 
     Before::
@@ -156,12 +173,14 @@ class HoistNarrowing(Rewrite):
         }
     """
 
-    pattern = match(ops.Cast, dtype=HALF)
+    pattern = match(ops.Cast)
 
     def check(self, m: Match) -> bool | Reject:
         """Require a moved f32 value that nothing else reads."""
         x = m.node(self.pattern).inputs[0]
-        if _comes_from_attention(x):
+        if not self.is_narrowing(m):
+            return False
+        if not self.attention and _comes_from_attention(x):
             return Reject("attention writes f32, in whatever order is wanted")
         movable = isinstance(x.op, ops.Reshape | ops.Transpose | ops.Slice | ops.Concat)
         return movable and x.tensor.dtype is DType.F32 and m.graph.uses(x) == 1
@@ -170,10 +189,10 @@ class HoistNarrowing(Rewrite):
         """Exchange the two."""
         moved = m.node(self.pattern).inputs[0].node
         assert moved is not None
-        return m.emit(moved.op, *(narrowed(m, v) for v in moved.inputs))
+        return m.emit(moved.op, *(self.narrowed(m, v) for v in moved.inputs))
 
 
-class CancelNarrowing(Rewrite):
+class CancelNarrowing(_HalfRewrite):
     """A bf16 value that was widened is itself again.
 
     Before::
@@ -193,12 +212,12 @@ class CancelNarrowing(Rewrite):
         }
     """
 
-    pattern = match(ops.Cast, dtype=HALF)
+    pattern = match(ops.Cast)
 
     def check(self, m: Match) -> bool:
         """Require a widened operand."""
-        return is_widened(m.node(self.pattern).inputs[0])
+        return self.is_narrowing(m) and self.is_widened(m.node(self.pattern).inputs[0])
 
     def replace(self, m: Match) -> Value:
         """Return the bf16 value."""
-        return narrowed(m, m.node(self.pattern).inputs[0])
+        return self.narrowed(m, m.node(self.pattern).inputs[0])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from lamina import ops
 from lamina.ir.dims import Dim
-from lamina.ir.graph import Array, Value
+from lamina.ir.graph import Array, Node, Value
 from lamina.ir.rewrite import Match, Reject, Rewrite, match
 from lamina.ir.types import DType
 from lamina.ops.kinds import ActivationKind, BinaryKind, UnaryKind
@@ -87,11 +87,12 @@ class LowerDequantize(Rewrite):
 
     def check(self, m: Match) -> bool | Reject:
         """Require constant parameters and integers that f32 holds exactly."""
-        return _has_arithmetic(m, self.pattern, m.node(self.pattern).inputs[0].tensor.dtype)
+        node = m.node(self.pattern)
+        return has_arithmetic(node, node.inputs[0].tensor.dtype)
 
     def replace(self, m: Match) -> Value:
         """Emit the arithmetic."""
-        scale, zero = _parameters(m, self.pattern)
+        scale, zero = parameters(m.node(self.pattern))
         x = m.emit(ops.Cast(dtype=DType.F32), m.node(self.pattern).inputs[0])
         if zero is not None and zero.any():
             x = m.emit(ops.Binary(kind=BinaryKind.SUB), x, emit_constant(m, zero, DType.F32))
@@ -137,43 +138,47 @@ class LowerQuantize(Rewrite):
             return Reject("the operand is not f32")
         if x.node is None and x.tensor.rank == _IMAGE_RANK and _is_few(x.tensor.shape[1]):
             return Reject("a kernel of its own quantizes images")
-        return _has_arithmetic(m, self.pattern, node.output.tensor.dtype)
+        return has_arithmetic(node, node.output.tensor.dtype)
 
     def replace(self, m: Match) -> Value:
         """Emit the arithmetic."""
-        scale, zero = _parameters(m, self.pattern)
-        dtype = m.op(self.pattern, ops.Quantize).dtype
+        scale, zero = parameters(m.node(self.pattern))
         x = m.node(self.pattern).inputs[0]
         x = m.emit(ops.Binary(kind=BinaryKind.DIV), x, emit_constant(m, scale, DType.F32))
-        x = m.emit(ops.Unary(kind=UnaryKind.ROUND), x)
-        if zero is not None and zero.any():
-            x = m.emit(ops.Binary(kind=BinaryKind.ADD), x, emit_constant(m, zero, DType.F32))
-        low, high = map(float, _INTEGERS[dtype])
-        x = m.emit(ops.Activation(kind=ActivationKind.CLIP, alpha=low, beta=high), x)
-        return m.emit(ops.Cast(dtype=dtype), x)
+        return emit_rounded(m, x, zero, m.op(self.pattern, ops.Quantize).dtype)
+
+
+def emit_rounded(m: Match, x: Value, zero: Array | None, dtype: DType) -> Value:
+    """Emit the rounding of an f32 value to integers, the zero point and the saturation."""
+    x = m.emit(ops.Unary(kind=UnaryKind.ROUND), x)
+    if zero is not None and zero.any():
+        x = m.emit(ops.Binary(kind=BinaryKind.ADD), x, emit_constant(m, zero, DType.F32))
+    low, high = map(float, _INTEGERS[dtype])
+    x = m.emit(ops.Activation(kind=ActivationKind.CLIP, alpha=low, beta=high), x)
+    return m.emit(ops.Cast(dtype=dtype), x)
 
 
 def _is_few(channels: Dim) -> bool:
     return isinstance(channels, int) and 1 < channels <= _IMAGE_CHANNELS
 
 
-def _has_arithmetic(m: Match, pattern: object, integers: DType) -> bool | Reject:
+def has_arithmetic(node: Node, integers: DType) -> bool | Reject:
+    """Whether a Quantize or Dequantize has constant f32 parameters and integers that f32 holds."""
     if integers not in _INTEGERS:
         return Reject(f"{integers} is not held exactly by f32")
-    parameters = m.node(pattern).inputs[1:]  # type: ignore[arg-type]
-    if any(array_of(p) is None for p in parameters):
+    if any(array_of(p) is None for p in node.inputs[1:]):
         return Reject("the scale is computed at run time")
-    return parameters[0].tensor.dtype is DType.F32
+    return node.inputs[1].tensor.dtype is DType.F32
 
 
-def _parameters(m: Match, pattern: object) -> tuple[Array, Array | None]:
+def parameters(node: Node) -> tuple[Array, Array | None]:
     """Return scale and zero point in shapes that broadcast along the right axis."""
-    node = m.node(pattern)  # type: ignore[arg-type]
-    axis = node.op.axis  # type: ignore[attr-defined]
-    rank = node.output.tensor.rank
+    op = node.op
+    assert isinstance(op, ops.Quantize | ops.Dequantize)
     arrays = [array_of(p) for p in node.inputs[1:]]
-    if axis is not None:
-        arrays = [None if a is None else a.reshape([-1] + [1] * (rank - axis - 1)) for a in arrays]
+    if op.axis is not None:
+        along = [-1] + [1] * (node.output.tensor.rank - op.axis - 1)
+        arrays = [None if a is None else a.reshape(along) for a in arrays]
     scale, *zero = arrays
     assert scale is not None
     return scale, zero[0] if zero else None

@@ -5,8 +5,11 @@
             between them multiply 8-bit integers, with every rounding that the model spells out.
 ``int8``    The same, and roundings between operators that become one step are left out.  The model
             must hold Quantize and Dequantize.
-``bf16``    Contractions read and write bf16 and accumulate in f32; see :mod:`.halves`.
-``fp16``    Contractions' weights are stored as f16; see :mod:`.storage`.
+``bf16``    Contractions read and write bf16 and accumulate in f32 (see :mod:`.halves`); on a GPU,
+            attention too.
+``fp16``    On a GPU contractions and attention read and write f16 and accumulate in f32; on the CPU
+            contractions' weights are stored as f16 (see :mod:`.storage`).
+``tf32``    As ``fp32``; on a GPU, products of f32 numbers may round their factors to 11 bits.
 ==========  =====================================================================================
 """
 
@@ -18,6 +21,7 @@ from lamina import ops
 from lamina.errors import ConfigError
 from lamina.ir.graph import Graph
 from lamina.ir.rewrite import Fixpoint, GraphPass, Pipeline, Together
+from lamina.ir.types import DType
 from lamina.passes.cleanup import EliminateDeadNodes, MergeCommonSubexpressions, ShareWeights
 from lamina.precision.absorption import (
     FuseQuantize,
@@ -27,12 +31,15 @@ from lamina.precision.absorption import (
     QuantizeConvolution,
     QuantizeMatmul,
 )
+from lamina.precision.affine import MergeScalings
+from lamina.precision.double_rounding import FuseRequantize, FuseRoundedResidual
 from lamina.precision.halves import (
     CancelNarrowing,
     HoistNarrowing,
     NarrowContraction,
     SinkWidening,
 )
+from lamina.precision.joining import JoinBeforeDequantize
 from lamina.precision.leftover import FoldDequantizedConstants, LowerDequantize, LowerQuantize
 from lamina.precision.movement import (
     CancelQuantizeOfDequantize,
@@ -43,13 +50,15 @@ from lamina.precision.movement import (
     SinkDequantize,
     SinkDequantizeThroughConcat,
 )
-from lamina.precision.reductions import FuseWideningIntoReduction
+from lamina.precision.reductions import FuseAverageOfIntegers, FuseWideningIntoReduction
 from lamina.precision.requantization import (
     SkipRoundingBeforeOutput,
     SkipRoundingBeforeQuantize,
     SkipRoundingBeforeSum,
 )
 from lamina.precision.storage import RoundWeightsToHalves, StoreWeightsAsHalves
+
+_HALVES = {"fp16": DType.F16, "bf16": DType.BF16}
 
 
 def missing_feature(precision: str, features: Collection[str]) -> str | None:
@@ -108,28 +117,39 @@ def absorption_pipeline() -> Pipeline:
             FuseQuantizedResidual(),  # the sum, then its activation
             FuseQuantizedActivation(),
             FuseQuantize(),  # last: it closes the contraction
+            FuseRoundedResidual(),  # and what is closed may open again for one more rounding
+            FuseRequantize(),
         ),
     )
 
 
 def constants_pipeline() -> Pipeline:
-    """Return the passes after which whatever stays f32 has f32 weights."""
-    return Pipeline(Together(FoldDequantizedConstants()), ShareWeights(), EliminateDeadNodes())
+    """Return the passes after which whatever stays f32 has f32 weights and 8-bit operands."""
+    return Pipeline(
+        Together(FoldDequantizedConstants(), JoinBeforeDequantize()),
+        ShareWeights(),
+        EliminateDeadNodes(),
+    )
 
 
 def leftover_pipeline() -> Pipeline:
     """Return the passes that make arithmetic of what is left; before regions are fused."""
-    return Pipeline(Together(LowerDequantize(), LowerQuantize()), MergeCommonSubexpressions())
+    return Pipeline(
+        Together(MergeScalings()),  # while it is known what is quantized
+        Together(LowerDequantize(), LowerQuantize()),
+        MergeCommonSubexpressions(),
+        EliminateDeadNodes(),
+    )
 
 
-def bfloat16_pipeline() -> Pipeline:
-    """Return the passes that make contractions bf16; before regions are fused."""
+def halves_pipeline(half: DType, attention: bool) -> Pipeline:
+    """Return the passes that make contractions multiply halves; before regions are fused."""
     return Pipeline(
         Together(
-            CancelNarrowing(),  # first: what cancels need not move
-            NarrowContraction(),
-            SinkWidening(),  # towards the contraction that reads it
-            HoistNarrowing(),  # towards the contraction that makes it
+            CancelNarrowing(half),  # first: what cancels need not move
+            NarrowContraction(half, attention=attention),
+            SinkWidening(half, attention=attention),  # towards the contraction that reads it
+            HoistNarrowing(half, attention=attention),  # towards the contraction that makes it
         ),
         MergeCommonSubexpressions(),  # one cast per value
         ShareWeights(),
@@ -163,11 +183,15 @@ def decide_precision(graph: Graph, precision: str, integers: bool = True) -> Non
         constants_pipeline()(graph)
 
 
-def finish_precision(graph: Graph, precision: str) -> None:
+def finish_precision(graph: Graph, precision: str, device: str = "cpu") -> None:
     """Rewrite ``graph`` in place after it is optimized and before its regions are fused."""
     leftover_pipeline()(graph)
-    if precision == "bf16":
-        bfloat16_pipeline()(graph)
+    if device == "cuda" and precision in _HALVES:
+        halves_pipeline(_HALVES[precision], attention=True)(graph)
+    elif precision == "bf16":
+        halves_pipeline(DType.BF16, attention=False)(graph)
     Pipeline(FuseWideningIntoReduction())(graph)
-    if precision == "fp16":
+    if device == "cpu":
+        Pipeline(FuseAverageOfIntegers())(graph)
+    if precision == "fp16" and device != "cuda":
         Pipeline(Together(RoundWeightsToHalves()), ShareWeights())(graph)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from lamina.ir.attributes import attribute_symbols
 from lamina.ir.interpret import bind_shape
 from lamina.ir.types import DType, TensorType, ValueType
 from lamina.plan.plan import Plan, Port
-from lamina.runtime.driver import Runner
+from lamina.runtime.driver import DeviceRunner, Runner
 
 
 class ExecutionContext:
@@ -33,27 +33,35 @@ class ExecutionContext:
         ]
         self._shapes: tuple[Any, ...] = ()
         self._none: list[Any] = [None] * len(outputs)
+        self._on_device: DeviceRunner | None = None
+        if hasattr(runner, "admit"):
+            self._on_device = cast("DeviceRunner", runner)
 
     def run(
-        self, inputs: Mapping[str, Any], out: Mapping[str, Any] | None = None
+        self,
+        inputs: Mapping[str, Any],
+        out: Mapping[str, Any] | None = None,
+        stream: int | None = None,
     ) -> dict[str, Any]:
         """Run once and return the outputs by name.
 
         Arrays may be NumPy's or anything with DLPack or the array interface; C-contiguous ones of
-        the right type are read in place.  ``out`` gives arrays to write into.  Raises InputError
-        for a wrong name, element type, rank or a shape outside the profile.
+        the right type are read in place.  ``out`` gives arrays to write into.
+
+        On a GPU, arrays in its memory are read in place too, and results are then arrays there.
+        With ``stream`` (the raw handle of a CUDA stream) such a run is only put on the stream.
+        Raises InputError for a wrong name, element type, rank or a shape outside the profile, and
+        for an array on another GPU or with gaps between its elements.
         """
-        try:
-            arrays = [inputs[name] for name in self._names]
-        except KeyError:
-            raise self._wrong_names(inputs) from None
-        if len(inputs) != len(arrays):
-            raise self._wrong_names(inputs)
+        arrays = self._by_name(inputs)
         outputs = list(self._none) if out is None else self._results(out)
-        results = self._run(arrays, outputs)
-        if out is not None:
-            self._check_written(out, results)
-        return dict(zip(self._output_names, results, strict=True))
+        results = self._run(arrays, outputs, stream)
+        named = dict(zip(self._output_names, results, strict=True))
+        if out is not None:  # the caller's own objects, whatever the runner made of them
+            for name in out:
+                if out[name] is not None:
+                    named[name] = out[name]
+        return named
 
     def __call__(self, *args: Any) -> Any:
         """Run on arrays in the order of the inputs; one output comes alone, several as a tuple."""
@@ -64,16 +72,18 @@ class ExecutionContext:
 
     def profile(self, inputs: Mapping[str, Any]) -> list[float]:
         """Run once and return the microseconds of each step."""
-        if set(inputs) != set(self._names):
-            raise self._wrong_names(inputs)
-        return self._runner.profile(self._prepared([inputs[n] for n in self._names]))
+        return self._runner.profile(self._prepared(self._by_name(inputs)))
 
     def memory(self) -> dict[str, int]:
         """Return bytes by use for the sizes of the last run."""
         return dict(self._runner.memory())
 
-    def _run(self, arrays: list[Any], outputs: list[Any]) -> list[Any]:
-        return self._runner.run(self._prepared(arrays), outputs)
+    def _run(self, arrays: list[Any], outputs: list[Any], stream: int | None = None) -> list[Any]:
+        if stream is None:
+            return self._runner.run(self._prepared(arrays), outputs)
+        if self._on_device is None:
+            raise InputError("a CPU has no streams", hint='load the plan with device="cuda"')
+        return self._on_device.run(self._prepared(arrays), outputs, stream)
 
     def _prepared(self, arrays: list[Any]) -> list[Any]:
         for x, dtype in zip(arrays, self._dtypes, strict=True):
@@ -87,7 +97,14 @@ class ExecutionContext:
         return arrays
 
     def _checked(self, arrays: list[Any]) -> list[Any]:
-        return [_as_input(p, x) for p, x in zip(self._inputs, arrays, strict=True)]
+        device = self._on_device
+        if device is None:
+            return [_as_input(p, x) for p, x in zip(self._inputs, arrays, strict=True)]
+        checked = []
+        for i, (port, x) in enumerate(zip(self._inputs, arrays, strict=True)):
+            admitted = device.admit(i, port, x)
+            checked.append(_as_input(port, x) if admitted is None else admitted)
+        return checked
 
     def _check_shapes(self, arrays: list[Any]) -> None:
         env: dict[str, int] = {}
@@ -110,10 +127,11 @@ class ExecutionContext:
     ) -> None:
         low, high = self._ranges.get(name, (0, value))
         if not low <= value <= high:
+            wider = f"a smallest {name} of {value}" if value < low else f"{name} up to {value}"
             raise InputError(
                 f"input {port.name!r} has shape {shape}: {name} = {value} on axis {axis} is "
                 f"outside the profile's {low}..{high}",
-                hint=f"expected {self.expected(port.type)}; build with wider shapes to allow more",
+                hint=f"expected {self.expected(port.type)}; shapes= of the build may allow {wider}",
             )
 
     def expected(self, type: ValueType) -> str:
@@ -123,6 +141,21 @@ class ExecutionContext:
             f"{n} in {self._ranges[n][0]}..{self._ranges[n][1]}" for n in used if n in self._ranges
         ]
         return f"{type}" + (f" with {', '.join(ranges)}" if ranges else "")
+
+    def _by_name(self, inputs: Mapping[str, Any]) -> list[Any]:
+        """Return the arrays in the order of the inputs."""
+        try:
+            arrays = [inputs[name] for name in self._names]
+        except KeyError:
+            raise self._wrong_names(inputs) from None
+        except TypeError as e:
+            raise InputError(
+                f"the inputs are a {type(inputs).__name__}, not arrays by name",
+                hint=f"give a dict with {self._names}, or call the engine with the arrays",
+            ) from e
+        if len(inputs) != len(arrays):
+            raise self._wrong_names(inputs)
+        return arrays
 
     def _wrong_names(self, inputs: Mapping[str, Any]) -> InputError:
         missing = [n for n in self._names if n not in inputs]
@@ -139,14 +172,12 @@ class ExecutionContext:
             array = out.get(port.name)
             if array is None:
                 continue
-            _check_output(port, array)
-            results[i] = array
+            if self._on_device is not None:
+                results[i] = self._on_device.admit(len(self._inputs) + i, port, array)
+            if results[i] is None:
+                _check_output(port, array)
+                results[i] = array
         return results
-
-    def _check_written(self, out: Mapping[str, Any], results: list[Any]) -> None:
-        for name, result in zip(self._output_names, results, strict=True):
-            if name in out and out[name] is not result:
-                out[name][...] = result
 
 
 def _as_input(port: Port, x: Any) -> Any:

@@ -1,7 +1,7 @@
 """What the runtime needs from a device.
 
-A backend implements these protocols in its ``driver`` module, whose function ``driver(threads=…)``
-returns a :class:`Driver`.
+A backend implements these protocols in its ``driver`` module, whose function ``driver(threads,
+device)`` returns a :class:`Driver`.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from lamina.plan.plan import Section
+from lamina.plan.plan import Port, Section
 
 
 class Driver(Protocol):
     """One device of this machine."""
 
     name: str
+    missing: str
+    """Why the device cannot be used at all, "" when it can."""
 
     def target(self) -> tuple[tuple[str, str], ...]:
         """Return what a section must have been built for to run here."""
@@ -49,3 +51,19 @@ class Runner(Protocol):
 
     def memory(self) -> Mapping[str, int]:
         """Return bytes by use: ``arena``, ``lower_bound``, ``workspace``, ``constants``."""
+
+
+class DeviceRunner(Runner, Protocol):
+    """A runner that also works on arrays in the memory of its device."""
+
+    def admit(self, number: int, port: Port, x: Any) -> Any | None:
+        """Return an array that is on a device as the runner wants it, None for any other.
+
+        ``number`` counts the inputs and then the outputs.  Raises InputError for an array that is
+        of another type or cannot be read where it is.
+        """
+
+    def run(
+        self, inputs: Sequence[Any], outputs: list[Any], stream: int | None = None
+    ) -> list[Any]:
+        """Run once; with a ``stream``, without waiting for results on the device."""

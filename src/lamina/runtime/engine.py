@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from lamina.errors import PlanError
+from lamina.config import check_threads
+from lamina.errors import DeviceError, PlanError
 from lamina.ir.types import TensorType
 from lamina.plan.format import save_plan, write_plan
 from lamina.plan.plan import Plan, Port, Section
@@ -20,6 +21,7 @@ from lamina.runtime.report import EngineReport, LayerTime, describe_engine
 
 _MODULES = {
     "cpu": "lamina.backends.cpu.driver",
+    "cuda": "lamina.backends.cuda.driver",
     "reference": "lamina.backends.cpu.driver",
 }
 
@@ -38,8 +40,11 @@ class Engine:
         threads: int = 0,
         device: str = "cpu",
         native_code: bool = True,
+        allocator: Any | None = None,
     ) -> None:
-        self.driver = find_driver(device, threads)
+        self.driver = find_driver(device, threads, allocator)
+        if self.driver.missing:
+            raise DeviceError(f"device {device!r} cannot be used: {self.driver.missing}")
         self.plan, self._section = _usable(plan, self.driver, threads, native_code)
         self._loaded = self.driver.load(self._section)
         self._context = self.create_context()
@@ -55,6 +60,11 @@ class Engine:
     def outputs(self) -> tuple[Port, ...]:
         """Names and types of the outputs, in order."""
         return self._section.program.outputs
+
+    @property
+    def section(self) -> Section:
+        """The part of the plan that runs here."""
+        return self._section
 
     def create_context(self) -> ExecutionContext:
         """Return a context with buffers of its own."""
@@ -112,11 +122,21 @@ class Engine:
         return feed
 
 
-def find_driver(device: str, threads: int) -> Driver:
-    """Return the driver of a device; raises PlanError for an unknown one."""
-    if device not in _MODULES:
+def find_driver(device: str, threads: int, allocator: Any | None = None) -> Driver:
+    """Return the driver of a device.
+
+    Raises PlanError for an unknown one, ConfigError for what is no number of threads.
+    ``allocator`` gives a GPU's memory in place of the driver.
+    """
+    check_threads(threads)
+    kind = device.partition(":")[0]
+    if kind not in _MODULES or (device != kind and kind != "cuda"):
         raise PlanError(f"device {device!r} is not known", hint=f"there are {sorted(_MODULES)}")
-    driver: Driver = importlib.import_module(_MODULES[device]).driver(threads or None)
+    options = {} if allocator is None else {"allocator": allocator}
+    if options and kind != "cuda":
+        raise PlanError(f"device {device!r} takes no allocator", hint="only GPUs take one")
+    module = importlib.import_module(_MODULES[kind])
+    driver: Driver = module.driver(threads or None, device, **options)
     return driver
 
 
@@ -135,5 +155,7 @@ def _usable(plan: Plan, driver: Driver, threads: int, native_code: bool) -> tupl
             hint="it was built without its graph (keep_graph=False); build it again here",
         )
     # The compiler is imported only here, when a plan does not fit the machine.
-    again: Plan = importlib.import_module("lamina.respecialize").respecialize(plan, threads)
+    here = dict(driver.target())
+    target = f"cuda:{here['arch']}" if here["device"] == "cuda" else "cpu"
+    again: Plan = importlib.import_module("lamina.respecialize").respecialize(plan, threads, target)
     return again, again.sections[0]

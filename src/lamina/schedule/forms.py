@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 _SWEEPS: Final = 8
@@ -70,7 +71,8 @@ class _Problem:
         fixed: Mapping[int, str],
         reorder: ReorderCost,
     ) -> None:
-        self.nodes, self.possible, self.fixed, self.reorder = nodes, possible, fixed, reorder
+        self.nodes, self.possible, self.fixed = nodes, possible, fixed
+        self.reorder = cache(reorder)
         self.touching: list[list[int]] = [[] for _ in possible]
         for i, node in enumerate(nodes):
             for v in {*node.inputs, *node.outputs}:

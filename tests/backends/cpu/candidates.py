@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from lamina.backends.cpu.code import Code
+from lamina.backends.cpu.code import Code, Objects
 from lamina.backends.cpu.form import Form, layout, size_bytes
 from lamina.backends.cpu.native import address, aligned_bytes
 from lamina.backends.cpu.resources import Resources
 from lamina.backends.cpu.segment import Location, Segment
 from lamina.backends.cpu.selection import dense_layouts
-from lamina.backends.cpu.tactics.candidate import Blob, Read, Scratch
+from lamina.backends.cpu.tactics.candidate import Blob, Packed, Read, Scratch
 from lamina.ir.types import TensorType
 from lamina.plan.plan import Program, Section, Step
 
@@ -70,7 +70,7 @@ class Buffers:
 
 def run_candidate(node, candidate, target, operands):
     """Return the results of one candidate on arrays; asserts that it stays inside its memory."""
-    code = Code(target.isa)
+    code = Code(Objects(target.isa))
     draft = code.draft(candidate, *dense_layouts(node, candidate))
     empty = Program(inputs=(), outputs=(), tensors=(), steps=())
     section = Section(target=(), program=empty, image=code.image(), blobs=())
@@ -81,8 +81,10 @@ def run_candidate(node, candidate, target, operands):
     for role in draft.arguments:
         if isinstance(role, Scratch):
             arguments.append(-1)
-        elif isinstance(role, Blob):
-            raw = np.ascontiguousarray(role.weight.array).reshape(-1).view(np.uint8)
+        elif isinstance(role, Blob | Packed):
+            weight = role.weight if isinstance(role, Blob) else role.make()
+            raw = np.ascontiguousarray(weight.array).reshape(-1).view(np.uint8)
+            assert isinstance(role, Blob) or raw.size == role.size_bytes
             arguments.append(buffers.add(raw, raw.size))
         elif isinstance(role, Read):
             form = candidate.reads[role.index] or Form.PLAIN

@@ -106,3 +106,32 @@ def test_nothing_is_wrapped_without_views():
     graph = parse(ATTENTION)
     lower(graph, CpuTarget(None, llvm_target.host_isa(), 1, {"b": 1, "s": 4, "t": 4}))
     assert isinstance(graph.outputs[0].op, Attention)
+
+
+@pytest.mark.parametrize(
+    ("image", "filters", "groups", "window"),
+    [
+        ("b,4,9,8", "6,4,3,2", (1, 1), ("(2,1)", "(1,2)", "(1,0)", "(0,2)")),
+        ("b,4,9,8", "6,2,3,3", (2, 2), ("(1,1)", "(1,1)", "(1,1)", "(1,1)")),
+        ("b,6,5,1", "3,2,1,1", (3, 2), ("(1,1)", "(1,1)", "(0,0)", "(0,0)")),
+    ],
+)
+@pytest.mark.parametrize("masked", [False, True])
+def test_deformable_convolution(image, filters, groups, window, masked):
+    inputs = f"%x: f32[{image}], %w: f32[{filters}]"
+    taps = groups[1] * int(np.prod([int(d) for d in filters.split(",")[2:]]))
+    out = {"6,4,3,2": "4,8", "6,2,3,3": "9,8", "3,2,1,1": "5,1"}[filters]
+    inputs += f", %o: f32[b,{2 * taps},{out}]"
+    names = "%x, %w, %o"
+    attributes = ("strides", "dilations", "pads_begin", "pads_end")
+    rest = " ".join(f"{name}={value}" for name, value in zip(attributes, window, strict=True))
+    if masked:
+        inputs += f", %b: f32[{filters.split(',')[0]}], %m: f32[b,{taps},{out}]"
+        names += ", %b, %m"
+    text = f"""
+graph({inputs}) {{
+  %y = deform_convolution({names}) {rest} groups={groups[0]} offset_groups={groups[1]}
+  return %y
+}}
+"""
+    _run(text, {"b": 2}, 2e-5)

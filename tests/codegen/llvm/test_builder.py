@@ -131,7 +131,8 @@ def test_private_functions_externals_and_merged_objects():
             k.store(k.call(module.handle("scaled"), k.load(F32, k.arg(0), 40)), k.arg(1))
     texts = [str(first), str(second)]
     with compile_pool.CompilePool(target.host_isa(), 2) as pool:
-        objects = pool.compile(texts)
+        begun = [pool.submit(text) for text in texts]
+        objects = [b.result() for b in begun]
     assert objects == [target.compile_module(t, target.host_isa()) for t in texts]
     built = link.link(objects)
     assert set(built.symbols) == {"times2", "times3"}

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lamina.backends.cpu.code import Code
+from lamina.backends.cpu.code import STEM, Code
 from lamina.backends.cpu.form import Form, layout, same_bytes, size_bytes
 from lamina.backends.cpu.selection import Choices, describe
 from lamina.backends.cpu.tactics.candidate import (
     Blob,
     Candidate,
+    Count,
     CpuTarget,
     Draft,
+    Packed,
     Placement,
     Read,
     Role,
@@ -30,6 +32,8 @@ from lamina.ir.text import print_graph
 from lamina.ir.types import DType, TensorType, ValueType
 from lamina.ir.weight import Weight
 from lamina.plan.plan import (
+    COUNT,
+    WORKSPACE,
     Measurement,
     Place,
     Port,
@@ -108,9 +112,7 @@ class Assembler:
     def _reorder(self, v: Value, source: int, target: int) -> None:
         before, after = self.layouts[source], self.layouts[target]
         assert before is not None and after is not None
-        stem = self.code.fresh_name()
-        placement = Placement((before,), (after,), stem)
-        draft = self.code.add(reorder_draft(v.tensor, placement, self.target), stem)
+        draft = self.copy_draft(v.tensor, before, after)
         self.steps.append(
             Step(
                 kind=draft.kind,
@@ -128,6 +130,11 @@ class Assembler:
             )
         )
 
+    def copy_draft(self, type: TensorType, before: Layout, after: Layout) -> Draft:
+        """Return the step that copies a tensor from one layout into another."""
+        placement = Placement((before,), (after,), STEM)
+        return self.code.add(reorder_draft(type, placement, self.target))
+
     def write(self, v: Value, form: str) -> int:
         """Return the tensor into which a step writes ``v``."""
         parent = self.views.parent(v)
@@ -139,7 +146,12 @@ class Assembler:
         return number
 
     def _write_into(self, v: Value, form: str, parent: tuple[Value, int]) -> int:
-        whole, first = parent
+        number = self._part(v, form, *parent)
+        self.numbers[v, str(form)] = number
+        return number
+
+    def _part(self, v: Value, form: str, whole: Value, first: int) -> int:
+        """Add a tensor for ``v`` that lies in ``whole`` from index ``first`` on."""
         key = (whole, str(form))
         base = self.numbers[key] if key in self.numbers else self.write(whole, form)
         inner = self.layouts[base]
@@ -147,8 +159,14 @@ class Assembler:
         offset = self.views.offset_bytes(whole, form, first, inner)
         number = self.add(v, form, Place.VIEW, base, offset)
         self.layouts[number] = Layout(inner.strides, 0, inner.block_axis, inner.block)
-        self.numbers[v, str(form)] = number
         return number
+
+    def join(self, node: Node) -> None:
+        """Copy those parts of a concatenation that were not written in place."""
+        for v, first in self.views.copied.get(node, ()):
+            form = next(f for w, f in self.numbers if w is node.output)
+            source = self.read(v, form)
+            self._reorder(v, source, self._part(v, form, node.output, first))
 
     def run(self, choices: Choices, candidate: Candidate) -> None:
         """Add the step of a chosen candidate."""
@@ -181,10 +199,11 @@ class Assembler:
     def _argument(
         self, role: Role, node: Node, reads: Sequence[int], writes: Sequence[int], c: Candidate
     ) -> int:
-        if isinstance(role, Scratch):
-            return -1
-        if isinstance(role, Blob):
-            array = role.weight.array
+        if isinstance(role, Scratch | Count):
+            return WORKSPACE if isinstance(role, Scratch) else COUNT
+        if isinstance(role, Blob | Packed):
+            weight = role.weight if isinstance(role, Blob) else role.make()
+            array = weight.array
             type = TensorType(DType.of(array.dtype), array.shape)
             self.tensors.append(
                 Tensor(
@@ -192,7 +211,7 @@ class Assembler:
                     type=type,
                     layout="packed",
                     place=Place.CONSTANT,
-                    index=self.code.add_blob(role.weight),
+                    index=self.code.add_blob(weight),
                     size_bytes=array.nbytes,
                 )
             )
@@ -208,6 +227,13 @@ class Assembler:
         base = self.read(node.inputs[0], Form.PLAIN)
         number = self.add(node.output, Form.PLAIN, Place.VIEW, base, offset)
         self.numbers[node.output, Form.PLAIN] = number
+
+    def strided_view(self, node: Node, form: str, offset: object) -> None:
+        """Let the result of a node lie inside its first operand, with the operand's strides."""
+        base = self.read(node.inputs[0], form)
+        number = self.add(node.output, form, Place.VIEW, base, offset)
+        self.layouts[number] = self.layouts[base]
+        self.numbers[node.output, str(form)] = number
 
     def host(self, choices: Choices, programs: tuple[Program, ...] = (), spec: str = "") -> None:
         """Add a step that runs the operator's NumPy meaning, or control flow over ``programs``."""
@@ -316,6 +342,7 @@ def _step(
         threads=draft.threads,
         workspace_bytes=draft.workspace_bytes,
         spec=draft.spec,
+        defines=draft.defines,
         microseconds=round(choices.microseconds[chosen], 3),
         tried=tuple(sorted(times, key=lambda m: m.microseconds)),
         declined=tuple(choices.declined),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Sequence
+import hashlib
+from collections.abc import Hashable
+from concurrent.futures import Future
+from typing import Final
 
-from lamina.backends.cpu.native import RUN, RUN_TIMED, Kind, Word
+from lamina.backends.cpu.native import RUN, RUN_TIMED, Kind, PoolWord, Word
 from lamina.backends.cpu.tactics.candidate import Candidate, Draft, Placement
 from lamina.codegen.layout import Layout
 from lamina.codegen.llvm.builder import Module
@@ -19,45 +22,63 @@ from lamina.plan.plan import CodeImage
 Layouts = tuple[Layout, ...]
 
 
-class Code:
-    """Kernel modules, by text, and blobs, by contents; equal ones are kept once."""
+STEM: Final = "stem_of_kernel_"
+"""Stands in a module's text for the name that its contents decide."""
+
+
+class Objects:
+    """Compiled modules, by text: each is compiled once, beside this process where it has a pool."""
 
     def __init__(self, isa: Isa, pool: CompilePool | None = None) -> None:
         self.isa, self.pool = isa, pool
-        self.modules: list[str] = []
+        self._begun: dict[str, Future[bytes]] = {}
+
+    def begin(self, text: str) -> None:
+        """Let a pool compile a module while this process does something else."""
+        if self.pool is not None and text not in self._begun:
+            self._begun[text] = self.pool.submit(text)
+
+    def compiled(self, text: str) -> bytes:
+        """Return the object of a module; raises BuildError when it is malformed."""
+        if text not in self._begun:
+            self._begun[text] = Future()
+            self._begun[text].set_result(compile_module(text, self.isa))
+        return self._begun[text].result()
+
+
+class Code:
+    """Kernel modules and blobs, by contents; equal ones are kept once."""
+
+    def __init__(self, objects: Objects) -> None:
+        self.objects = objects
+        self.modules: dict[str, str] = {}
         self.blobs: list[Weight] = []
         self._blob_index: dict[Weight, int] = {}
-        self._names = 0
         self._drafts: dict[Hashable, Draft] = {}
-        self._stems: dict[str, str] = {}
-
-    def fresh_name(self) -> str:
-        """Return a stem for the kernels of one step."""
-        self._names += 1
-        return f"k{self._names}_"
 
     def draft(self, candidate: Candidate, operands: Layouts, results: Layouts) -> Draft:
         """Return the step of a candidate; its kernels are added, equal ones only once."""
         key = (candidate.key, operands, results) if candidate.key else None
         if key is not None and key in self._drafts:
             return self._drafts[key]
-        stem = self.fresh_name()
-        draft = self.add(candidate.draft(Placement(operands, results, stem)), stem)
+        draft = self.add(candidate.draft(Placement(operands, results, STEM)))
         if key is not None:
             self._drafts[key] = draft
         return draft
 
-    def add(self, draft: Draft, stem: str) -> Draft:
-        """Add the kernels of a draft whose names begin with ``stem``, or find equal ones."""
+    def add(self, draft: Draft) -> Draft:
+        """Add the kernels of a draft under a name that follows from their text.
+
+        So equal kernels are compiled once, and images list them alike however they were found.
+        """
         if not draft.module:
             return draft
-        text = draft.module.replace(f"@{stem}", "@k")
-        have = self._stems.setdefault(text, stem)
-        if have == stem:
-            self.modules.append(draft.module)
-            return draft
-        symbols = tuple(have + s.removeprefix(stem) for s in draft.symbols)
-        return dataclasses.replace(draft, symbols=symbols)
+        name = f"k{hashlib.blake2b(draft.module.encode(), digest_size=8).hexdigest()}_"
+        if name not in self.modules:
+            self.modules[name] = draft.module.replace(STEM, name)
+            self.objects.begin(self.modules[name])
+        symbols = tuple(s.replace(STEM, name) for s in draft.symbols)
+        return dataclasses.replace(draft, symbols=symbols, module="")
 
     def add_blob(self, weight: Weight) -> int:
         """Add a constant and return its number."""
@@ -68,20 +89,13 @@ class Code:
 
     def image(self) -> CodeImage:
         """Compile and link all modules, with the step loop."""
-        objects = [step_loop_object(self.isa), *compile_all(self.modules, self.isa, self.pool)]
-        linked = link(objects)
+        kernels = [self.objects.compiled(text) for text in self.modules.values()]
+        linked = link([step_loop_object(self.objects.isa), *kernels])
         return CodeImage(
             code=linked.code,
             symbols=dict(linked.symbols),
             externals=tuple((str(n), int(at)) for n, at in linked.externals),
         )
-
-
-def compile_all(modules: Sequence[str], isa: Isa, pool: CompilePool | None = None) -> list[bytes]:
-    """Compile modules, in several processes when they are many."""
-    if pool is not None and len(modules) >= 2:
-        return pool.compile(modules)
-    return [compile_module(m, isa) for m in modules]
 
 
 _step_loops: dict[Isa, bytes] = {}
@@ -92,6 +106,7 @@ def step_loop_object(isa: Isa) -> bytes:
     if isa not in _step_loops:
         words = {w.name: int(w) for w in Word}
         kinds = {k.name: int(k) for k in Kind}
-        text = step_loop_module(str(Module(isa)), words, kinds, (RUN, RUN_TIMED))
+        pool = {w.name: int(w) for w in PoolWord}
+        text = step_loop_module(str(Module(isa)), words, kinds, pool, (RUN, RUN_TIMED))
         _step_loops[isa] = compile_module(text, isa)
     return _step_loops[isa]

@@ -8,14 +8,16 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from lamina.backends.cpu.assemble import Assembler
-from lamina.backends.cpu.code import Code
+from lamina.backends.cpu.code import Code, Objects
 from lamina.backends.cpu.driver import CpuDriver
 from lamina.backends.cpu.form import Form, same_bytes, size_bytes
 from lamina.backends.cpu.lowering import lower
+from lamina.backends.cpu.measure import Measurer
 from lamina.backends.cpu.native import RUN
-from lamina.backends.cpu.selection import Choices, Measurer, enumerate_candidates, problem_key
+from lamina.backends.cpu.selection import Choices, enumerate_candidates, problem_key
 from lamina.backends.cpu.tactics.candidate import Candidate, CpuTarget, constant
-from lamina.backends.cpu.views import joins_without_gaps, plan_concats, view_offset
+from lamina.backends.cpu.tactics.counted import COUNTED
+from lamina.backends.cpu.views import likely_share, plan_concats, view_offset
 from lamina.codegen.llvm import target as llvm_target
 from lamina.codegen.llvm.compile_pool import CompilePool
 from lamina.config import BuildConfig, isa_limit
@@ -23,13 +25,23 @@ from lamina.errors import where
 from lamina.ir.dims import evaluate, symbols
 from lamina.ir.graph import Graph, Node, Value
 from lamina.ir.types import TensorType
-from lamina.ops import Concat, Const, Convolution, Deconvolution, If, Loop, MaxPoolIndices, Pool
+from lamina.ops import (
+    Concat,
+    Const,
+    Convolution,
+    Deconvolution,
+    If,
+    Loop,
+    MaxPoolIndices,
+    Pool,
+    QuantizedConvolution,
+)
 from lamina.plan.halves import halve
 from lamina.plan.plan import Program, Section
 from lamina.schedule.forms import Assignment, NodeOptions, Option, assign_forms
 from lamina.tactics.cache import TimingCache
 
-_SPATIAL = (Convolution, Deconvolution, Pool, MaxPoolIndices)
+_SPATIAL = (Convolution, QuantizedConvolution, Deconvolution, Pool, MaxPoolIndices)
 _REORDER_BYTES_PER_MICROSECOND = 8e3
 _REORDER_MICROSECONDS = 2.0
 _HOST_MICROSECONDS = 50.0
@@ -64,8 +76,9 @@ class CpuCompiler:
         if not self.reference:
             lower(graph, self.target)
         with self._pool(graph) as pool:
-            self.measurer = Measurer(self.target, cache, pool)
-            code = Code(self.target.isa, pool)
+            objects = Objects(self.target.isa, pool)
+            self.measurer = Measurer(self.target, cache, objects, self._progress("tactics"))
+            code = Code(objects)
             fallbacks: list[str] = []
             program = self._program(graph, code, fallbacks)
             self.report("compile", 0, 1, f"{len(code.modules)} kernels")
@@ -94,32 +107,35 @@ class CpuCompiler:
     def _program(self, graph: Graph, code: Code, fallbacks: list[str]) -> Program:
         nodes = [n for n in graph.nodes() if not isinstance(n.op, Const)]
         # What decides a size must hand it to the host before the steps that need it.
-        on_host = {v.node for v in graph.definers.values()}
-        choices = {
-            n: Choices(n, [], []) if n in on_host else self._choices(n, i, len(nodes))
-            for i, n in enumerate(nodes)
+        on_host = {
+            v.node for v in graph.definers.values() if v.node and not isinstance(v.node.op, COUNTED)
         }
+        self.report("tactics", 0, len(nodes), "")
+        choices = {n: Choices(n, [], []) if n in on_host else self._choices(n) for n in nodes}
+        if self.config.optimization_level > 0:
+            self.measurer.measure([c for c in choices.values() if _worth_timing(c)])
         chosen, forms = self._layouts(graph, nodes, choices)
-        assembler = Assembler(code, self.target, graph, plan_concats(graph, forms, chosen))
+        views = plan_concats(graph, forms, chosen, may_copy=True)
+        assembler = Assembler(code, self.target, graph, views)
         for node in nodes:
             with where(f"at {node}"), where(f"from {node.loc}"):
                 self._emit(assembler, node, choices[node], chosen.get(node), fallbacks)
         fallbacks += assembler.fallbacks
         return assembler.finish()
 
-    def _choices(self, node: Node, number: int, total: int) -> Choices:
+    def _progress(self, stage: str) -> Callable[[int, int, str], None]:
+        return lambda done, total, item: self.report(stage, done, total, item)
+
+    def _choices(self, node: Node) -> Choices:
         if self.reference or isinstance(node.op, If | Loop):
             return Choices(node, [], [])
         choices = enumerate_candidates(node, self.target)
         if isinstance(node.op, Concat):
-            # Parts that lie one after the other are written in place: nothing is left to do.
+            # Parts that are written in place leave nothing to do.
             choices.microseconds = [
-                0.0 if joins_without_gaps(node, c.writes[0]) else us
+                us * (1.0 - likely_share(node, c.writes[0]))
                 for c, us in zip(choices.candidates, choices.microseconds, strict=True)
             ]
-        self.report("tactics", number, total, str(node.loc))
-        if self.config.optimization_level > 0 and _worth_timing(choices):
-            self.measurer.measure(choices)
         return choices
 
     def _emit(
@@ -133,7 +149,7 @@ class CpuCompiler:
         if isinstance(node.op, If | Loop):
             self._control(assembler, choices, fallbacks)
         elif node in assembler.views.concats:
-            return
+            assembler.join(node)
         elif _is_view(node) and (offset := view_offset(node)) is not None:
             assembler.view(node, offset)
         elif candidate is None:

@@ -27,6 +27,7 @@ class CpuDriver:
     """The cores of this machine."""
 
     name = "cpu"
+    missing = ""
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads or default_threads()
@@ -84,6 +85,6 @@ def _uses_library(section: Section) -> bool:
     return False
 
 
-def driver(threads: int | None = None) -> CpuDriver:
-    """Return the driver of this machine's CPU."""
+def driver(threads: int | None = None, device: str = "cpu") -> CpuDriver:
+    """Return the driver of this machine's CPU, of which there is one."""
     return CpuDriver(threads)

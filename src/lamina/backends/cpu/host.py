@@ -34,9 +34,9 @@ class HostSteps:
         arrays = [_plain(x) for x in operands]
         if len(arrays) != len(node.inputs):
             raise PlanError(f"{node.op.name} takes {len(node.inputs)} operands, got {len(arrays)}")
-        env.update(node.op.binds(*arrays))
         known: Mapping[str, Any] = env
         try:
+            env.update(node.op.binds(*arrays))
             result = node.op.substitute(known).reference(*arrays)
         except (ArithmeticError, LookupError, TypeError, ValueError) as e:
             raise ExecutionError(f"{node.op.name} failed: {type(e).__name__}: {e}") from e

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lamina.backends.cpu.counted import CountedStep
 from lamina.backends.cpu.native import address, aligned_bytes
 from lamina.backends.cpu.resources import Resources
 from lamina.backends.cpu.segment import Location, Segment
@@ -38,6 +39,7 @@ class Instance:
         self._own: dict[int, np.ndarray] = {}
         self._views: dict[int, np.ndarray] = {}
         self._segments: dict[int, tuple[tuple[int, ...], Segment]] = {}
+        self._counted: dict[int, tuple[tuple[int, ...], CountedStep]] = {}
         self.groups = _groups(program.steps)
         if env:  # sizes without symbols were compared when the plan was read
             check_sizes(program, env)
@@ -63,10 +65,12 @@ class Instance:
         return all(s in self.env for s in attribute_symbols(tensor.size_bytes))
 
     def begin(self) -> None:
-        """Forget what data decided in an earlier run."""
+        """Forget what data decided in an earlier run.
+
+        Memory stays: segments made for equal sizes know where it is.
+        """
         if len(self.env) != len(self.base_env):
             self.env = dict(self.base_env)
-            self._own.clear()
             self._views.clear()
         self.objects.clear()
 
@@ -146,7 +150,7 @@ class Instance:
     def segment(self, group: int) -> Segment:
         """Return the native segment of group number ``group`` for the current sizes."""
         begin, end = self.groups[group]
-        key = tuple(self.env[s] for s in sorted(self.env) if s not in self.base_env)
+        key = self._decided()
         have = self._segments.get(group)
         if have is None or have[0] != key:
             steps = self.program.steps[begin:end]
@@ -154,10 +158,27 @@ class Instance:
             self._segments[group] = have
         return have[1]
 
+    def _decided(self) -> tuple[int, ...]:
+        """Return the sizes that data has decided so far."""
+        return tuple(self.env[s] for s in sorted(self.env) if s not in self.base_env)
+
+    def run_counted(self, number: int) -> None:
+        """Run step ``number``, which decides a size of its result."""
+        step, key = self.program.steps[number], self._decided()
+        have = self._counted.get(number)
+        if have is None or have[0] != key:
+            env = dict(self.env)
+            made = CountedStep(self.resources, self.program, step, self, self.pointers, env)
+            have = self._counted[number] = (key, made)
+        count, result = have[1].run()
+        self.env[step.defines[0]] = count
+        self._own[step.writes[0]] = result
+
     @property
     def workspace_bytes(self) -> int:
         """Bytes of scratch memory of the segments made so far."""
-        return sum(s.workspace_bytes for _, s in self._segments.values())
+        native = [s for _, s in self._segments.values()] + [s for _, s in self._counted.values()]
+        return sum(s.workspace_bytes for s in native)
 
 
 def _groups(steps: Sequence[Step]) -> list[tuple[int, int]]:

@@ -10,6 +10,7 @@ from lamina.ir.types import DType
 from lamina.ops import DeformConvolution, Recurrent
 from lamina.passes.cleanup import EliminateDeadNodes, FoldConstants
 from lamina.passes.decompose import DecomposeAttention
+from lamina.passes.deform import DecomposeDeformConvolution
 from lamina.passes.einsum import DecomposeEinsum
 from lamina.passes.in_place import AttentionInPlace
 from lamina.passes.regions import FuseRegions
@@ -31,6 +32,7 @@ def lower(graph: Graph, target: CpuTarget) -> None:
 
     changes = DecomposeAttention(is_declined)(graph) + DecomposeEinsum()(graph)
     changes += WidenHalves(needs_f32)(graph)
+    changes += DecomposeDeformConvolution()(graph)
     if changes:
         FoldConstants()(graph)  # widened weights
         FuseRegions()(graph)

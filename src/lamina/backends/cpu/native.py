@@ -23,7 +23,8 @@ arrays are read and written without a copy.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final
+from math import prod
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +38,7 @@ class Word(IntEnum):
     """Position of each word of a context."""
 
     PARALLEL = 0
-    """``GOMP_parallel``, or 0: teams then run one member after the other."""
+    """``GOMP_parallel``, or 0: teams then run in the pool."""
     THREAD_NUMBER = 1
     TEAM_SIZE = 2
     SET_THREADS = 3
@@ -51,6 +52,21 @@ class Word(IntEnum):
     THREADS = 9
     TIMES = 10
     """Receives a cycle count before each record and after the last (timed runs only)."""
+    POOL = 11
+    """Our own threads, or 0: without ``PARALLEL`` a team is then its first member alone."""
+
+
+class PoolWord(IntEnum):
+    """Position of each word of a pool of threads, those that threads wait for in cache lines."""
+
+    GENERATION = 0
+    PENDING = 8
+    SLEEPING = 16
+    LOCK = 24
+    RECORD = 32
+    SIZE = 33
+    MEMBERS = 34
+    CLOSED = 35
 
 
 class Kind(IntEnum):
@@ -70,6 +86,8 @@ RECORD_WORDS: Final = 5
 RUN: Final = "lamina_run"
 RUN_TIMED: Final = "lamina_run_timed"
 """Functions ``int64 (context*)``: 0, or ``(record + 1) << 32 | status`` of the step that failed."""
+POOL_MEMBER: Final = "lamina_pool_member"
+"""The function ``void (pool*, int64)`` that each thread of a pool runs."""
 
 
 def address(array: npt.NDArray[np.generic]) -> int:
@@ -88,3 +106,11 @@ def aligned_bytes(size: int) -> npt.NDArray[np.uint8]:
         ) from e
     begin = -address(raw) % 64
     return raw[begin : begin + size]
+
+
+def aligned_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Return an array of zeros that begins at a cache line."""
+    item = np.dtype(dtype).itemsize
+    raw = np.zeros(prod(shape) * item + 64, np.uint8)
+    begin = -address(raw) % 64
+    return raw[begin : begin + prod(shape) * item].view(dtype).reshape(shape)

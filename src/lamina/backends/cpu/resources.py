@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Callable
 
 import numpy as np
 
 from lamina.backends.cpu.image import LoadedImage, load_image
-from lamina.backends.cpu.native import RUN, RUN_TIMED, address, aligned_bytes
+from lamina.backends.cpu.native import POOL_MEMBER, RUN, RUN_TIMED, address, aligned_bytes
 from lamina.backends.cpu.onednn.library import Library
+from lamina.backends.cpu.threads import ThreadPool, openmp_functions
 from lamina.plan.halves import restore
 from lamina.plan.plan import Section
 
@@ -34,6 +36,8 @@ class Resources:
             _aligned(restore(w.array) if i in halves else w.array)
             for i, w in enumerate(section.blobs)
         ]
+        self._lock = threading.Lock()
+        self._pool: ThreadPool | None = None
         run = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)
         self.run: NativeRun = run(self.image.address(RUN))
         self.run_timed: NativeRun = run(self.image.address(RUN_TIMED))
@@ -46,7 +50,7 @@ class Resources:
     def context_functions(self) -> dict[str, int]:
         """Return the addresses that the step loop calls, by the names of its words."""
         if self.library is None:
-            return {}
+            return self._team_functions()
         return {
             "PARALLEL": self.library.openmp_address("GOMP_parallel"),
             "THREAD_NUMBER": self.library.openmp_address("omp_get_thread_num"),
@@ -55,6 +59,17 @@ class Resources:
             "EXECUTE": self.library.address("primitive_execute"),
             "SET_HANDLE": self.library.address("memory_set_data_handle"),
         }
+
+    def _team_functions(self) -> dict[str, int]:
+        """Return what runs teams where there is no oneDNN: OpenMP, or else our own threads."""
+        if self.threads < 2:
+            return {}
+        if functions := openmp_functions():
+            return functions
+        with self._lock:
+            if self._pool is None and POOL_MEMBER in self.image.addresses:
+                self._pool = ThreadPool(self.image, self.threads)
+        return {} if self._pool is None else {"POOL": self._pool.address}
 
 
 def _aligned(array: np.ndarray) -> np.ndarray:

@@ -126,6 +126,9 @@ class CpuRunner:
 
     def _run_host(self, instance: Instance, number: int, step: Step) -> None:
         with where(f"in step {step.name} from {step.loc}"):
+            if step.kind is StepKind.COUNTED:
+                instance.run_counted(number)
+                return
             operands = [instance.array(t) for t in step.reads]
             if step.kind is StepKind.HOST:
                 results = self._host.run(number, operands, instance.env)

@@ -22,9 +22,7 @@ from lamina.backends.cpu.onednn import primitives, serialization
 from lamina.backends.cpu.resources import Resources
 from lamina.errors import ExecutionError, PlanError, where
 from lamina.ir.dims import evaluate, parse_dim
-from lamina.plan.plan import Step, StepKind
-
-WORKSPACE = -1
+from lamina.plan.plan import WORKSPACE, Step, StepKind
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,13 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import IO
 
 from lamina.codegen.llvm import target
 from lamina.errors import BuildError
-
-_PAYS_FROM_BYTES = 1 << 20  # of text: about as long to compile as a worker takes to start
 
 
 class CompilePool:
@@ -41,28 +39,21 @@ class CompilePool:
             )
             for _ in range(workers)
         ]
+        self._idle: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
+        for worker in self._workers:
+            self._idle.put(worker)
+        self._threads = ThreadPoolExecutor(workers)
 
-    def compile(self, texts: Sequence[str], *, level: int = 1) -> list[bytes]:
-        """Return the object of each module, in order; BuildError as ``compile_module`` raises."""
-        order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-        results: dict[int, bytes] = {}
+    def submit(self, text: str, *, level: int = 1) -> Future[bytes]:
+        """Begin to compile a module; its result raises BuildError as ``compile_module`` does."""
+        return self._threads.submit(self._compile, text, level)
 
-        def drain(worker: subprocess.Popen[bytes]) -> None:
-            while order:
-                try:
-                    index = order.pop(0)
-                except IndexError:
-                    return
-                results[index] = self._ask(worker, texts[index], level)
-
-        with ThreadPoolExecutor(len(self._workers)) as threads:
-            try:
-                for future in [threads.submit(drain, worker) for worker in self._workers]:
-                    future.result()
-            except BaseException:
-                order.clear()  # the threads end with what they are at
-                raise
-        return [results[i] for i in range(len(texts))]
+    def _compile(self, text: str, level: int) -> bytes:
+        worker = self._idle.get()
+        try:
+            return self._ask(worker, text, level)
+        finally:
+            self._idle.put(worker)
 
     def _ask(self, worker: subprocess.Popen[bytes], text: str, level: int) -> bytes:
         if worker.stdin is None or worker.stdout is None:
@@ -78,7 +69,10 @@ class CompilePool:
         return answer
 
     def close(self) -> None:
-        """End the workers and wait for them."""
+        """Give up what is not finished and end the workers."""
+        for worker in self._workers:
+            worker.kill()  # it holds nothing, and leaving by itself takes an interpreter 20 ms
+        self._threads.shutdown(cancel_futures=True)
         for worker in self._workers:
             if worker.stdin is not None:
                 worker.stdin.close()
@@ -92,17 +86,6 @@ class CompilePool:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def compile_modules(
-    texts: Sequence[str], isa: target.Isa, *, workers: int = 1, level: int = 1
-) -> list[bytes]:
-    """Compile modules to objects, in processes of their own when that can pay (workers > 1)."""
-    count = min(workers, len(texts))
-    if count < 2 or sum(map(len, texts)) < _PAYS_FROM_BYTES:
-        return [target.compile_module(text, isa, level=level) for text in texts]
-    with CompilePool(isa, count) as pool:
-        return pool.compile(texts, level=level)
 
 
 def serve() -> None:

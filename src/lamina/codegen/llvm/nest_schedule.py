@@ -115,8 +115,7 @@ def schedule(nest: LoopNest, isa: Isa) -> Schedule:
     """Choose a schedule."""
     has_scan = any(isinstance(x, Scan) for x in nest.program)
     candidates = [i for i, d in enumerate(nest.dims) if not (has_scan and d.reduced)]
-    padded = [s.access for s in nest.stores if s.access.padded]
-    forced = _forced_vector(nest, bool(padded))
+    forced = _forced_vector(nest)
     if forced is not None:
         candidates = [forced]
     best, vector, lanes = float("inf"), -1, 1
@@ -141,11 +140,9 @@ def _is_single(nest: LoopNest, vector: int, lanes: int) -> bool:
     return not loop.reduced and is_static(loop.size) and static_size(loop.size) <= lanes
 
 
-def _forced_vector(nest: LoopNest, padded: bool) -> int | None:
-    for i, d in enumerate(nest.dims):
-        if padded and d.guard is not None:
-            return i
-    return None
+def _forced_vector(nest: LoopNest) -> int | None:
+    """Return the loop whose masked lanes are the padding of what is stored, None without one."""
+    return next((s.access.padded for s in nest.stores if s.access.padded is not None), None)
 
 
 def _lanes(nest: LoopNest, v: int, isa: Isa) -> int:

@@ -295,7 +295,7 @@ class NestValues:
             return
         value = k.coerce(value, value.type.scalar.vector(lanes))
         mask = self.mask
-        if a.padded and self.mask is not None:
+        if a.padded is not None and self.mask is not None:
             value, mask = k.select(self.mask, value, 0), bound
         if spread is None and stride == 1:
             k.store(value, pointer, mask=mask)

@@ -9,17 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from lamina.codegen.llvm.thread_pool import pool_code
+
 
 def step_loop_module(
-    triple_header: str, words: Mapping[str, int], kinds: Mapping[str, int], names: tuple[str, str]
+    triple_header: str,
+    words: Mapping[str, int],
+    kinds: Mapping[str, int],
+    pool_words: Mapping[str, int],
+    names: tuple[str, str],
 ) -> str:
-    """Return LLVM IR of the plain and the timed loop, named ``names``.
+    """Return LLVM IR of the plain and the timed loop, named ``names``, and of the thread pool.
 
-    ``words`` are positions in a context, ``kinds`` the numbers of the record kinds; a record has
-    five words.
+    ``words`` are positions in a context, ``pool_words`` those in a pool, ``kinds`` the numbers of
+    the record kinds; a record has five words.
     """
     run, timed = names
-    text = triple_header + _TEAM + _loop(run, timed=False) + _loop(timed, timed=True)
+    text = (
+        triple_header
+        + pool_code(pool_words)
+        + _TEAM
+        + _loop(run, timed=False)
+        + _loop(timed, timed=True)
+    )
     text += "declare i64 @llvm.readcyclecounter()\n"
     for name, position in words.items():
         text = text.replace(f"<{name}>", str(position))
@@ -146,6 +158,14 @@ together:
   call void %parallel(ptr @lamina_member, ptr %pair, i32 %d.32, i32 0)
   br label %next
 one.by.one:
+  %pool.at = getelementptr i64, ptr %context, i64 <POOL>
+  %pool = load ptr, ptr %pool.at
+  %no.pool = icmp eq ptr %pool, null
+  br i1 %no.pool, label %first.only, label %pooled
+pooled:
+  call void @lamina_pool_run(ptr %pool, ptr %record, i64 %d)
+  br label %next
+first.only:
   call void %a(ptr %b.ptr, ptr %c.ptr, i64 0, i64 1)
   br label %next
 library:

@@ -32,27 +32,28 @@ def if_(n: OnnxNode, condition: Value) -> tuple[Value, ...]:
     known = n.known(condition)
     if known is not None:
         name = "then_branch" if bool(known.item()) else "else_branch"
-        taken = _inner(n, n.scope.graph, name)
+        taken = inner_scope(n, n.scope.graph, name)
         return _tensors(n, import_graph(taken, n.graph(name)))
     branches = []
     for name in ("then_branch", "else_branch"):
-        scope = _inner(n, Graph(name=name), name)
+        scope = inner_scope(n, Graph(name=name), name)
         for value in _tensors(n, import_graph(scope, n.graph(name))):
             scope.graph.output(value)
         branches.append(scope)
     captures = list(dict.fromkeys(v for scope in branches for v in scope.captures))
-    then_graph, else_graph = (_closed(scope, captures) for scope in branches)
+    then_graph, else_graph = (closed_branch(scope, captures) for scope in branches)
     op = ops.If(
         then_branch=then_graph,
         else_branch=else_graph,
-        output_types=_joined_types(n, then_graph, else_graph),
+        output_types=joined_types(n, then_graph, else_graph),
     )
     for graph in (then_graph, else_graph):
         n.scope.session.release_dead(graph)
     return n.emit_all(op, condition, *captures)
 
 
-def _inner(n: OnnxNode, graph: Graph, name: str) -> Scope:
+def inner_scope(n: OnnxNode, graph: Graph, name: str) -> Scope:
+    """Return the scope of a graph nested in this node."""
     return Scope(
         n.scope.session,
         graph,
@@ -71,7 +72,7 @@ def _tensors(n: OnnxNode, values: Sequence[object]) -> tuple[Value, ...]:
     return tuple(values)  # type: ignore[arg-type]
 
 
-def _closed(scope: Scope, captures: list[Value]) -> Graph:
+def closed_branch(scope: Scope, captures: list[Value]) -> Graph:
     """Give a branch one input for each value that either branch captures."""
     inner = dict(zip(scope.captures, scope.graph.inputs, strict=True))
     scope.graph.inputs = []
@@ -83,7 +84,7 @@ def _closed(scope: Scope, captures: list[Value]) -> Graph:
     return scope.graph
 
 
-def _joined_types(n: OnnxNode, a: Graph, b: Graph) -> tuple[TensorType, ...]:
+def joined_types(n: OnnxNode, a: Graph, b: Graph) -> tuple[TensorType, ...]:
     """Return types that fit both branches; empty when the branches agree by themselves."""
     if len(a.outputs) != len(b.outputs):
         raise ImportFailed(f"the branches have {len(a.outputs)} and {len(b.outputs)} results")
@@ -147,10 +148,10 @@ def loop(
         return LoopBody(made[0], made[1:count], made[count:])
 
     trip_count = n.reshape(n.cast(trip_count, DType.I64), ())
-    return _loop(n, trip_count, n.reshape(condition, ()), carried, build)
+    return import_loop(n, trip_count, n.reshape(condition, ()), carried, build)
 
 
-def _loop(
+def import_loop(
     n: OnnxNode,
     trip_count: Value,
     condition: Value,
@@ -163,7 +164,7 @@ def _loop(
     report = n.scope.session.report
     for _ in range(MOST_ROUNDS):
         mark = len(report)
-        scope = _inner(n, Graph(name="body"), "body")
+        scope = inner_scope(n, Graph(name="body"), "body")
         made, iteration_condition = _import_body(scope, types, build)
         general = [
             _general(n, t, v.tensor, i, free)
@@ -315,7 +316,7 @@ def _scan(
         made = _tensors(n, import_graph(scope, body))
         return LoopBody(going, made[: len(carried)], made[len(carried) :])
 
-    return _loop(n, steps, n.constant(True, DType.BOOL), states, build)
+    return import_loop(n, steps, n.constant(True, DType.BOOL), states, build)
 
 
 def _placed(n: OnnxNode, stacked: tuple[Value, ...]) -> list[Value]:

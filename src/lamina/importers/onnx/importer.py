@@ -40,7 +40,7 @@ def import_nodes(scope: Scope, nodes: Sequence[onnx.NodeProto]) -> None:
     """Import ``nodes``, which must be in order, into the graph of ``scope``."""
     for index, proto in enumerate(nodes):
         title = f"{scope.prefix}{describe(proto, index)}"
-        with where(f"in node {title}"):
+        with where(f"from {title}"):
             try:
                 _import_node(scope, proto, Loc(title))
             except LaminaError:

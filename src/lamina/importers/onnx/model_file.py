@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TypeAlias
 
@@ -33,7 +34,11 @@ def read_model(source: Source) -> tuple[onnx.ModelProto, Path | None]:
     if isinstance(source, onnx.ModelProto):
         return source, None
     if isinstance(source, bytes | bytearray | memoryview):
-        return parse_model(bytes(source), "the given bytes"), None
+        return parse_model(bytes(source), "the model in memory"), None
+    if not isinstance(source, str | os.PathLike):
+        raise ImportFailed(
+            f"a model is a path, bytes or an onnx.ModelProto, not {type(source).__name__}"
+        )
     path = Path(source)
     try:
         if path.stat().st_size >= LARGEST_BYTES:

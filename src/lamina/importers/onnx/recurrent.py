@@ -36,7 +36,7 @@ _DEFAULTS = {
 }
 
 
-@table.op("RNN")
+@table.op("RNN", "GRU")
 def rnn(
     n: OnnxNode,
     x: Value,
@@ -46,22 +46,9 @@ def rnn(
     lengths: Value | None = None,
     h0: Value | None = None,
 ) -> tuple[Value, ...]:
-    """Import RNN."""
-    return _recurrent(n, RecurrentKind.RNN, x, w, r, (b, lengths, h0, None, None))[:2]
-
-
-@table.op("GRU")
-def gru(
-    n: OnnxNode,
-    x: Value,
-    w: Value,
-    r: Value,
-    b: Value | None = None,
-    lengths: Value | None = None,
-    h0: Value | None = None,
-) -> tuple[Value, ...]:
-    """Import GRU."""
-    return _recurrent(n, RecurrentKind.GRU, x, w, r, (b, lengths, h0, None, None))[:2]
+    """Import RNN and GRU."""
+    kind = RecurrentKind.GRU if n.proto.op_type == "GRU" else RecurrentKind.RNN
+    return _recurrent(n, kind, x, w, r, (b, lengths, h0, None, None))[:2]
 
 
 @table.op("LSTM")

@@ -165,3 +165,38 @@ def test_weights_known_at_run_time_are_declined():
     offered = LibraryQuantized().candidates(node_of(op, given, {0, 1}), TARGET)
     assert isinstance(offered, Reject)
     assert "not constant" in offered.reason
+
+
+@pytest.mark.parametrize("y_type", [DType.F32, DType.U8])
+@pytest.mark.parametrize(
+    "activation", [None, RELU, Epilogue(ActivationKind.HARD_SWISH)], ids=["none", "relu", "swish"]
+)
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("rounding_type", [DType.U8, DType.I8])
+def test_convolution_that_rounds_twice(rounding_type, residual, activation, y_type):
+    op = convolution(
+        x_scaling=X[DType.U8],
+        residual_scaling=Scaling(0.03125, 5) if residual else None,
+        activation=activation,
+        dtype=y_type,
+        y_scaling=Y.get(y_type) if y_type is not DType.F32 else None,
+        rounding=Scaling(0.0917, 40 if rounding_type is DType.U8 else -7),
+        rounding_dtype=rounding_type,
+    )
+    given = operands(op)
+    shape = op.reference(*given).shape if not residual else (2, 24, 7, 7)
+    check_rounded(op, [*given, *([integers(shape, DType.U8, 3)] if residual else [])])
+
+
+def check_rounded(op, given):
+    """Compare; a tie that falls to the other side inside is one step of the inner scale."""
+    node = node_of(op, given, {0, 4})
+    offered = LibraryQuantized().candidates(node, TARGET)
+    assert isinstance(offered, list), offered
+    wanted = op.reference(*given).astype(np.float64)
+    step = op.rounding.scale if op.y_scaling is None else 1.0
+    for candidate in offered:
+        (got,) = run_candidate(node, candidate, TARGET, given)
+        difference = np.abs(got - wanted)
+        assert difference.max() <= step * 1.0001
+        assert (difference > 1e-4 * np.abs(wanted).max()).mean() < 0.01

@@ -82,6 +82,19 @@ def test_convolutions_match_the_meaning(op, shapes, dtype):
     _check(*_node(op, shapes, dtype), OwnConvolution(), dtype)
 
 
+@pytest.mark.parametrize("dtype", [DType.F32, DType.BF16], ids=str)
+@pytest.mark.parametrize(("channels", "groups", "side"), [(32, 1, 9), (32, 32, 17)])
+def test_large_filters_go_through_fourier_transforms(channels, groups, side, dtype):
+    pads = (side // 2, side // 2)
+    op = Convolution(
+        strides=(1, 1), dilations=(1, 1), pads_begin=pads, pads_end=pads, groups=groups
+    )
+    shapes = [(1, channels, 30, 28), (channels, channels // groups, side, side), (channels,)]
+    node, arrays = _node(op, shapes, dtype)
+    assert any("fft" in c.tactic for c in OwnConvolution().candidates(node, _target()))
+    _check(node, arrays, OwnConvolution(), dtype)
+
+
 @pytest.mark.parametrize(
     ("shapes", "constants", "reason"),
     [

@@ -44,10 +44,15 @@ CASES = [
     (RNN, FORWARD, (6, 11, 20, 130), True, {"activations": (RELU,)}),
     (GRU, BOTH, (6, 1, 20, 33), False, {}),
     (GRU, REVERSE, (1, 8, 20, 33), True, {}),
+    (GRU, FORWARD, (7, 1, 20, 32), False, {"linear_before_reset": False}),
+    (GRU, BOTH, (6, 3, 20, 33), True, {"linear_before_reset": False}),
+    (GRU, REVERSE, (5, 9, 4, 130), False, {"linear_before_reset": False, "clip": 0.5}),
+    (LSTM, BOTH, (6, 3, 20, 37), True, {"peephole": True}),
+    (LSTM, FORWARD, (5, 9, 4, 16), True, {"peephole": True, "input_forget": True}),
 ]
 
 
-def _node(kind, direction, sizes, lengths, options):
+def layer(kind, direction, sizes, lengths, options):
     rng = np.random.default_rng(sum(sizes))
     time, batch, inputs, hidden = sizes
     passes, rows = direction.passes, kind.gates * hidden
@@ -63,11 +68,14 @@ def _node(kind, direction, sizes, lengths, options):
     arrays = [a.astype(np.float32) for a in arrays]
     if lengths:
         arrays.append(rng.integers(0, time + 1, batch).astype(np.int32))
+    options = dict(options)
+    if options.pop("peephole", False):
+        arrays.append(rng.standard_normal((passes, 3 * hidden)).astype(np.float32))
     graph = Graph()
     operands = []
     for k, a in enumerate(arrays):
         type = TensorType(DType.of(a.dtype), a.shape)
-        if k in (1, 2, 3):
+        if k in (1, 2, 3, 7):
             const = ops.Const(type=type, weight=Weight(a))
             operands.append(emit_node(const, (), loc=Loc("test")).output)
         else:
@@ -82,7 +90,7 @@ def _node(kind, direction, sizes, lengths, options):
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c[0]}-{c[1]}-{c[2]}")
 @pytest.mark.parametrize("threads", [1, 2])
 def test_results(case, isa, threads):
-    node, arrays = _node(*case)
+    node, arrays = layer(*case)
     target = CpuTarget(CpuDriver(threads).library, isa, threads, {})
     candidates = OwnRecurrent().candidates(node, target)
     want = node.op.reference(*arrays)
@@ -96,8 +104,6 @@ def test_results(case, isa, threads):
 
 def test_declines_what_the_kernels_lack():
     target = CpuTarget(None, HOST, 2, {})
-    node, _ = _node(GRU, FORWARD, (2, 2, 3, 4), False, {"linear_before_reset": False})
-    assert "reset" in OwnRecurrent().candidates(node, target).reason
     softsign = (Epilogue(ActivationKind.SOFTSIGN, 0, 0),)
-    node, _ = _node(RNN, FORWARD, (2, 2, 3, 4), False, {"activations": softsign})
+    node, _ = layer(RNN, FORWARD, (2, 2, 3, 4), False, {"activations": softsign})
     assert isinstance(OwnRecurrent().candidates(node, target), Reject)

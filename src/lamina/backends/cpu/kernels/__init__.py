@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from lamina.backends.cpu.kernels import depthwise, direct, winograd
+from lamina.backends.cpu.kernels import depthwise, direct, fft, winograd
 
-KERNELS: tuple[ModuleType, ...] = (winograd, depthwise)
+KERNELS: tuple[ModuleType, ...] = (winograd, fft, depthwise)
 
 WITHOUT_LIBRARY: tuple[ModuleType, ...] = (direct,)
 """Kernels that oneDNN's beat or equal: they serve where there is no oneDNN."""

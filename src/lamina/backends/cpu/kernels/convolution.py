@@ -123,6 +123,12 @@ class ConvolutionProblem:
         return (self.width + self.pads[1] + self.pads[3] - reach) // self.strides[1] + 1
 
     @property
+    def stored_channels(self) -> int:
+        """Return how many output channels are written: a padded layout's missing ones as zeros."""
+        whole = -(-self.out_channels // CHANNEL_BLOCK) * CHANNEL_BLOCK
+        return whole if self.dst.padded else self.out_channels
+
+    @property
     def multiply_adds(self) -> int:
         """Return how many multiplications the plain definition needs (padding included)."""
         outputs = self.batch * self.out_channels * self.out_height * self.out_width

@@ -20,6 +20,7 @@ from lamina.backends.cpu.kernels.convolution import (
     ConvolutionProblem,
 )
 from lamina.backends.cpu.kernels.output import OutputRegister, is_cheap, load_f32, memory_type
+from lamina.backends.cpu.native import aligned_zeros
 from lamina.codegen.llvm.builder import F32, I64, Kernel, Module, Type, Value
 from lamina.codegen.llvm.target import Isa
 
@@ -54,15 +55,20 @@ def configs(problem: ConvolutionProblem, isa: Isa, threads: int = 2) -> Iterator
         yield DepthwiseConfig(-(-problem.out_width // passes))
 
 
+def packed_shape(problem: ConvolutionProblem, config: DepthwiseConfig, isa: Isa) -> tuple[int, ...]:
+    """Return the shape of what ``pack_weights`` returns."""
+    return (-(-problem.in_channels // CHANNEL_BLOCK), *problem.kernel, CHANNEL_BLOCK)
+
+
 def pack_weights(
     w: NDArray[np.float32], problem: ConvolutionProblem, config: DepthwiseConfig, isa: Isa
 ) -> NDArray[np.float32]:
     """Return filters [C, 1, kh, kw] as [block of 16 channels][kh][kw][16], padded with zeros."""
-    channels, _, height, width = w.shape
-    padded = np.zeros((-(-channels // CHANNEL_BLOCK) * CHANNEL_BLOCK, height, width), np.float32)
-    padded[:channels] = w[:, 0]
-    blocks = padded.reshape(-1, CHANNEL_BLOCK, height, width)
-    return np.ascontiguousarray(blocks.transpose(0, 2, 3, 1))
+    packed = aligned_zeros(packed_shape(problem, config, isa), np.float32)
+    for block, filters in enumerate(packed):
+        channels = w[block * CHANNEL_BLOCK :][:CHANNEL_BLOCK, 0]
+        filters[..., : len(channels)] = np.moveaxis(channels, 0, -1)
+    return packed
 
 
 def workspace_bytes(

@@ -21,6 +21,7 @@ from lamina.backends.cpu.kernels.convolution import CHANNEL_BLOCK, ConvolutionPr
 from lamina.backends.cpu.kernels.direct_source import Source, Window, locate, walk
 from lamina.backends.cpu.kernels.microkernel import RowAccess, Tile, multiply_accumulate
 from lamina.backends.cpu.kernels.output import OutputRegister, is_cheap, register_offset
+from lamina.backends.cpu.native import aligned_zeros
 from lamina.codegen.llvm.builder import F32, I64, Kernel, Module, Value
 from lamina.codegen.llvm.target import Isa
 
@@ -89,6 +90,12 @@ def configs(problem: ConvolutionProblem, isa: Isa, threads: int = 2) -> Iterator
     yield DirectConfig(*ranked[0][1:], not by_channels)
 
 
+def packed_shape(problem: ConvolutionProblem, config: DirectConfig, isa: Isa) -> tuple[int, ...]:
+    """Return the shape of what ``pack_weights`` returns."""
+    g = _Geometry(problem, config, isa.lanes(F32))
+    return problem.groups, g.out_blocks, g.depth, g.block_width
+
+
 def pack_weights(
     w: NDArray[np.float32], problem: ConvolutionProblem, config: DirectConfig, isa: Isa
 ) -> NDArray[np.float32]:
@@ -98,13 +105,13 @@ def pack_weights(
     reduction runs over (c, kh, kw) for planar inputs, else over (kh, kw, c).
     """
     g = _Geometry(problem, config, isa.lanes(F32))
-    groups = problem.groups
     order = (0, 1, 2, 3) if g.source.planar else (0, 2, 3, 1)
-    flat = w.transpose(order).reshape(groups, w.shape[0] // groups, -1)
-    padded = np.zeros((groups, g.out_blocks * g.block_width, flat.shape[2]), np.float32)
-    padded[:, : flat.shape[1]] = flat
-    blocks = padded.reshape(groups, g.out_blocks, g.block_width, -1)
-    return np.ascontiguousarray(blocks.transpose(0, 1, 3, 2))
+    filters = w.transpose(order).reshape(problem.groups, g.group_out, -1)
+    packed = aligned_zeros(packed_shape(problem, config, isa), np.float32)
+    for block in range(g.out_blocks):
+        rows = filters[:, block * g.block_width :][:, : g.block_width]
+        packed[:, block, :, : rows.shape[1]] = rows.swapaxes(1, 2)
+    return packed
 
 
 def workspace_bytes(
@@ -132,11 +139,12 @@ class _Geometry:
         self.source = Source(self.problem, config.rows)
         self.group_out = problem.out_channels // problem.groups
         self.block_width = config.vectors * lanes
-        self.out_blocks = -(-self.group_out // self.block_width)
+        stored = problem.stored_channels if problem.groups == 1 else self.group_out
+        self.out_blocks = -(-stored // self.block_width)
         self.row_tiles = -(-self.problem.out_width // config.rows)
         self.tiles = problem.batch * self.problem.out_height * self.row_tiles
-        depth = self.source.channels * problem.kernel[0] * problem.kernel[1]
-        self.panel_bytes = depth * self.block_width * 4
+        self.depth = self.source.channels * problem.kernel[0] * problem.kernel[1]
+        self.panel_bytes = self.depth * self.block_width * 4
 
 
 class _Writer:
@@ -186,7 +194,7 @@ class _Writer:
     def _registers(self, channel: Value) -> list[OutputRegister]:
         """Return how each register of the block's output channels is stored."""
         g, p = self.g, self.p
-        partial = g.group_out % g.block_width != 0
+        partial = g.group_out != g.out_blocks * g.block_width
         return [
             OutputRegister(
                 self.k,
@@ -295,7 +303,7 @@ class _Writer:
             register.write(value, dst, *residual)
             return
         # A padded layout ends after its last block: registers beyond it have no memory.
-        with self.k.if_(channel < self.p.out_channels):
+        with self.k.if_(channel < self.p.stored_channels):
             register.write(value, dst, *residual)
 
 

@@ -25,6 +25,7 @@ from lamina.backends.cpu.kernels.microkernel import (
     multiply_accumulate,
 )
 from lamina.backends.cpu.kernels.output import OutputRegister, is_cheap
+from lamina.backends.cpu.native import aligned_zeros
 from lamina.codegen.llvm.builder import F32, I64, Kernel, Module, Value
 from lamina.codegen.llvm.target import Isa
 
@@ -108,6 +109,12 @@ def configs(problem: GemmProblem, isa: Isa, threads: int = 2) -> Iterator[GemmCo
     yield GemmConfig(min(likely, 14 if lanes == _BLOCK else 6), 2, likely >= 256)
 
 
+def packed_shape(problem: GemmProblem, config: GemmConfig, isa: Isa) -> tuple[int, ...]:
+    """Return the shape of what ``pack_weights`` returns."""
+    width = config.vectors * isa.lanes(F32)
+    return -(-problem.columns // width), problem.depth, width
+
+
 def pack_weights(
     w: NDArray[np.float32], problem: GemmProblem, config: GemmConfig, isa: Isa
 ) -> NDArray[np.generic]:
@@ -115,11 +122,10 @@ def pack_weights(
 
     For ``s8`` the values must be whole numbers from -128 to 127; the scales are an operand.
     """
-    width = config.vectors * isa.lanes(F32)
-    blocks = -(-problem.columns // width)
     dtype = {"f32": np.float32, "bf16": ml_dtypes.bfloat16, "s8": np.int8}[problem.weights]
-    packed = np.zeros((blocks, problem.depth, width), dtype)
-    for block in range(blocks):
+    packed = aligned_zeros(packed_shape(problem, config, isa), dtype)
+    width = packed.shape[2]
+    for block in range(len(packed)):
         columns = w[:, block * width : (block + 1) * width]
         packed[block, :, : columns.shape[1]] = columns
     return packed

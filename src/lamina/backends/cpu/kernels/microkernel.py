@@ -35,12 +35,14 @@ class Tile:
     """The register tile: ``rows`` by ``vectors`` accumulators, ``unroll`` depths per loop step.
 
     ``weights`` is the type of the packed operand in memory: f32, bf16, or s8 (plain integers).
+    ``pitch`` counts the registers from one depth of it to the next where that is not ``vectors``.
     """
 
     rows: int
     vectors: int
     unroll: int = 4
     weights: str = "f32"
+    pitch: int = 0
 
     def fits(self, registers: int) -> bool:
         """Tell whether accumulators, one row of columns and one broadcast fit the registers."""
@@ -59,11 +61,11 @@ def multiply_accumulate(
 ) -> list[Value]:
     """Return the accumulator registers of left @ packed for one register tile, row by row.
 
-    ``packed`` holds, for each depth, ``tile.vectors`` registers of consecutive columns. Depth is
-    ``blocks * access.block``.
+    ``packed`` holds, for each depth, ``tile.vectors`` registers of consecutive columns (the first
+    of ``tile.pitch``). Depth is ``blocks * access.block``.
     """
     type_ = F32.vector(k.isa.lanes(F32))
-    column_bytes = tile.vectors * type_.lanes * WEIGHT_BYTES[tile.weights]
+    column_bytes = (tile.pitch or tile.vectors) * type_.lanes * WEIGHT_BYTES[tile.weights]
     unroll = min(tile.unroll, access.block)
     if access.block % unroll:
         raise ValueError(f"a block of {access.block} is no multiple of the unrolling {unroll}")

@@ -4,66 +4,28 @@ The first kernel multiplies the whole sequence by the input weights.  The second
 each thread owns some hidden units with all their gates, so that a step ends with one barrier.
 Threads read their recurrent weights forwards in one step and backwards in the next: what a core's
 cache still holds of them is read first.
-
-Columns are ordered [group][block of the group][gate][lane]: a group is what one register tile
-computes, a block one register of hidden units.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
 
 from lamina.backends.cpu.kernels import epilogue, gemm
 from lamina.backends.cpu.kernels.barrier import Barrier
 from lamina.backends.cpu.kernels.convolution import Epilogue
-from lamina.backends.cpu.kernels.gemm import GemmConfig, GemmProblem
 from lamina.backends.cpu.kernels.microkernel import RowAccess, Tile, multiply_accumulate
+from lamina.backends.cpu.kernels.recurrent_layout import (
+    GATES,
+    Layout,
+    Plan,
+    RecurrentConfig,
+    RecurrentProblem,
+    first_product,
+    parameters,
+)
 from lamina.codegen.llvm.builder import F32, I32, I64, Builder, Kernel, Module, Value
 from lamina.codegen.llvm.target import Isa
-from lamina.ir.dims import Dim, Expr, ceildiv
-
-GATES = {"rnn": 1, "lstm": 4, "gru": 3}
-_COUNTER_BYTES = 128
-
-
-@dataclass(frozen=True)
-class RecurrentProblem:
-    """A layer in the terms of :class:`lamina.ops.Recurrent`; time and batch may be symbolic.
-
-    ``activations`` has the functions of each direction in turn.  A GRU applies its reset gate after
-    the product (``linear_before_reset``).
-    """
-
-    kind: str
-    time: Dim
-    batch: Dim
-    inputs: int
-    hidden: int
-    reverse: tuple[bool, ...]
-    activations: tuple[Epilogue, ...]
-    clip: float | None = None
-    input_forget: bool = False
-    lengths: bool = False
-
-    @property
-    def operands(self) -> tuple[str, ...]:
-        """Return the names of the kernels' operands, in the order of their ``args``."""
-        lengths = ("lengths",) if self.lengths else ()
-        constants = ("weights", "recurrent", "bias", "inner_bias")
-        return ("x", *constants, "h0", "c0", *lengths, "y", "h", "c", "workspace")
-
-
-@dataclass(frozen=True)
-class RecurrentConfig:
-    """Rows of the batch and blocks of hidden units in a register tile, and the first product."""
-
-    rows: int
-    blocks: int
-    product: GemmConfig
+from lamina.ir.dims import Dim, Expr
 
 
 def why_not(problem: RecurrentProblem) -> str | None:
@@ -86,122 +48,24 @@ def configs(
     if rows == 1:
         choices.append(max(1, 4 // gates))
     for blocks in dict.fromkeys(choices):
-        layout = _Layout(problem, blocks, isa)
-        product = _product(problem, layout, time * batch)
+        layout = Layout(problem, blocks, isa)
+        product = first_product(problem, layout, time * batch)
         for config in gemm.configs(product, isa, threads):
             yield RecurrentConfig(rows, blocks, config)
             break
-
-
-class _Layout:
-    """Sizes of the padded hidden axis and of a row of gates."""
-
-    def __init__(self, p: RecurrentProblem, blocks: int, isa: Isa) -> None:
-        self.lanes = isa.lanes(F32)
-        self.gates, self.blocks = GATES[p.kind], blocks
-        self.width = blocks * self.lanes
-        self.groups = -(-p.hidden // self.width)
-        self.hidden = self.groups * self.width
-        self.columns = self.hidden * self.gates
-
-    def ordered(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return [gates * H, ...] as [groups, ..., blocks, gates, lanes], padded with zeros."""
-        rest = rows.shape[1:]
-        split = rows.reshape(self.gates, -1, *rest)
-        padded = np.zeros((self.gates, self.hidden, *rest), np.float32)
-        padded[:, : split.shape[1]] = split
-        parts = padded.reshape(self.gates, self.groups, self.blocks, self.lanes, *rest)
-        others = range(4, parts.ndim)
-        return np.ascontiguousarray(parts.transpose(1, *others, 2, 0, 3))
-
-
-def _product(p: RecurrentProblem, layout: _Layout, likely: int) -> GemmProblem:
-    rows = p.time * p.batch
-    columns = len(p.reverse) * layout.columns
-    static = rows if isinstance(rows, int) else None
-    return GemmProblem(
-        static, p.inputs, columns, p.inputs * 4, columns * 4, bias=True, expected_rows=likely
-    )
-
-
-def pack(
-    w: NDArray[np.float32],
-    r: NDArray[np.float32],
-    b: NDArray[np.float32],
-    problem: RecurrentProblem,
-    config: RecurrentConfig,
-    isa: Isa,
-) -> dict[str, NDArray[np.generic]]:
-    """Return the constants of the kernels from those of the operator."""
-    layout = _Layout(problem, config.blocks, isa)
-    directions = range(len(problem.reverse))
-    rows = layout.gates * problem.hidden
-    inner = b[:, rows:].copy()
-    outer = b[:, :rows] + inner
-    if problem.kind == "gru":
-        last = slice(2 * problem.hidden, None)
-        outer[:, last] = b[:, :rows][:, last]
-        inner[:, : 2 * problem.hidden] = 0
-    else:
-        inner[:] = 0
-    weights = [layout.ordered(w[d]).swapaxes(0, 1).reshape(problem.inputs, -1) for d in directions]
-    product = _product(problem, layout, 1)
-    return {
-        "weights": gemm.pack_weights(np.concatenate(weights, 1), product, config.product, isa),
-        "recurrent": np.stack([layout.ordered(r[d]) for d in directions]),
-        "bias": np.concatenate([layout.ordered(outer[d]).reshape(-1) for d in directions]),
-        "inner_bias": np.stack([layout.ordered(inner[d]) for d in directions]),
-    }
-
-
-class _Plan:
-    """Where the buffers of a step lie in its workspace."""
-
-    def __init__(self, p: RecurrentProblem, c: RecurrentConfig, isa: Isa, threads: int) -> None:
-        self.layout = _Layout(p, c.blocks, isa)
-        directions = len(p.reverse)
-        self.rows = ceildiv(p.batch, c.rows) * c.rows
-        self.state_bytes = self.rows * directions * self.layout.hidden * 4
-        self.patch = _COUNTER_BYTES
-        product = _product(p, self.layout, 1)
-        patch = gemm.workspace_bytes(product, c.product, isa, threads)
-        self.h = self.patch + -(-patch // 64) * 64
-        self.c = self.h + 2 * self.state_bytes
-        self.gates = self.c + self.state_bytes
-        self.row_bytes = directions * self.layout.columns * 4
-        self.nbytes: Dim = self.gates + p.time * p.batch * self.row_bytes
-
-    def dims(self, p: RecurrentProblem) -> tuple[Dim, ...]:
-        """Return every size that code needs."""
-        return (p.time * p.batch, p.time, p.batch, self.rows, self.state_bytes, self.c, self.gates)
-
-
-def workspace_bytes(
-    problem: RecurrentProblem, config: RecurrentConfig, isa: Isa, threads: int
-) -> Dim:
-    """Return the workspace of all threads together."""
-    return _Plan(problem, config, isa, threads).nbytes
-
-
-def parameters(
-    problem: RecurrentProblem, config: RecurrentConfig, isa: Isa, threads: int
-) -> tuple[Expr, ...]:
-    """Return the sizes that the kernels take at run time; the first one is the rows of x."""
-    dims = _Plan(problem, config, isa, threads).dims(problem)
-    return tuple(dict.fromkeys(d for d in dims if isinstance(d, Expr)))
 
 
 def build(
     module: Module, name: str, problem: RecurrentProblem, config: RecurrentConfig, threads: int
 ) -> tuple[str, ...]:
     """Write the two kernels and return their names."""
-    plan = _Plan(problem, config, module.isa, threads)
+    plan = Plan(problem, config, module.isa, threads)
     names = (f"{name}x", f"{name}h")
     with module.kernel(names[0]) as k:
         args = {n: k.arg(i) for i, n in enumerate(problem.operands)}
         with k.if_(k.eq(k.tid, 0)):
             k.store(k.const(I64, 0), args["workspace"])
-        product = _product(problem, plan.layout, 1)
+        product = first_product(problem, plan.layout, 1)
         operands = {
             "src": args["x"],
             "weights": args["weights"],
@@ -219,7 +83,7 @@ class _Sizes:
     """Sizes as values: numbers, or parameters of the kernel."""
 
     def __init__(
-        self, k: Kernel, p: RecurrentProblem, plan: _Plan, threads: int, c: RecurrentConfig
+        self, k: Kernel, p: RecurrentProblem, plan: Plan, threads: int, c: RecurrentConfig
     ) -> None:
         self.k = k
         self.numbers = {d: i for i, d in enumerate(parameters(p, c, k.isa, threads))}
@@ -233,7 +97,7 @@ class _Steps:
     """Writes the walk through time."""
 
     def __init__(
-        self, k: Kernel, p: RecurrentProblem, c: RecurrentConfig, plan: _Plan, threads: int
+        self, k: Kernel, p: RecurrentProblem, c: RecurrentConfig, plan: Plan, threads: int
     ) -> None:
         self.k, self.p, self.c, self.plan = k, p, c, plan
         self.layout = plan.layout
@@ -248,6 +112,7 @@ class _Steps:
         self.state_bytes = sizes.of(plan.state_bytes)
         self.h, self.cell = work + sizes.of(plan.h), work + sizes.of(plan.c)
         self.gates = work + sizes.of(plan.gates)
+        self.update, self.reset = work + sizes.of(plan.update), work + sizes.of(plan.reset)
         self.scratch = k.alloca(c.rows * self.vectors * self.lanes * 4)
 
     def write(self) -> None:
@@ -260,12 +125,15 @@ class _Steps:
             step = steps.index
             odd = step & 1
             before, after = self.h + odd * self.state_bytes, self.h + (1 - odd) * self.state_bytes
-            for d in range(len(self.p.reverse)):
-                with k.loop(first, last) as groups:
-                    group = k.select(k.eq(odd, 0), groups.index, first + last - 1 - groups.index)
-                    with k.loop(0, self.rows, self.c.rows) as tiles:
-                        self._tile(d, step, group, tiles.index, before, after)
-            self.barrier.wait()
+            split = [self._gates_tile, self._candidate_tile]
+            for product in split if self.p.reset_first else [self._tile]:
+                for d in range(len(self.p.reverse)):
+                    with k.loop(first, last) as groups:
+                        group = first + last - 1 - groups.index
+                        group = k.select(k.eq(odd, 0), groups.index, group)
+                        with k.loop(0, self.rows, self.c.rows) as tiles:
+                            product(d, step, group, tiles.index, before, after)
+                self.barrier.wait()
         final = self.h + (self.time & 1) * self.state_bytes
         self._results(first, last, final)
 
@@ -317,27 +185,14 @@ class _Steps:
         tile_bytes = self.vectors * register
         inner = self.args["inner_bias"] + (group + d * layout.groups) * tile_bytes
         start: list[Value] = []
-        inputs = []
-        for i in range(c.rows):
-            at = self._position(d, step, row + i)[0]
-            existing = k.min(row + i, self.batch - 1)
-            source = self.gates + (at * self.batch + existing) * self.plan.row_bytes
-            source = source + (group + d * layout.groups) * tile_bytes
-            inputs.append(source)
+        inputs = [self._inputs(d, step, group, row + i) for i in range(c.rows)]
+        for source in inputs:
             for j in range(self.vectors):
                 separate = p.kind == "gru" and j % layout.gates == 2
                 start.append(k.load(self.vector, inner if separate else source, j * register))
         packed = self.args["recurrent"] + (group + d * layout.groups) * (p.hidden * tile_bytes)
-        unroll = next(u for u in (4, 2, 1) if p.hidden % u == 0)
-        sums = multiply_accumulate(
-            k,
-            before + self._state_offset(d, row, k.const(I64, 0)),
-            RowAccess(layout.hidden * 4, p.hidden, p.hidden * 4),
-            packed,
-            Tile(c.rows, self.vectors, unroll),
-            blocks=1,
-            start=start,
-        )
+        left = before + self._state_offset(d, row, k.const(I64, 0))
+        sums = self._multiplied(left, packed, self.vectors, start)
         for i, x in enumerate(sums):
             k.store(x, self.scratch, i * register)
         for i in range(c.rows):
@@ -346,6 +201,84 @@ class _Steps:
                 at = blocks.index * (layout.gates * register)
                 gates = self.scratch + at + i * tile_bytes
                 self._unit(d, step, row + i, unit, (gates, inputs[i] + at), (before, after))
+
+    def _gates_tile(
+        self, d: int, step: Value, group: Value, row: Value, before: Value, after: Value
+    ) -> None:
+        """Compute the update gate, and what the reset gate leaves of the states."""
+        k, layout = self.k, self.layout
+        self._product(d, step, group, row, before, (0, 1))
+        for i in range(self.c.rows):
+            with k.loop(0, layout.blocks) as blocks:
+                unit = group * layout.width + blocks.index * self.lanes
+                place = self._state_offset(d, row + i, unit)
+                gates = (blocks.index + i * layout.blocks) * (2 * self.lanes * 4)
+                z, r = (
+                    self._activated(
+                        d, 0, k.load(self.vector, self.scratch + gates, j * self.lanes * 4)
+                    )
+                    for j in (0, 1)
+                )
+                k.store(z, self.update, place)
+                k.store(r * k.load(self.vector, before, place), self.reset, place)
+
+    def _candidate_tile(
+        self, d: int, step: Value, group: Value, row: Value, before: Value, after: Value
+    ) -> None:
+        """Compute the candidates from what the reset gate left, then the next states."""
+        k, layout = self.k, self.layout
+        self._product(d, step, group, row, self.reset, (2,))
+        for i in range(self.c.rows):
+            with k.loop(0, layout.blocks) as blocks:
+                unit = group * layout.width + blocks.index * self.lanes
+                place = self._state_offset(d, row + i, unit)
+                at = (blocks.index + i * layout.blocks) * (self.lanes * 4)
+                new = self._activated(d, 1, k.load(self.vector, self.scratch, at))
+                h = k.load(self.vector, before, place)
+                h = k.fma(k.load(self.vector, self.update, place), h - new, new)
+                self._keep(d, step, row + i, unit, (h, None), (before, after))
+
+    def _product(
+        self, d: int, step: Value, group: Value, row: Value, left: Value, gates: tuple[int, ...]
+    ) -> None:
+        """Put some gates of a tile, without their functions, into the scratch memory."""
+        k, p, layout = self.k, self.p, self.layout
+        register, vectors = self.lanes * 4, layout.blocks * len(gates)
+        start: list[Value] = []
+        for i in range(self.c.rows):
+            source = self._inputs(d, step, group, row + i)
+            for block in range(layout.blocks):
+                start += [
+                    k.load(self.vector, source, (block * layout.gates + g) * register)
+                    for g in gates
+                ]
+        # The weights of the gates that the first product makes come before all others.
+        skipped = d * layout.gates * layout.groups + min(gates) * layout.groups
+        packed = self.args["recurrent"] + (group * len(gates) + skipped) * (
+            p.hidden * layout.blocks * register
+        )
+        sums = self._multiplied(
+            left + self._state_offset(d, row, k.const(I64, 0)), packed, vectors, start
+        )
+        for i, x in enumerate(sums):
+            k.store(x, self.scratch, i * register)
+
+    def _multiplied(
+        self, left: Value, packed: Value, vectors: int, start: list[Value]
+    ) -> list[Value]:
+        p = self.p
+        unroll = next(u for u in (4, 2, 1) if p.hidden % u == 0)
+        access = RowAccess(self.layout.hidden * 4, p.hidden, p.hidden * 4)
+        tile = Tile(self.c.rows, vectors, unroll)
+        return multiply_accumulate(self.k, left, access, packed, tile, blocks=1, start=start)
+
+    def _inputs(self, d: int, step: Value, group: Value, row: Value) -> Value:
+        """Return where the products of a row of inputs lie, for one group of hidden units."""
+        k, layout = self.k, self.layout
+        at = self._position(d, step, row)[0]
+        existing = k.min(row, self.batch - 1)
+        source = self.gates + (at * self.batch + existing) * self.plan.row_bytes
+        return source + (group + d * layout.groups) * (self.vectors * self.lanes * 4)
 
     def _position(self, d: int, step: Value, row: Value) -> tuple[Value, Value | None]:
         """Return the position in time of a step, and whether the sequence lasts that long."""
@@ -373,15 +306,32 @@ class _Steps:
         place = self._state_offset(d, row, unit)
         before = k.load(self.vector, states[0], place)
         cell = k.load(self.vector, self.cell, place)
-        h, c = self._cell(d, gates, before, cell)
+        h, c = self._cell(d, gates, unit, before, cell)
+        self._keep(d, step, row, unit, (h, c if p.kind == "lstm" else None), states)
+
+    def _keep(
+        self,
+        d: int,
+        step: Value,
+        row: Value,
+        unit: Value,
+        following: tuple[Value, Value | None],
+        states: tuple[Value, Value],
+    ) -> None:
+        """Store the next states of a register of hidden units, and their result."""
+        k, p = self.k, self.p
+        place = self._state_offset(d, row, unit)
         position, alive = self._position(d, step, row)
+        h, c = following
         result = h
         if alive is not None:
             kept = k.broadcast(alive, self.lanes)
             result = k.select(kept, h, k.const(self.vector, 0.0))
-            h, c = k.select(kept, h, before), k.select(kept, c, cell)
+            h = k.select(kept, h, k.load(self.vector, states[0], place))
+            if c is not None:
+                c = k.select(kept, c, k.load(self.vector, self.cell, place))
         k.store(h, states[1], place)
-        if p.kind == "lstm":
+        if c is not None:
             k.store(c, self.cell, place)
         with k.if_(row < self.batch):
             directions = len(p.reverse)
@@ -389,23 +339,37 @@ class _Steps:
             mask = k.lane_mask(p.hidden - unit, self.lanes)
             k.store(result, self.args["y"] + line * (p.hidden * 4), unit * 4, mask=mask)
 
-    def _cell(self, d: int, gates: tuple[Value, Value], h: Value, c: Value) -> tuple[Value, Value]:
+    def _functions(self, d: int) -> tuple[Epilogue, ...]:
+        each = len(self.p.activations) // len(self.p.reverse)
+        return self.p.activations[d * each : (d + 1) * each]
+
+    def _activated(self, d: int, index: int, x: Value) -> Value:
+        return epilogue.apply(self.k, _clipped(self.k, x, self.p.clip), self._functions(d)[index])
+
+    def _cell(
+        self, d: int, gates: tuple[Value, Value], unit: Value, h: Value, c: Value
+    ) -> tuple[Value, Value]:
         k, p = self.k, self.p
-        each = len(p.activations) // len(p.reverse)
-        functions = p.activations[d * each : (d + 1) * each]
         register = self.lanes * 4
 
         def gate(index: int) -> Value:
             return k.load(self.vector, gates[0], index * register)
 
+        def seen(index: int, x: Value, cell: Value) -> Value:
+            if not p.peephole:
+                return x
+            at = (3 * d + index) * (self.layout.hidden * 4) + unit * 4
+            return k.fma(k.load(self.vector, self.args["peephole"], at), cell, x)
+
         def activate(index: int, x: Value) -> Value:
-            return epilogue.apply(k, _clipped(k, x, p.clip), functions[index])
+            return self._activated(d, index, x)
 
         if p.kind == "lstm":
-            i = activate(0, gate(0))
-            f = 1.0 - i if p.input_forget else activate(0, gate(2))
+            i = activate(0, seen(0, gate(0), c))
+            f = 1.0 - i if p.input_forget else activate(0, seen(2, gate(2), c))
             c = k.fma(f, c, i * activate(1, gate(3)))
-            return activate(0, gate(1)) * epilogue.apply(k, c, functions[2]), c
+            o = activate(0, seen(1, gate(1), c))
+            return o * epilogue.apply(k, c, self._functions(d)[2]), c
         if p.kind == "gru":
             z, r = activate(0, gate(0)), activate(0, gate(1))
             outer = k.load(self.vector, gates[1], 2 * register)

@@ -25,12 +25,14 @@ from lamina.backends.cpu.kernels.winograd_transform import (
     input_function,
     output_function,
 )
+from lamina.backends.cpu.native import aligned_zeros
 from lamina.codegen.llvm.builder import F32, I64, Function, Kernel, Module, Value
 from lamina.codegen.llvm.target import Isa
 
 # filter side and stride -> output tile sides
 _OUTPUT_SIZES = {(3, 1): (2, 4, 6), (5, 1): (2, 4), (3, 2): (2, 3, 4)}
 _L2_BYTES = 512 << 10
+_PACKED_CHANNELS = 32
 _WORTH_TIMING, _MOST_CONFIGS = 1.35, 3
 _BF16_ADVANTAGE = 0.6  # a plain bf16 convolution's time as part of an f32 one's
 
@@ -243,6 +245,12 @@ def _configured(
     return WinogradConfig(m, rows, vectors, chunk, split)
 
 
+def packed_shape(problem: ConvolutionProblem, config: WinogradConfig, isa: Isa) -> tuple[int, ...]:
+    """Return the shape of what ``pack_weights`` returns."""
+    g = _Geometry(problem, config, isa.lanes(F32))
+    return g.out_blocks, g.positions, g.group_in_blocks * CHANNEL_BLOCK, g.out_width
+
+
 def pack_weights(
     w: NDArray[np.float32], problem: ConvolutionProblem, config: WinogradConfig, isa: Isa
 ) -> NDArray[np.float32]:
@@ -253,14 +261,18 @@ def pack_weights(
     """
     g = _Geometry(problem, config, isa.lanes(F32))
     channels, kernel = w.shape[1], w.shape[2]
-    depth, taps = g.group_in_blocks * CHANNEL_BLOCK, kernel * kernel
-    padded = np.zeros((problem.groups, g.group_blocks * g.out_width, depth, taps), np.float32)
-    padded[:, : g.group_out, :channels] = w.reshape(problem.groups, g.group_out, channels, taps)
-    # Taps outermost: one product transforms all filters, and only whole rows move after it.
-    blocks = padded.reshape(g.out_blocks, g.out_width, depth, taps).transpose(3, 0, 2, 1)
-    flat = np.ascontiguousarray(blocks, np.float64).reshape(taps, -1)
-    u = (weights_matrix(config.m, kernel, problem.strides[0]) @ flat).astype(np.float32)
-    return np.ascontiguousarray(u.reshape(g.positions, *blocks.shape[1:]).swapaxes(0, 1))
+    transform = weights_matrix(config.m, kernel, problem.strides[0])
+    filters = w.reshape(problem.groups, g.group_out, channels, kernel * kernel)
+    packed = aligned_zeros(packed_shape(problem, config, isa), np.float32)
+    for block in range(g.out_blocks):
+        group, within = divmod(block, g.group_blocks)
+        rows = filters[group, within * g.out_width :][: g.out_width]
+        # In parts whose transformed filters stay in the L2 cache.
+        for begin in range(0, channels, _PACKED_CHANNELS):
+            part = slice(begin, min(channels, begin + _PACKED_CHANNELS))
+            taps = np.ascontiguousarray(rows[:, part].transpose(1, 2, 0), np.float64)
+            packed[block, :, part, : len(rows)] = (transform @ taps).swapaxes(0, 1)
+    return packed
 
 
 def workspace_bytes(
@@ -388,7 +400,7 @@ class _Writer:
 
     def _tiles_out(self, m: Value, block: Value, base: Value, count: Value) -> None:
         k, g, p = self.k, self.g, self.g.problem
-        channel, limit = block * g.out_width, k.const(I64, p.out_channels)
+        channel, limit = block * g.out_width, k.const(I64, p.stored_channels)
         if p.groups > 1:
             group = block // g.group_blocks
             channel = group * g.group_out + block % g.group_blocks * g.out_width

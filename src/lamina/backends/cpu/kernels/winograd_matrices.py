@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,7 @@ def _product(roots: Sequence[Fraction]) -> list[Fraction]:
     return result
 
 
+@cache
 def transforms(m: int, r: int, stride: int = 1) -> Transforms:
     """Return the matrices of F(m, r) for m + r <= 9; with stride 2, r must be 3.
 
@@ -95,24 +97,17 @@ def linear(k: Builder, matrix: Matrix, x: Sequence[Value]) -> list[Value]:
     of +a and -a agree up to sign in every row, so x_i + x_j and x_i - x_j serve all rows (output
     transforms).
     """
-    pairs = _column_pairs(matrix)
-    if pairs:
+    if len(matrix) < len(matrix[0]) and (pairs := _mirrored_pairs(_columns(matrix))):
         return _with_column_pairs(k, matrix, x, pairs)
+    partners = dict(_mirrored_pairs(matrix))
     results: dict[int, Value] = {}
     for i, row in enumerate(matrix):
         if i in results:
             continue
-        partner = next(
-            (
-                j
-                for j in range(i + 1, len(matrix))
-                if j not in results and _mirrored(row, matrix[j])
-            ),
-            None,
-        )
-        if partner is None:
+        if i not in partners:
             results[i] = _combination(k, row, x)
             continue
+        partner = partners[i]
         other = matrix[partner]
         even = _combination(k, [(a + b) / 2 for a, b in zip(row, other, strict=True)], x)
         odd = _combination(k, [(a - b) / 2 for a, b in zip(row, other, strict=True)], x)
@@ -126,19 +121,29 @@ def _mirrored(row: Sequence[Fraction], other: Sequence[Fraction]) -> bool:
     return same and opposite and all(abs(a) == abs(b) for a, b in zip(row, other, strict=True))
 
 
-def _column_pairs(matrix: Matrix) -> list[tuple[int, int]]:
-    columns = list(zip(*matrix, strict=True))
-    pairs, used = [], set()
-    for i, first in enumerate(columns):
-        for j in range(i + 1, len(columns)):
-            if i not in used and j not in used and len(matrix) > 1 and _mirrored(first, columns[j]):
-                pairs.append((i, j))
-                used |= {i, j}
-    return pairs if len(matrix) < len(columns) else []
+@cache
+def _columns(matrix: Matrix) -> Matrix:
+    return tuple(zip(*matrix, strict=True))
+
+
+@cache
+def _mirrored_pairs(rows: Matrix) -> tuple[tuple[int, int], ...]:
+    """Return the pairs of rows that agree up to sign; each row is in one pair at most."""
+    pairs: list[tuple[int, int]] = []
+    used: set[int] = set()
+    for i, first in enumerate(rows):
+        partner = next(
+            (j for j in range(i + 1, len(rows)) if j not in used and _mirrored(first, rows[j])),
+            None,
+        )
+        if i not in used and partner is not None:
+            pairs.append((i, partner))
+            used |= {i, partner}
+    return tuple(pairs)
 
 
 def _with_column_pairs(
-    k: Builder, matrix: Matrix, x: Sequence[Value], pairs: list[tuple[int, int]]
+    k: Builder, matrix: Matrix, x: Sequence[Value], pairs: Sequence[tuple[int, int]]
 ) -> list[Value]:
     terms = list(x)
     for i, j in pairs:

@@ -202,7 +202,9 @@ class _Store:
         self.register = OutputRegister(
             k,
             problem.activation,
-            remaining=problem.out_channels - first if problem.out_channels % shape.lanes else None,
+            remaining=problem.out_channels - first
+            if problem.out_channels % CHANNEL_BLOCK
+            else None,
             dst=problem.dst,
             residual=problem.residual,
         )

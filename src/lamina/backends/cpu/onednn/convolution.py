@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import ClassVar
 
 from lamina.backends.cpu.onednn.attributes import NO_ATTRIBUTES, Attributes
 from lamina.backends.cpu.onednn.construction import Construction
@@ -16,12 +18,8 @@ from lamina.backends.cpu.onednn.memory import Layout
 
 
 @dataclass(frozen=True)
-class Convolution:
-    """Cross-correlation of ``src`` [N, C, spatial…] with ``weights``, plus ``bias`` [O].
-
-    Weights are [O, C, kernel…], or [G, O/G, C/G, kernel…] with groups; their layout is best left
-    to the library.  ``dilations`` counts as ONNX does: 1 is a dense kernel.
-    """
+class _Windows:
+    """What both directions share; ``dilations`` counts as ONNX does: 1 is a dense kernel."""
 
     src: Layout
     weights: Layout
@@ -34,6 +32,9 @@ class Convolution:
     algorithm: str = "direct"
     attributes: Attributes = NO_ATTRIBUTES
 
+    function: ClassVar[str]
+    algorithms: ClassVar[Mapping[str, int]]
+
     def operands(self) -> list[str]:
         """Return the names of the execution arguments."""
         return ["src", "weights", *(["bias"] if self.bias else []), "dst"]
@@ -42,10 +43,10 @@ class Convolution:
         """Return oneDNN's description of this primitive."""
         spatial = len(self.src.dims) - 2
         return c.describe(
-            "convolution_forward_primitive_desc_create",
+            self.function,
             c.library.engine,
             FORWARD_INFERENCE,
-            CONVOLUTION_ALGORITHM[self.algorithm],
+            self.algorithms[self.algorithm],
             c.descriptor(self.src),
             c.descriptor(self.weights),
             c.descriptor(self.bias),
@@ -56,6 +57,18 @@ class Convolution:
             c.dims(self.padding_end or (0,) * spatial),
             c.attributes(self.attributes),
         )
+
+
+@dataclass(frozen=True)
+class Convolution(_Windows):
+    """Cross-correlation of ``src`` [N, C, spatial…] with ``weights``, plus ``bias`` [O].
+
+    Weights are [O, C, kernel…], or [G, O/G, C/G, kernel…] with groups; their layout is best left
+    to the library.
+    """
+
+    function = "convolution_forward_primitive_desc_create"
+    algorithms = CONVOLUTION_ALGORITHM
 
     @property
     def multiply_adds(self) -> int:
@@ -64,46 +77,15 @@ class Convolution:
 
 
 @dataclass(frozen=True)
-class Deconvolution:
+class Deconvolution(_Windows):
     """Transposed convolution of ``src`` [N, C, spatial…], plus ``bias`` [O].
 
     Weights are [O, C, kernel…], or [G, O/G, C/G, kernel…] with groups: output channels first,
     unlike ONNX.  The dst dims decide the output padding.
     """
 
-    src: Layout
-    weights: Layout
-    dst: Layout
-    bias: Layout | None = None
-    strides: tuple[int, ...] = ()
-    dilations: tuple[int, ...] = ()
-    padding_begin: tuple[int, ...] = ()
-    padding_end: tuple[int, ...] = ()
-    algorithm: str = "direct"
-    attributes: Attributes = NO_ATTRIBUTES
-
-    def operands(self) -> list[str]:
-        """Return the names of the execution arguments."""
-        return ["src", "weights", *(["bias"] if self.bias else []), "dst"]
-
-    def describe(self, c: Construction) -> int:
-        """Return oneDNN's description of this primitive."""
-        spatial = len(self.src.dims) - 2
-        return c.describe(
-            "deconvolution_forward_primitive_desc_create",
-            c.library.engine,
-            FORWARD_INFERENCE,
-            DECONVOLUTION_ALGORITHM[self.algorithm],
-            c.descriptor(self.src),
-            c.descriptor(self.weights),
-            c.descriptor(self.bias),
-            c.descriptor(self.dst),
-            c.dims(self.strides or (1,) * spatial),
-            c.dims(tuple(d - 1 for d in self.dilations) or (0,) * spatial),
-            c.dims(self.padding_begin or (0,) * spatial),
-            c.dims(self.padding_end or (0,) * spatial),
-            c.attributes(self.attributes),
-        )
+    function = "deconvolution_forward_primitive_desc_create"
+    algorithms = DECONVOLUTION_ALGORITHM
 
     @property
     def multiply_adds(self) -> int:

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from lamina.backends.cpu.native import aligned_zeros
 from lamina.backends.cpu.onednn.enums import DTYPE_OF_NUMPY, NUMPY_DTYPE
 from lamina.backends.cpu.onednn.library import Library
 from lamina.backends.cpu.onednn.memory import (
     ChosenLayout,
     Layout,
-    allocate,
     create_descriptor,
     read_descriptor,
 )
@@ -62,8 +62,7 @@ def _pack(library: Library, array: np.ndarray, target: int, name: str) -> np.nda
         raise InputError(f"{name} is of shape {chosen.dims} but the array of {array.shape}")
     if any(stride % array.itemsize for stride in array.strides):
         array = np.ascontiguousarray(array)
-    packed = allocate(chosen.size_bytes)
-    packed[:] = 0
+    packed = aligned_zeros((chosen.size_bytes,), np.uint8)
     with _descriptor(library, layout_of(array)) as source:
         copy_between(library, source, array.ctypes.data, target, packed.ctypes.data)
     return packed

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from lamina.backends.cpu.tactics.candidate import Tactic
+from lamina.backends.cpu.tactics.counted import Counted
 from lamina.backends.cpu.tactics.generated import Generated
 from lamina.backends.cpu.tactics.library_convolution import LibraryConvolution
 from lamina.backends.cpu.tactics.library_gemm_convolution import LibraryGemmConvolution
 from lamina.backends.cpu.tactics.library_matmul import LibraryMatmul
 from lamina.backends.cpu.tactics.library_pooling import LibraryPooling
 from lamina.backends.cpu.tactics.library_quantized import LibraryQuantized
+from lamina.backends.cpu.tactics.library_recurrent import LibraryRecurrent
 from lamina.backends.cpu.tactics.own_attention import OwnAttention
+from lamina.backends.cpu.tactics.own_average import OwnAverage
 from lamina.backends.cpu.tactics.own_convolution import OwnConvolution
 from lamina.backends.cpu.tactics.own_matmul import OwnMatmul
 from lamina.backends.cpu.tactics.own_quantize import OwnQuantize
+from lamina.backends.cpu.tactics.own_quantized import OwnQuantized
 from lamina.backends.cpu.tactics.own_recurrent import OwnRecurrent
 from lamina.backends.cpu.tactics.plain_matmul import PlainMatmul
 from lamina.backends.cpu.tactics.shapes import ShapeValues
@@ -26,9 +30,13 @@ TACTICS: tuple[Tactic, ...] = (
     PlainMatmul(),
     LibraryPooling(),
     LibraryQuantized(),
+    OwnQuantized(),
+    OwnAverage(),
     OwnQuantize(),
     OwnAttention(),
+    LibraryRecurrent(),
     OwnRecurrent(),
     ShapeValues(),
+    Counted(),
     Generated(),
 )

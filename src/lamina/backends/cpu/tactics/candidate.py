@@ -14,7 +14,7 @@ from lamina.ir.attributes import attribute_symbols
 from lamina.ir.dims import Dim
 from lamina.ir.graph import Node, Value
 from lamina.ir.pattern import Reject
-from lamina.ir.types import TensorType
+from lamina.ir.types import DType, TensorType
 from lamina.ir.weight import Weight
 from lamina.ops import Const
 from lamina.plan.plan import StepKind
@@ -63,11 +63,28 @@ class Blob:
 
 
 @dataclass(frozen=True)
+class Packed:
+    """A constant made for this step that takes long to make: only a chosen candidate's is made.
+
+    Candidates are timed on random elements of ``dtype`` in its place.
+    """
+
+    dtype: DType
+    size_bytes: int
+    make: Callable[[], Weight]
+
+
+@dataclass(frozen=True)
 class Scratch:
     """The workspace of the step."""
 
 
-Role = Read | Write | Blob | Scratch
+@dataclass(frozen=True)
+class Count:
+    """Where a kernel writes the size that its data decides."""
+
+
+Role = Read | Write | Blob | Packed | Scratch | Count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +99,7 @@ class Draft:
     threads: int = 1
     workspace_bytes: Dim = 0
     spec: str = ""
+    defines: tuple[str, ...] = ()
     module: str = ""
     is_reference: bool = False
     """Whether it is code that the library keeps for completeness, far slower than any other."""
@@ -89,7 +107,7 @@ class Draft:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where operands and results lie, and a name that is unique in the code image."""
+    """Where operands and results lie, and what the names of its kernels begin with."""
 
     operands: tuple[Layout, ...]
     results: tuple[Layout, ...]
@@ -107,6 +125,8 @@ class Candidate:
     draft: Callable[[Placement], Draft]
     key: str = ""
     """Equal for candidates that need the same code when their operands lie alike; "" for none."""
+    takes_strides: bool = True
+    """Whether operands and results may have gaps between their rows."""
     overwrites: int | None = None
     """Operand whose memory the result takes over (it must hold that operand's contents)."""
 

@@ -17,6 +17,7 @@ from lamina.backends.cpu.tactics.candidate import (
     Write,
     constant,
 )
+from lamina.backends.cpu.tactics.counted import COUNTED
 from lamina.codegen.kernels import KernelSource, kernel_for
 from lamina.codegen.kernels import Reject as Refused
 from lamina.codegen.layout import Layout
@@ -27,28 +28,7 @@ from lamina.ir.graph import Graph, Node, emit_node
 from lamina.ir.pattern import Reject
 from lamina.ir.text import print_graph
 from lamina.ir.types import DType, TensorType
-from lamina.ops import (
-    Activation,
-    BatchNorm,
-    Binary,
-    Cast,
-    Concat,
-    Const,
-    Dequantize,
-    GroupNorm,
-    HostCall,
-    InstanceNorm,
-    Lrn,
-    MaxPoolIndices,
-    Pool,
-    Quantize,
-    Reduce,
-    Region,
-    Resize,
-    Select,
-    Softmax,
-    Unary,
-)
+from lamina.ops import Concat, Const, HostCall
 from lamina.plan.plan import StepKind
 
 _BYTES_PER_MICROSECOND: Final = 8e3
@@ -64,16 +44,19 @@ class Generated:
 
     def candidates(self, node: Node, target: CpuTarget) -> list[Candidate] | Reject | None:
         """Offer one kernel for each form that the operands and results can share."""
+        if isinstance(node.op, COUNTED):
+            return None
         if isinstance(node.op, Const | HostCall) or not _all_tensors(node):
             return Reject("only NumPy can run it")
         found: list[Candidate] = []
         reason = ""
-        text = _canonical(node)
+        text = ""
         for reads, writes in dict.fromkeys(_form_choices(node, target)):
             source = _source(node, _layouts(node, reads), _layouts_out(node, writes))
             if isinstance(source, Refused):
                 reason = reason or source.reason
                 continue
+            text = text or _canonical(node)
             found.append(_candidate(node, target, source, reads, writes, text))
         return found or Reject(reason)
 
@@ -81,14 +64,6 @@ class Generated:
 def _all_tensors(node: Node) -> bool:
     types = [v.type for v in (*node.inputs, *node.outputs)]
     return all(isinstance(t, TensorType) and t.dtype is not DType.STR for t in types)
-
-
-# Operators whose results have their channels where the operand has them.  Whatever moves axes
-# takes channel blocks apart, and a copy to row-major order costs no more than such a kernel.
-_KEEPS_CHANNELS: Final = (
-    Unary, Activation, Binary, Select, Cast, Region, Reduce, Concat, Pool, MaxPoolIndices,
-    BatchNorm, InstanceNorm, GroupNorm, Lrn, Softmax, Resize, Quantize, Dequantize,
-)  # fmt: skip
 
 
 def _form_choices(node: Node, target: CpuTarget) -> Iterator[Forms]:
@@ -103,8 +78,7 @@ def _form_choices(node: Node, target: CpuTarget) -> Iterator[Forms]:
         writes = tuple(form if form in target.forms(v.type) else plain for v in node.outputs)
         if form not in (*reads, *writes):
             continue
-        if isinstance(node.op, _KEEPS_CHANNELS):
-            yield reads, writes
+        yield reads, writes
         if not isinstance(node.op, Concat) and form in reads:
             yield reads, (plain,) * len(writes)
 

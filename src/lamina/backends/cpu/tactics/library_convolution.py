@@ -8,7 +8,6 @@ import numpy as np
 
 from lamina.backends.cpu.form import Form, library_layout
 from lamina.backends.cpu.onednn import convolution as specs
-from lamina.backends.cpu.onednn.attributes import Attributes, BinaryPostOp, PostOp
 from lamina.backends.cpu.onednn.memory import Layout as LibraryLayout
 from lamina.backends.cpu.tactics.candidate import (
     Candidate,
@@ -19,17 +18,19 @@ from lamina.backends.cpu.tactics.candidate import (
     Role,
     Write,
     constant,
-    sizes_known,
 )
-from lamina.backends.cpu.tactics.library_step import eltwise, library_draft
-from lamina.ir.dims import Dim
+from lamina.backends.cpu.tactics.library_contraction import (
+    estimate_microseconds,
+    post_operations,
+    refusal,
+)
+from lamina.backends.cpu.tactics.library_step import library_draft
+from lamina.ir.dims import Dim, product
 from lamina.ir.graph import Node
 from lamina.ir.pattern import Reject
 from lamina.ir.strided import StridedView
-from lamina.ir.types import DType, TensorType
+from lamina.ir.types import TensorType
 from lamina.ops import Convolution, Deconvolution
-
-_FLOPS_PER_MICROSECOND = 1e5
 
 
 class LibraryConvolution:
@@ -42,7 +43,7 @@ class LibraryConvolution:
         op = node.op
         if not isinstance(op, Convolution | Deconvolution):
             return None
-        if reason := _refusal(node, target):
+        if reason := refusal(node, op.activation, target) or _refusal(node, target):
             return Reject(reason)
         channels = _image(node).shape[1]
         pairs = [(Form.BLOCKED, Form.BLOCKED), (Form.CHANNELS_LAST, Form.CHANNELS_LAST)]
@@ -69,28 +70,17 @@ class LibraryConvolution:
         def draft(p: Placement) -> Draft:
             return _draft(node, op, target, p)
 
-        macs = _multiply_adds(node, target)
-        return Candidate("onednn", tuple(reads), (dst,), 2 * macs / _FLOPS_PER_MICROSECOND, draft)
+        y = node.output.tensor.substitute(dict(target.env))
+        work = product((*y.shape, *node.inputs[1].tensor.shape[1:]))
+        return Candidate("onednn", tuple(reads), (dst,), estimate_microseconds(work), draft)
 
 
 def _refusal(node: Node, target: CpuTarget) -> str | None:
-    x, w = node.inputs[0].tensor, node.inputs[1]
-    if target.library is None:
-        return "oneDNN is not available"
-    if not sizes_known(node, target.env):
-        return "data decides a size"
-    if x.dtype not in (DType.F32, DType.BF16):
-        return f"needs f32 or bf16, got {x.dtype}"
-    if x.dtype is DType.BF16 and not target.isa.has("avx512bf16"):
-        return "this CPU has no bf16 arithmetic"
-    if not w.tensor.is_static:
+    if not node.inputs[1].tensor.is_static:
         return "the sizes of the weights are not known"
     likely = node.output.tensor.substitute(dict(target.env)).static_shape
     if min(likely) < 1:
         return f"the likeliest sizes give a result of {likely}"
-    activation = node.op.activation  # type: ignore[attr-defined]
-    if activation is not None and eltwise(activation) is None:
-        return f"oneDNN has no activation {activation.kind}"
     return None
 
 
@@ -100,16 +90,6 @@ def _image(node: Node) -> TensorType:
     assert isinstance(op, Convolution | Deconvolution)
     channels = w.shape[1] * op.groups if isinstance(op, Convolution) else w.shape[0]
     return x.with_shape((x.shape[0], channels, *x.shape[2:]))
-
-
-def _multiply_adds(node: Node, target: CpuTarget) -> float:
-    y = node.output.tensor.substitute(dict(target.env))
-    w = node.inputs[1].tensor
-    taps = 1.0
-    for d in w.static_shape[1:]:
-        taps *= d
-    size = y.size
-    return float(size if isinstance(size, int) else 1) * taps
 
 
 def _draft(node: Node, op: Convolution | Deconvolution, target: CpuTarget, p: Placement) -> Draft:
@@ -132,19 +112,14 @@ def _draft(node: Node, op: Convolution | Deconvolution, target: CpuTarget, p: Pl
             bias = LibraryLayout(type.static_shape, "f32", strides=(1,))
             packed["bias"] = np.asarray(given.array).astype(np.float32)
     arguments["dst"] = Write(0)
-    post_ops: list[PostOp] = []
-    if len(node.inputs) > 3:
-        post_ops.append(BinaryPostOp("add", library_layout(y, p.operands[3])))
-        arguments["post_op[0]"] = Read(3)
-    if op.activation is not None and (fused := eltwise(op.activation)) is not None:
-        post_ops.append(fused)
+    residuals = [(i, library_layout(y, p.operands[i])) for i in range(3, len(node.inputs))]
     spec = _spec(
         op,
         src=library_layout(x, p.operands[0]),
         weights=weights,
         dst=library_layout(y, p.results[0]),
         bias=bias,
-        attributes=Attributes(post_ops=tuple(post_ops)),
+        attributes=post_operations(arguments, residuals, op.activation),
     )
     return library_draft(target, spec, arguments, packed)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from lamina.backends.cpu.form import Form
-from lamina.backends.cpu.onednn.attributes import Attributes, BinaryPostOp, PostOp
 from lamina.backends.cpu.onednn.matmul import MatMul
 from lamina.backends.cpu.onednn.memory import Layout as LibraryLayout
 from lamina.backends.cpu.tactics.candidate import (
@@ -17,17 +16,19 @@ from lamina.backends.cpu.tactics.candidate import (
     Role,
     Write,
     constant,
-    sizes_known,
 )
-from lamina.backends.cpu.tactics.library_step import eltwise, library_draft
+from lamina.backends.cpu.tactics.library_contraction import (
+    estimate_microseconds,
+    post_operations,
+    refusal,
+)
+from lamina.backends.cpu.tactics.library_step import library_draft
 from lamina.codegen.layout import Layout
 from lamina.ir.dims import Dim, product
 from lamina.ir.graph import Node
 from lamina.ir.pattern import Reject
-from lamina.ir.types import DType, TensorType
+from lamina.ir.types import TensorType
 from lamina.ops import Convolution
-
-_FLOPS_PER_MICROSECOND = 1e5
 
 
 class LibraryGemmConvolution:
@@ -40,11 +41,11 @@ class LibraryGemmConvolution:
         op = node.op
         if not isinstance(op, Convolution):
             return None
-        if reason := _refusal(node, op, target):
+        if reason := refusal(node, op.activation, target) or _refusal(node, op):
             return Reject(reason)
         y = node.output.tensor.substitute(dict(target.env))
         work = product(y.shape) * node.inputs[1].tensor.shape[1]
-        cost = 2 * (float(work) if isinstance(work, int) else 1.0) / _FLOPS_PER_MICROSECOND
+        cost = estimate_microseconds(work)
         form = Form.CHANNELS_LAST
         reads: list[Form | None] = [form, None, None, form]
 
@@ -54,22 +55,14 @@ class LibraryGemmConvolution:
         return [Candidate("onednn gemm", tuple(reads[: len(node.inputs)]), (form,), cost, draft)]
 
 
-def _refusal(node: Node, op: Convolution, target: CpuTarget) -> str | None:
-    x, w = node.inputs[0].tensor, node.inputs[1].tensor
-    if target.library is None:
-        return "oneDNN is not available"
+def _refusal(node: Node, op: Convolution) -> str | None:
+    w = node.inputs[1].tensor
     if op.groups != 1:
         return "oneDNN has only reference code for interleaved groups"
     if any(d != 1 for d in (*w.shape[2:], *op.strides)) or any((*op.pads_begin, *op.pads_end)):
         return "only for 1x1 windows with stride 1 and without padding"
-    if x.dtype not in (DType.F32, DType.BF16) or not sizes_known(node, target.env):
-        return f"needs f32 or bf16 of known sizes, got {x}"
-    if x.dtype is DType.BF16 and not target.isa.has("avx512bf16"):
-        return "this CPU has no bf16 arithmetic"
     if any(constant(v) is None for v in node.inputs[1:3]):
         return "the weights are not constant"
-    if op.activation is not None and eltwise(op.activation) is None:
-        return f"oneDNN has no activation {op.activation.kind}"
     return None
 
 
@@ -93,17 +86,12 @@ def _draft(node: Node, op: Convolution, target: CpuTarget, p: Placement) -> Draf
         bias = LibraryLayout.dense(packed["bias"].shape)
         arguments["bias"] = Read(2)
     arguments["dst"] = Write(0)
-    post_ops: list[PostOp] = []
-    if len(node.inputs) > 3:
-        post_ops.append(BinaryPostOp("add", _rows(y, p.operands[3])))
-        arguments["post_op[0]"] = Read(3)
-    if op.activation is not None and (fused := eltwise(op.activation)) is not None:
-        post_ops.append(fused)
+    residuals = [(i, _rows(y, p.operands[i])) for i in range(3, len(node.inputs))]
     spec = MatMul(
         _rows(x, p.operands[0]),
         LibraryLayout.any(weights.shape, x.dtype.value),
         _rows(y, p.results[0]),
         bias=bias,
-        attributes=Attributes(post_ops=tuple(post_ops)),
+        attributes=post_operations(arguments, residuals, op.activation),
     )
     return library_draft(target, spec, arguments, packed)

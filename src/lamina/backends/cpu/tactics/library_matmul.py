@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from lamina.backends.cpu.form import Form
-from lamina.backends.cpu.onednn.attributes import Attributes, BinaryPostOp, PostOp
 from lamina.backends.cpu.onednn.matmul import MatMul
 from lamina.backends.cpu.onednn.memory import Layout as LibraryLayout
 from lamina.backends.cpu.tactics.candidate import (
@@ -17,16 +16,19 @@ from lamina.backends.cpu.tactics.candidate import (
     Role,
     Write,
     constant,
-    sizes_known,
 )
-from lamina.backends.cpu.tactics.library_step import eltwise, library_draft
+from lamina.backends.cpu.tactics.library_contraction import (
+    estimate_microseconds,
+    post_operations,
+    refusal,
+)
+from lamina.backends.cpu.tactics.library_step import library_draft
 from lamina.ir.dims import Dim, is_static, product
 from lamina.ir.graph import Node, Value
 from lamina.ir.pattern import Reject
-from lamina.ir.types import DType, TensorType
+from lamina.ir.types import TensorType
 from lamina.ops import Matmul
 
-_FLOPS_PER_MICROSECOND = 1e5
 _MOST_DIMENSIONS = 12
 
 
@@ -40,7 +42,7 @@ class LibraryMatmul:
         op = node.op
         if not isinstance(op, Matmul):
             return None
-        if reason := _refusal(node, op, target):
+        if reason := refusal(node, op.activation, target) or _refusal(node):
             return Reject(reason)
         y = node.output.tensor.substitute(dict(target.env))
         k = node.inputs[0].tensor.substitute(dict(target.env)).shape[-2 if op.transpose_a else -1]
@@ -51,22 +53,11 @@ class LibraryMatmul:
         def draft(p: Placement) -> Draft:
             return _draft(node, op, target)
 
-        cost = 2 * (float(work) if isinstance(work, int) else 1.0) / _FLOPS_PER_MICROSECOND
+        cost = estimate_microseconds(work)
         return [Candidate("onednn", tuple(reads[: len(node.inputs)]), (Form.PLAIN,), cost, draft)]
 
 
-def _refusal(node: Node, op: Matmul, target: CpuTarget) -> str | None:
-    a = node.inputs[0].tensor
-    if target.library is None:
-        return "oneDNN is not available"
-    if not sizes_known(node, target.env):
-        return "data decides a size"
-    if a.dtype not in (DType.F32, DType.BF16):
-        return f"needs f32 or bf16, got {a.dtype}"
-    if a.dtype is DType.BF16 and not target.isa.has("avx512bf16"):
-        return "this CPU has no bf16 arithmetic"
-    if op.activation is not None and eltwise(op.activation) is None:
-        return f"oneDNN has no activation {op.activation.kind}"
+def _refusal(node: Node) -> str | None:
     if node.output.tensor.rank > _MOST_DIMENSIONS:
         return f"oneDNN takes at most {_MOST_DIMENSIONS} dimensions"
     if any(0 in v.tensor.shape for v in (*node.inputs, node.output)):
@@ -135,7 +126,7 @@ def _draft(node: Node, op: Matmul, target: CpuTarget) -> Draft:
         packed["weights"] = array
         weights = LibraryLayout.any(array.shape, weights.dtype)
     arguments["dst"] = Write(0)
-    post_ops: list[PostOp] = []
+    residuals = []
     bias = None
     for i in range(2, len(node.inputs)):
         operand = flat(node.inputs[i])
@@ -143,15 +134,12 @@ def _draft(node: Node, op: Matmul, target: CpuTarget) -> Draft:
             bias = _matrix(operand, False, rank)
             arguments["bias"] = Read(i)
             continue
-        arguments[f"post_op[{len(post_ops)}]"] = Read(i)
-        post_ops.append(BinaryPostOp("add", _matrix(operand, False, rank)))
-    if op.activation is not None and (fused := eltwise(op.activation)) is not None:
-        post_ops.append(fused)
+        residuals.append((i, _matrix(operand, False, rank)))
     spec = MatMul(
         _matrix(left, op.transpose_a, rank),
         weights,
         _matrix(out, False, rank),
         bias,
-        attributes=Attributes(post_ops=tuple(post_ops)),
+        attributes=post_operations(arguments, residuals, op.activation),
     )
     return library_draft(target, spec, arguments, packed)

@@ -1,14 +1,14 @@
 """8-bit convolutions and matrix products through oneDNN.
 
-The library computes ``factor * sums + bias``, then the residual and the activation, then
-``/ y_scale + y_zero_point``.  All scales but the last are one factor per output channel; where the
-activation allows it, the whole chain is computed in units of the residual's or the result's scale,
-so that these need no multiplication of their own.
+The library computes ``factor * sums + bias``, then the rounding inside, the residual and the
+activation, then ``/ y_scale + y_zero_point``.  All scales but the last are one factor per output
+channel; where the activation allows it, the whole chain is computed in units of the residual's or
+the result's scale, so that these need no multiplication of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -49,6 +49,7 @@ from lamina.ir.weight import Weight
 from lamina.ops import QuantizedConvolution, QuantizedMatmul
 from lamina.ops.kinds import ActivationKind
 from lamina.ops.quantized import Quantized
+from lamina.precision.scalings import LIMITS
 
 _FLOPS_PER_MICROSECOND = 4e5
 _HOMOGENEOUS = (None, ActivationKind.RELU, ActivationKind.LEAKY_RELU)
@@ -170,20 +171,25 @@ def _chain(node: Node, op: Quantized, residual: LibraryLayout | None) -> _Chain:
         axes = tuple(range(1, w.ndim)) if isinstance(op, QuantizedConvolution) else (0,)
         bias = bias - factors * w.sum(axis=axes) * op.x_scaling.zero_point
     post_ops: list[PostOp] = []
-    unit = 1.0
+    unit, offset, stays_scaled = 1.0, 0.0, True
     homogeneous = (op.activation.kind if op.activation else None) in _HOMOGENEOUS
     y_scale = op.y_scaling.scale if op.y_scaling else 1.0
-    if residual is not None:
-        post_ops.append(BinaryPostOp("add", residual))
     if residual is not None and op.residual_scaling is not None:
-        unit = op.residual_scaling.scale
-        factors, bias = factors / unit, bias / unit - op.residual_scaling.zero_point
-        if not homogeneous or op.y_scaling is None:
-            post_ops.append(EltwisePostOp("linear", unit, 0.0))
-            unit = 1.0
+        unit, offset = op.residual_scaling.scale, -float(op.residual_scaling.zero_point)
+        stays_scaled = homogeneous and op.y_scaling is not None
     elif residual is None and homogeneous:
         unit = y_scale
-        factors, bias = factors / unit, bias / unit
+    inner = unit
+    if op.rounding is not None:
+        inner = op.rounding.scale
+        post_ops += _rounded(op, unit, offset)
+        offset = 0.0
+    factors, bias = factors / inner, bias / inner + offset
+    if residual is not None:
+        post_ops.append(BinaryPostOp("add", residual))
+    if not stays_scaled:
+        post_ops.append(EltwisePostOp("linear", unit, 0.0))
+        unit = 1.0
     if op.activation is not None:
         fused = eltwise(op.activation)
         assert fused is not None
@@ -191,6 +197,16 @@ def _chain(node: Node, op: Quantized, residual: LibraryLayout | None) -> _Chain:
     return _Chain(
         factors.astype(np.float32), bias.astype(np.float32), tuple(post_ops), y_scale / unit
     )
+
+
+def _rounded(op: Quantized, unit: float, offset: float) -> Iterator[PostOp]:
+    """Yield what rounds a number in units of ``rounding`` and brings it to another unit."""
+    assert op.rounding is not None
+    (low, high), zero = LIMITS[op.rounding_dtype], op.rounding.zero_point
+    yield EltwisePostOp("round")
+    yield EltwisePostOp("clip", float(low - zero), float(high - zero))
+    if (op.rounding.scale, 0.0) != (unit, offset):
+        yield EltwisePostOp("linear", op.rounding.scale / unit, offset)
 
 
 def _array(node: Node, index: int) -> np.ndarray:
@@ -202,7 +218,10 @@ def _array(node: Node, index: int) -> np.ndarray:
 def _quantization(
     op: Quantized, chain: _Chain, mask: int, arguments: dict[str, Role]
 ) -> tuple[tuple[Scale, ...], tuple[ZeroPoint, ...]]:
-    """Return scales and zero points, and add their contents to ``arguments``."""
+    """Return scales and zero points; add their contents and the residual to ``arguments``."""
+    for i, post_op in enumerate(chain.post_ops):
+        if isinstance(post_op, BinaryPostOp):
+            arguments[f"post_op[{i}]"] = Read(_RESIDUAL)
     scales = [Scale("weights", mask, chain.factors.size)]
     arguments["scale_weights"] = Blob(Weight(chain.factors))
     if chain.y_scale != 1.0:
@@ -236,8 +255,6 @@ def _draft(node: Node, op: Quantized, target: CpuTarget, alternative: int, p: Pl
 
 def _specify(node: Node, op: Quantized, alternative: int, p: Placement) -> _Specified:
     arguments: dict[str, Role] = {"src": Read(0), "weights": Read(1), "dst": Write(0)}
-    if len(node.inputs) > _RESIDUAL:
-        arguments["post_op[0]"] = Read(_RESIDUAL)
     spec: Convolution | MatMul
     if isinstance(op, QuantizedConvolution):
         spec, w = _convolution(node, op, alternative, p, arguments)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,10 @@ from lamina.backends.cpu.onednn import packing, primitives, serialization
 from lamina.backends.cpu.onednn.attributes import EltwisePostOp
 from lamina.backends.cpu.onednn.memory import as_request
 from lamina.backends.cpu.onednn.primitives import Specification
-from lamina.backends.cpu.tactics.candidate import Blob, CpuTarget, Draft, Role
+from lamina.backends.cpu.tactics.candidate import CpuTarget, Draft, Packed, Role
 from lamina.ir.attributes import substitute_attribute
 from lamina.ir.dims import Expr, is_static
+from lamina.ir.types import DType
 from lamina.ir.weight import Weight
 from lamina.ops import Epilogue
 from lamina.ops.kinds import ActivationKind
@@ -66,11 +67,11 @@ def library_draft(
     primitive = primitives.create(target.library, concrete_spec(spec, env), threads=target.threads)
     roles = dict(arguments)
     for name, array in packed.items():
-        raw = packing.pack(primitive, array, name)
-        request = as_request(target.library, primitive.layout(name))
+        chosen = primitive.layout(name)
+        request = as_request(target.library, chosen)
         if request is not None and not spec.attributes.alternative:
             spec = dataclasses.replace(spec, **{name: request})
-        roles[name] = Blob(Weight(raw))
+        roles[name] = Packed(DType(chosen.dtype), chosen.size_bytes, _pack(primitive, array, name))
     return Draft(
         kind=StepKind.PRIMITIVE,
         arguments=tuple(roles.values()),
@@ -79,6 +80,10 @@ def library_draft(
         spec=json.dumps(encode_spec(spec), sort_keys=True),
         is_reference=primitive.implementation.startswith("ref"),
     )
+
+
+def _pack(primitive: primitives.Primitive, array: np.ndarray, name: str) -> Callable[[], Weight]:
+    return lambda: Weight(packing.pack(primitive, array, name))
 
 
 def concrete_spec(spec: Any, env: Mapping[str, Any]) -> Specification:

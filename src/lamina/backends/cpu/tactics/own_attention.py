@@ -36,7 +36,7 @@ from lamina.plan.plan import StepKind
 
 _FLOPS_PER_MICROSECOND = 1e5
 _STEM = "stem_of_attention"
-_UNKNOWN = AttentionConfig(queries=96, keys=256)
+_UNKNOWN = AttentionConfig(rows=96, keys=256)
 """For sizes that data decides."""
 
 _BATCH, _HEAD, _POSITION, _ELEMENT = range(4)
@@ -59,7 +59,7 @@ class OwnAttention:
             return Reject(why)
         known = sizes_known(node, target.env)
         config = _config(problem, target) if known else _UNKNOWN
-        work = product((problem.batch, problem.heads, problem.queries, problem.keys))
+        work = product((problem.batch, problem.key_heads, problem.rows, problem.keys))
         macs = (problem.head_size + problem.value_size) * (
             evaluate(work, target.env) if known else 1
         )
@@ -89,9 +89,9 @@ def attention_of(node: Node) -> Node | None:
 
 def _config(problem: AttentionProblem, target: CpuTarget) -> AttentionConfig:
     env = target.env
-    queries, keys = evaluate(problem.queries, env), evaluate(problem.keys, env)
-    heads = evaluate(problem.batch * problem.heads, env)
-    return next(attention.configs(problem, queries, keys, heads, target.threads))
+    rows, keys = evaluate(problem.rows, env), evaluate(problem.keys, env)
+    heads = evaluate(problem.batch * problem.key_heads, env)
+    return attention.choose(rows, keys, heads, target.threads)
 
 
 def _dense(node: Node) -> Placement:
@@ -112,7 +112,7 @@ def _problem(node: Node, core: Node, p: Placement) -> AttentionProblem | Reject:
         return mask if isinstance(mask, Reject) else Reject("the elements of a head are apart")
     return AttentionProblem(
         batch=q.shape[0],
-        heads=q.shape[1],
+        key_heads=k.shape[1],
         queries=q.shape[2],
         keys=k.shape[2],
         head_size=int(q.shape[3]),  # type: ignore[arg-type]
@@ -172,10 +172,12 @@ def _heads(view: StridedView | None, dtype: str, itemsize: int) -> HeadsLayout |
 def _mask(node: Node, core: Node) -> MaskLayout | Reject | None:
     if len(core.inputs) < 4:
         return None
-    mask, keys = core.inputs[3].tensor, core.inputs[1].tensor.shape[2]
+    mask = core.inputs[3].tensor
     shape: tuple[Dim, ...] = (1,) * (4 - mask.rank) + mask.shape
-    if shape[3] not in (1, keys):
-        return Reject("the mask may or may not repeat along the keys")
+    scores = (*core.inputs[0].tensor.shape[:3], core.inputs[1].tensor.shape[2])
+    for axis, (d, n) in enumerate(zip(shape, scores, strict=True)):
+        if d not in (1, n):
+            return Reject(f"the mask may or may not repeat along axis {axis} of the scores")
     size = mask.dtype.itemsize
     dense = StridedView.dense(shape).strides
     strides: list[Dim] = [0 if d == 1 else s * size for d, s in zip(shape, dense, strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import lru_cache
+from math import prod
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +23,7 @@ from lamina.backends.cpu.tactics.candidate import (
     Candidate,
     CpuTarget,
     Draft,
+    Packed,
     Placement,
     Read,
     Role,
@@ -60,14 +62,23 @@ class OwnConvolution:
         for kernel in kernels:
             for form in _FORMS:
                 problem = _problem(node, form)
-                if why := kernel.why_not(problem):
-                    reasons.append(f"{_kernel_name(kernel)}: {why}")
+                offered = _configs(kernel, problem, target.isa, target.threads)
+                if isinstance(offered, str):
+                    reasons.append(f"{_kernel_name(kernel)}: {offered}")
                     continue
                 found += [
-                    _candidate(node, target, kernel, config, problem, form)
-                    for config in kernel.configs(problem, target.isa, threads=target.threads)
+                    _candidate(node, target, kernel, config, problem, form) for config in offered
                 ]
         return found or Reject("; ".join(dict.fromkeys(reasons)))
+
+
+@lru_cache(maxsize=512)
+def _configs(
+    kernel: ModuleType, problem: ConvolutionProblem, isa: Isa, threads: int
+) -> tuple[Any, ...] | str:
+    """Return the configurations worth timing, or why there are none; equal layers share them."""
+    why: str | None = kernel.why_not(problem)
+    return why or tuple(kernel.configs(problem, isa, threads=threads))
 
 
 def _kernel_name(kernel: ModuleType) -> str:
@@ -171,10 +182,16 @@ def _draft(
     text, stems = _code(kernel, problem, config, target.isa)
     weights = constant(node.inputs[1])
     assert weights is not None
-    packed = kernel.pack_weights(np.asarray(weights.array, np.float32), problem, config, target.isa)
+    array = weights.array
+
+    def pack() -> Weight:
+        filters = np.asarray(array, np.float32)
+        return Weight(kernel.pack_weights(filters, problem, config, target.isa))
+
+    size = 4 * prod(kernel.packed_shape(problem, config, target.isa))
     roles: dict[str, Role] = {
         "src": Read(0),
-        "weights": Blob(Weight(packed)),
+        "weights": Packed(DType.F32, size, pack),
         "dst": Write(0),
         "workspace": Scratch(),
     }

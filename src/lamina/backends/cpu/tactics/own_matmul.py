@@ -6,6 +6,7 @@ With few rows the time is that of reading the weights, which are packed in the o
 from __future__ import annotations
 
 from dataclasses import asdict
+from math import prod
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from lamina.backends.cpu.tactics.candidate import (
     Candidate,
     CpuTarget,
     Draft,
+    Packed,
     Placement,
     Read,
     Role,
@@ -143,12 +145,16 @@ def _candidate(
         symbols = gemm.build(module, p.name, problem, config)
         weights = constant(node.inputs[1])
         assert weights is not None
-        matrix = np.asarray(weights.array, np.float32)
-        packed = gemm.pack_weights(
-            matrix.T if op.transpose_b else matrix, problem, config, target.isa
-        )
+        array = weights.array
+
+        def pack() -> Weight:
+            matrix = np.asarray(array.T if op.transpose_b else array, np.float32)
+            return Weight(gemm.pack_weights(matrix, problem, config, target.isa))
+
+        dtype = node.inputs[1].tensor.dtype
+        size = dtype.itemsize * prod(gemm.packed_shape(problem, config, target.isa))
         roles: dict[str, Role] = {
-            "src": Read(0), "weights": Blob(Weight(packed)),
+            "src": Read(0), "weights": Packed(dtype, size, pack),
             "dst": Write(0), "workspace": Scratch(),
         }  # fmt: skip
         for i, name in enumerate(_addends(node), start=2):

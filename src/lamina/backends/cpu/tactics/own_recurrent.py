@@ -7,9 +7,9 @@ from functools import lru_cache
 import numpy as np
 
 from lamina.backends.cpu.form import Form
-from lamina.backends.cpu.kernels import recurrent
+from lamina.backends.cpu.kernels import recurrent, recurrent_layout
 from lamina.backends.cpu.kernels.convolution import Epilogue
-from lamina.backends.cpu.kernels.recurrent import RecurrentConfig, RecurrentProblem
+from lamina.backends.cpu.kernels.recurrent_layout import RecurrentConfig, RecurrentProblem
 from lamina.backends.cpu.tactics.candidate import (
     Blob,
     Candidate,
@@ -75,12 +75,10 @@ def _refusal(node: Node, op: Recurrent) -> str | None:
         return f"needs f32, got {x.dtype}"
     if any(constant(v) is None for v in node.inputs[1:4]):
         return "the weights are not constant"
-    if len(node.inputs) > 7:
-        return "peepholes"
+    if len(node.inputs) > 7 and constant(node.inputs[7]) is None:
+        return "the peephole weights are not constant"
     if not is_static(x.shape[2]) or 0 in (*x.shape, op.hidden_size):
         return "the size of the input is not known or 0"
-    if op.kind is RecurrentKind.GRU and not op.linear_before_reset:
-        return "the reset gate comes before the product"
     return None
 
 
@@ -97,6 +95,8 @@ def _problem(node: Node, op: Recurrent) -> RecurrentProblem:
         clip=op.clip,
         input_forget=op.input_forget,
         lengths=len(node.inputs) > 6,
+        reset_first=op.kind is RecurrentKind.GRU and not op.linear_before_reset,
+        peephole=op.kind is RecurrentKind.LSTM and len(node.inputs) > 7,
     )
 
 
@@ -108,7 +108,7 @@ def _candidate(
 
     weights = node.inputs[2].tensor
     cost = time * weights.static_shape[1] * weights.static_shape[2] * 4 / _BYTES_PER_MICROSECOND
-    reads: list[Form | None] = [Form.PLAIN, None, None, None, *[Form.PLAIN] * 4]
+    reads: list[Form | None] = [Form.PLAIN, None, None, None, *[Form.PLAIN] * 3, None]
     return Candidate(
         f"recurrent(rows={config.rows},blocks={config.blocks})",
         tuple(reads[: len(node.inputs)]),
@@ -128,7 +128,10 @@ def _draft(
     isa, threads = target.isa, target.threads
     text, symbols = _code(problem, config, isa, threads)
     w, r, b = (np.asarray(constant(v).array, np.float32) for v in node.inputs[1:4])  # type: ignore[union-attr]
-    packed = recurrent.pack(w, r, b, problem, config, isa)
+    packed = recurrent_layout.pack(w, r, b, problem, config, isa)
+    if problem.peephole:
+        holes = np.asarray(constant(node.inputs[7]).array, np.float32)  # type: ignore[union-attr]
+        packed["peephole"] = recurrent_layout.pack_peephole(holes, problem, config, isa)
     roles: dict[str, Role] = {
         "x": Read(0),
         "h0": Read(4),
@@ -144,9 +147,9 @@ def _draft(
         kind=StepKind.KERNEL,
         arguments=tuple(roles[name] for name in problem.operands),
         symbols=tuple(s.replace(_STEM, p.name) for s in symbols),
-        parameters=recurrent.parameters(problem, config, isa, threads),
+        parameters=recurrent_layout.parameters(problem, config, isa, threads),
         threads=threads,
-        workspace_bytes=recurrent.workspace_bytes(problem, config, isa, threads),
+        workspace_bytes=recurrent_layout.workspace_bytes(problem, config, isa, threads),
         module=text.replace(_STEM, p.name),
     )
 

@@ -12,6 +12,7 @@ from lamina.backends.cpu.tactics.candidate import CpuTarget, Draft, Placement, R
 from lamina.backends.cpu.tactics.generated import generated_draft
 from lamina.backends.cpu.tactics.library_step import library_draft
 from lamina.codegen.kernels import Reject, copy_kernel
+from lamina.codegen.layout import Layout
 from lamina.errors import BuildError
 from lamina.ir.attributes import attribute_symbols
 from lamina.ir.types import TensorType
@@ -24,7 +25,8 @@ def reorder_draft(type: TensorType, placement: Placement, target: CpuTarget) -> 
     """Return the step that copies a value from one layout into another."""
     source, destination = placement.operands[0], placement.results[0]
     known = all(s in target.env for s in attribute_symbols(type))
-    if target.library is None or type.dtype.value not in DTYPE or not known:
+    foreign = target.library is None or type.dtype.value not in DTYPE or not known
+    if foreign or _keeps_rows(source, destination):
         kernel = copy_kernel(type, source, destination)
         if isinstance(kernel, Reject):
             raise BuildError(f"cannot reorder {type}: {kernel.reason}")
@@ -34,3 +36,10 @@ def reorder_draft(type: TensorType, placement: Placement, target: CpuTarget) -> 
     size = type.substitute(dict(target.env)).size * type.dtype.itemsize
     alone = isinstance(size, int) and size < _ALONE_BYTES
     return dataclasses.replace(draft, threads=1) if alone else draft
+
+
+def _keeps_rows(source: Layout, destination: Layout) -> bool:
+    """Whether neighbours stay neighbours; the library may move such elements one by one."""
+    if source.is_blocked or destination.is_blocked:
+        return False
+    return any(a == b == 1 for a, b in zip(source.strides, destination.strides, strict=True))

@@ -1,0 +1,1 @@
+"""NVIDIA GPUs: Triton kernels compiled ahead of time, launched through the CUDA driver."""

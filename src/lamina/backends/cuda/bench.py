@@ -1,0 +1,281 @@
+"""Times one candidate on the device, on random data, in the circumstances of a real run.
+
+A graph of many launches of the candidate, each dependent on the one before as in a network, is
+timed by events.  Weights come from memory in every launch, as in a network whose weights are larger
+than the cache: each launch has a copy of its own, and the cache is emptied before the graph runs.
+Activations stay where they are, as what an earlier kernel wrote a moment ago.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from lamina.backends.cpu.form import Form, size_bytes
+from lamina.backends.cpu.tactics.candidate import (
+    Blob,
+    Candidate,
+    Packed,
+    Read,
+    Scratch,
+    Write,
+    constant,
+)
+from lamina.backends.cuda.compile import MachineCode
+from lamina.backends.cuda.device import Device, Handle, KernelLaunch
+from lamina.backends.cuda.request import Counters, CudaDraft, KernelRequest, Launch, Scalar
+from lamina.backends.cuda.target import CudaTarget
+from lamina.ir.dims import evaluate
+from lamina.ir.graph import Node
+from lamina.ir.types import DType
+
+_WARP: Final = 32
+_ALIGN: Final = 256
+_SEED_BYTES: Final = 4 << 20
+_FEWEST, _MOST = 5, 40
+"""Launches in the graph that is timed."""
+_ENOUGH_MICROSECONDS: Final = 400.0
+_REPLAYS: Final = 5
+_HOPELESS: Final = 2.0
+"""A candidate that takes this many times the best so far in a first look is not looked at again."""
+
+
+class Bench:
+    """Buffers and streams for timing; closed when done."""
+
+    def __init__(self, device: Device, target: CudaTarget) -> None:
+        self.device, self.target = device, target
+        self.env = dict(target.env)
+        self.stream = device.stream()
+        self.begin, self.end = device.event(timing=True), device.event(timing=True)
+        self.flush_bytes = 2 * target.l2_bytes
+        self._pools: dict[str, tuple[int, int]] = {}
+        self._used: dict[str, int] = {}
+        self._functions: dict[KernelRequest, tuple[Handle, Handle]] = {}
+        self._flush = device.allocate(self.flush_bytes, self.stream)
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        device = self.device
+        if device.lost:
+            return
+        device.synchronize(self.stream)
+        for pointer, size in (*self._pools.values(), (self._flush, self.flush_bytes)):
+            device.free(pointer, size, self.stream)
+        for module, _ in self._functions.values():
+            device.unload(module)
+        for event in (self.begin, self.end):
+            device.destroy_event(event)
+        device.destroy_stream(self.stream)
+
+    def time(
+        self,
+        node: Node,
+        candidate: Candidate,
+        draft: CudaDraft,
+        code: Mapping[KernelRequest, MachineCode],
+        best: float | None,
+    ) -> float:
+        """Return the microseconds of one step; raises DeviceError when it cannot run."""
+        self._used = {}
+        step = _Step(self, node, candidate, draft, code)
+        first = self._run(step, _FEWEST, 2)
+        if best is not None and first > _HOPELESS * best:
+            return first
+        count = max(_FEWEST, min(_MOST, math.ceil(_ENOUGH_MICROSECONDS / max(first, 0.1))))
+        return self._run(step, count, _REPLAYS)
+
+    def _run(self, step: _Step, count: int, replays: int) -> float:
+        device, stream = self.device, self.stream
+        graph = device.graph()
+        executable = None
+        try:
+            node: list[Handle] = []
+            for number in range(count):
+                for launch in step.launches(number):
+                    node = [
+                        device.add_kernel(
+                            graph, launch, node, programmatic=launch.dependent and bool(node)
+                        )
+                    ]
+            executable = device.instantiate(graph)
+            times = []
+            for _ in range(replays + 1):
+                device.clear(self._flush, self.flush_bytes, stream)
+                device.record(self.begin, stream)
+                device.launch_graph(executable, stream)
+                device.record(self.end, stream)
+                device.synchronize(stream)
+                times.append(device.microseconds(self.begin, self.end) / count)
+            return statistics.median(times[1:])
+        finally:
+            device.destroy_graph(graph, executable)
+
+    def function(self, request: KernelRequest, code: MachineCode) -> Handle:
+        """Return a kernel ready to launch."""
+        if request not in self._functions:
+            module = self.device.load(code.cubin)
+            function = self.device.function(module, code.function, code.shared_bytes)
+            self._functions[request] = (module, function)
+        return self._functions[request][1]
+
+    def memory(self, kind: str, size: int) -> int:
+        """Return memory of a kind: ``scratch``, ``zeros``, or random numbers of an element type.
+
+        Memory of one kind is kept between candidates; a pool that is too small is made anew, so
+        all sizes of a candidate are asked for with ``reserve`` first.
+        """
+        at = self._used.get(kind, 0)
+        self._used[kind] = at + -(-size // _ALIGN) * _ALIGN
+        return self._pools[kind][0] + at
+
+    def reserve(self, sizes: Mapping[str, int]) -> None:
+        """Make pools large enough."""
+        for kind, size in sizes.items():
+            have = self._pools.get(kind)
+            if have is not None and have[1] >= size:
+                continue
+            if have is not None:
+                self.device.free(*have, self.stream)
+            self._pools.pop(kind, None)
+            pointer = self.device.allocate(size, self.stream)
+            self._pools[kind] = (pointer, size)
+            self._fill(kind, pointer, size)
+
+    def _fill(self, kind: str, pointer: int, size: int) -> None:
+        if kind == "zeros":
+            self.device.clear(pointer, size, self.stream)
+        elif kind != "scratch":
+            seed = random_bytes(DType(kind), min(size, _SEED_BYTES))
+            self.upload(pointer, seed)
+            done = seed.size
+            while done < size:
+                part = min(done, size - done)
+                self.device.copy(pointer + done, pointer, part, self.stream)
+                done += part
+
+    def upload(self, pointer: int, array: np.ndarray) -> None:
+        """Copy an array to the device and wait for it."""
+        raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        if raw.size:
+            self.device.copy(pointer, raw.ctypes.data, raw.size, self.stream)
+            self.device.synchronize(self.stream)
+
+
+def random_bytes(dtype: DType, size: int) -> np.ndarray:
+    """Return the bytes of small random numbers; zeros for integers of 32 bits and more.
+
+    Those are indices and lengths, which must stay valid.
+    """
+    count = -(-size // dtype.itemsize)
+    rng = np.random.default_rng(0)
+    if dtype.is_float:
+        numbers: Any = rng.standard_normal(count).astype(np.float32).astype(dtype.numpy)
+    elif dtype in (DType.I8, DType.U8):
+        numbers = rng.integers(0, 100, count).astype(dtype.numpy)
+    else:
+        numbers = np.zeros(count, dtype.numpy)
+    result: np.ndarray = numbers.view(np.uint8)[:size]
+    return result
+
+
+class _Step:
+    """The launches of a candidate, with memory for what they read and write."""
+
+    def __init__(
+        self,
+        bench: Bench,
+        node: Node,
+        candidate: Candidate,
+        draft: CudaDraft,
+        code: Mapping[KernelRequest, MachineCode],
+    ) -> None:
+        self.bench, self.node, self.candidate, self.code = bench, node, candidate, code
+        self.draft = draft
+        roles = dict.fromkeys(a for x in draft.launches for a in x.arguments)
+        self.sizes = {r: self._size(r) for r in roles if not isinstance(r, Scalar)}
+        weights = sum(n for r, (kind, n) in self.sizes.items() if self._is_weight(r))
+        self.copies = max(1, min(_MOST, math.ceil(bench.flush_bytes / max(1, weights))))
+        total: dict[str, int] = {}
+        for r, (kind, n) in self.sizes.items():
+            count = self.copies if self._is_weight(r) else 1
+            total[kind] = total.get(kind, 0) + count * (-(-n // _ALIGN) * _ALIGN)
+        scratch = max((self._scratch(x) for x in draft.launches), default=0)
+        total["scratch"] = total.get("scratch", 0) + scratch + _ALIGN
+        bench.reserve(total)
+        self.scratch = bench.memory("scratch", scratch)
+        self.pointers = {r: self._place(r, *size) for r, size in self.sizes.items()}
+
+    def _is_weight(self, role: object) -> bool:
+        if isinstance(role, Read):
+            return constant(self.node.inputs[role.index]) is not None
+        return isinstance(role, Blob | Packed)
+
+    def _size(self, role: object) -> tuple[str, int]:
+        """Return the kind of memory and the bytes of an argument."""
+        env = self.bench.env
+        match role:
+            case Blob(weight):
+                return DType.of(weight.array.dtype).value, weight.array.nbytes
+            case Packed(dtype, size, _):
+                return dtype.value, size
+            case Counters(count):
+                return "zeros", 4 * count
+            case Scratch():
+                return "scratch", evaluate(self.draft.workspace_bytes, env)
+            case Read(i):
+                v, form = self.node.inputs[i], self.candidate.reads[i]
+                size = evaluate(size_bytes(v.tensor, form or Form.PLAIN), env)
+                return v.tensor.dtype.value, size
+            case Write(i):
+                v, form = self.node.outputs[i], self.candidate.writes[i]
+                return "scratch", evaluate(size_bytes(v.tensor, form), env)
+        raise AssertionError(role)
+
+    def _scratch(self, launch: Launch) -> int:
+        grid = math.prod(evaluate(n, self.bench.env) for n in launch.grid)
+        return self.code[launch.kernel].scratch_bytes * grid
+
+    def _place(self, role: object, kind: str, size: int) -> list[int]:
+        count = self.copies if self._is_weight(role) else 1
+        places = [self.bench.memory(kind, size) for _ in range(count)]
+        integers = isinstance(role, Read) and not DType(kind).is_float
+        if isinstance(role, Read) and integers and self._is_weight(role):
+            weight = constant(self.node.inputs[role.index])
+            assert weight is not None
+            for place in places:  # indices must be those of the model
+                self.bench.upload(place, weight.array)
+        return places
+
+    def launches(self, number: int) -> list[KernelLaunch]:
+        """Return the launches of run ``number``."""
+        return [self._launch(x, number) for x in self.draft.launches]
+
+    def _launch(self, launch: Launch, number: int) -> KernelLaunch:
+        code, env = self.code[launch.kernel], self.bench.env
+        values: list[int] = []
+        types: list[str] = []
+        for argument, (_, type) in zip(launch.arguments, launch.kernel.parameters, strict=True):
+            if isinstance(argument, Scalar):
+                values.append(evaluate(argument.value, env))
+                types.append(type)
+            else:
+                places = self.pointers[argument]
+                values.append(places[number % len(places)])
+                types.append("p")
+        x, y, z = (evaluate(n, env) for n in launch.grid)
+        return KernelLaunch(
+            function=self.bench.function(launch.kernel, code),
+            grid=(x, y, z),
+            threads=code.warps * _WARP,
+            shared_bytes=code.shared_bytes,
+            values=(*values, self.scratch if code.scratch_bytes else 0, 0),
+            types=(*types, "p", "p"),
+            dependent=launch.kernel.dependent,
+        )

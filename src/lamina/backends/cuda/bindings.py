@@ -1,0 +1,348 @@
+"""The CUDA driver through ``cuda-bindings``; the only file that imports that package."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import threading
+from collections.abc import Sequence
+from typing import Any, Final
+
+from lamina.backends.cuda.device import Handle, KernelLaunch, OutOfMemory
+from lamina.errors import DeviceError
+
+_KEPT_POOL_BYTES: Final = 256 << 20
+"""What the driver's memory pool keeps when it is free: results of a run reuse it in the next."""
+
+_STATIC_SHARED_BYTES: Final = 48 << 10
+_WARP: Final = 32
+_TYPES: Final[dict[str, Any]] = {
+    "p": ctypes.c_void_p,
+    "i8": ctypes.c_int8,
+    "i16": ctypes.c_int16,
+    "i32": ctypes.c_int32,
+    "i64": ctypes.c_int64,
+    "u8": ctypes.c_uint8,
+    "u16": ctypes.c_uint16,
+    "u32": ctypes.c_uint32,
+    "u64": ctypes.c_uint64,
+}
+_STICKY: Final = (
+    "ILLEGAL_ADDRESS",
+    "LAUNCH_FAILED",
+    "LAUNCH_TIMEOUT",
+    "ILLEGAL_INSTRUCTION",
+    "MISALIGNED_ADDRESS",
+    "INVALID_ADDRESS_SPACE",
+    "INVALID_PC",
+    "HARDWARE_STACK_ERROR",
+    "ASSERT",
+    "ECC_UNCORRECTABLE",
+    "CONTEXT_IS_DESTROYED",
+    "EXTERNAL_DEVICE",
+    "CONTAINED",
+    "DEINITIALIZED",
+)
+"""Errors after which every call of this process on the device fails (driver API, CUresult)."""
+
+_lock = threading.Lock()
+_devices: dict[int, BindingsDevice] = {}
+
+
+def open_device(ordinal: int) -> BindingsDevice:
+    """Return a GPU of this machine; DeviceError says what is missing."""
+    with _lock:
+        if ordinal not in _devices:
+            _devices[ordinal] = BindingsDevice(_driver(), ordinal)
+        return _devices[ordinal]
+
+
+def _driver() -> Any:
+    try:
+        cu = importlib.import_module("cuda.bindings.driver")
+    except ImportError as e:
+        raise DeviceError(
+            f"the package cuda-bindings is not installed ({e})",
+            hint="install it: pip install 'lamina[cuda]'",
+        ) from e
+    try:
+        (error,) = cu.cuInit(0)
+    except RuntimeError as e:  # the package found no libcuda
+        raise DeviceError(
+            f"there is no NVIDIA driver: {e}", hint="install the driver, or use device='cpu'"
+        ) from e
+    if error.name == "CUDA_ERROR_NO_DEVICE":
+        raise DeviceError("the NVIDIA driver finds no GPU", hint="use device='cpu'")
+    if error.name != "CUDA_SUCCESS":
+        raise DeviceError(
+            f"the NVIDIA driver does not start: {_describe(cu, error)}",
+            hint="compare `nvidia-smi` with the driver that the GPU needs, or use device='cpu'",
+        )
+    return cu
+
+
+def _describe(cu: Any, error: Any) -> str:
+    _, text = cu.cuGetErrorString(error)
+    return f"{error.name} ({text.decode() if text else 'no description'})"
+
+
+class BindingsDevice:
+    """A GPU through its primary context, which other libraries in the process share."""
+
+    def __init__(self, cu: Any, ordinal: int) -> None:
+        self._cu = cu
+        self._success = cu.CUresult.CUDA_SUCCESS
+        self.ordinal, self.name, self.lost = ordinal, f"cuda:{ordinal}", ""
+        count = self._call("cuDeviceGetCount")
+        if not 0 <= ordinal < count:
+            raise DeviceError(f"there is no GPU {ordinal}", hint=f"this machine has {count}")
+        self._device = self._call("cuDeviceGet", ordinal)
+        self.driver_version: int = self._call("cuDriverGetVersion")
+        self.model: str = self._call("cuDeviceGetName", 256, self._device).split(b"\0")[0].decode()
+        self.arch = 10 * self._attribute("COMPUTE_CAPABILITY_MAJOR") + self._attribute(
+            "COMPUTE_CAPABILITY_MINOR"
+        )
+        self._context = self._call("cuDevicePrimaryCtxRetain", self._device)
+        self._context_number = int(self._context)
+        self._pooled = bool(self._attribute("MEMORY_POOLS_SUPPORTED"))
+        if self._pooled:
+            pool = self._call("cuDeviceGetDefaultMemPool", self._device)
+            threshold = cu.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
+            self._call("cuMemPoolSetAttribute", pool, threshold, cu.cuuint64_t(_KEPT_POOL_BYTES))
+
+    def _attribute(self, name: str) -> int:
+        attribute = getattr(self._cu.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{name}")
+        value: int = self._call("cuDeviceGetAttribute", attribute, self._device)
+        return value
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        """Call a function of the driver and return its result, alone or as a tuple."""
+        try:
+            error, *results = getattr(self._cu, name)(*arguments)
+        except RuntimeError as e:  # the package does not find the function in the driver
+            raise DeviceError(
+                f"the NVIDIA driver cannot do what Lamina needs: {e}", hint="install a newer driver"
+            ) from e
+        if error != self._success:
+            self._fail(name, error)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def _fail(self, name: str, error: Any) -> None:
+        text = f"{name} failed on {self.name}: {_describe(self._cu, error)}"
+        if error.name == "CUDA_ERROR_OUT_OF_MEMORY":
+            raise OutOfMemory(text)
+        if error.name.removeprefix("CUDA_ERROR_") in _STICKY:
+            self.lost = self.lost or text
+            self._raise_lost()
+        raise DeviceError(text)
+
+    def _raise_lost(self) -> None:
+        raise DeviceError(
+            f"{self.name} is lost to this process: {self.lost}",
+            hint="restart the process; LAMINA_CUDA_CHECK=1 names the step that fails",
+        )
+
+    def enter(self) -> bool:
+        """Make the device current in this thread; returns whether ``leave`` has to undo it."""
+        if self.lost:
+            self._raise_lost()
+        number = int(self._cu.cuCtxGetCurrent()[1])
+        if number == self._context_number:
+            return False
+        if not number and not self.ordinal:
+            # The first GPU is what every library takes when a thread has chosen none.
+            self._call("cuCtxSetCurrent", self._context)
+            return False
+        self._call("cuCtxPushCurrent", self._context)
+        return True
+
+    def leave(self, entered: bool) -> None:
+        """Make the device current that was so before ``enter``."""
+        if entered:
+            self._cu.cuCtxPopCurrent()
+
+    def allocate(self, size_bytes: int, stream: int) -> int:
+        """Return memory that work on ``stream`` may use; raises OutOfMemory."""
+        if self._pooled:
+            return int(self._call("cuMemAllocAsync", size_bytes, stream))
+        return int(self._call("cuMemAlloc", size_bytes))
+
+    def free(self, pointer: int, size_bytes: int, stream: int) -> None:
+        """Give memory back once the work on ``stream`` so far is done."""
+        if self._pooled:
+            self._call("cuMemFreeAsync", pointer, stream)
+        else:  # waits for the whole device
+            self._call("cuMemFree", pointer)
+
+    def allocate_host(self, size_bytes: int) -> int:
+        """Return page-locked host memory."""
+        return int(self._call("cuMemHostAlloc", size_bytes, self._cu.CU_MEMHOSTALLOC_PORTABLE))
+
+    def free_host(self, pointer: int) -> None:
+        """Give page-locked memory back."""
+        self._call("cuMemFreeHost", pointer)
+
+    def copy(self, destination: int, source: int, size_bytes: int, stream: int) -> None:
+        """Copy between any two places of device or host memory, in the order of the stream."""
+        self._call("cuMemcpyAsync", destination, source, size_bytes, stream)
+
+    def clear(self, pointer: int, size_bytes: int, stream: int) -> None:
+        """Set memory to zero, in the order of the stream."""
+        self._call("cuMemsetD8Async", pointer, 0, size_bytes, stream)
+
+    def memory_info(self) -> tuple[int, int]:
+        """Return free and total bytes of the device."""
+        free, total = self._call("cuMemGetInfo")
+        return free, total
+
+    def ordinal_of(self, pointer: int) -> int | None:
+        """Return the number of the device that an address belongs to, None for host memory."""
+        attributes = self._cu.CUpointer_attribute
+        query = self._cu.cuPointerGetAttribute
+        error, kind = query(attributes.CU_POINTER_ATTRIBUTE_MEMORY_TYPE, pointer)
+        if error != self._success or int(kind) == int(self._cu.CUmemorytype.CU_MEMORYTYPE_HOST):
+            return None
+        error, number = query(attributes.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, pointer)
+        return int(number) if error == self._success else None
+
+    def stream(self) -> int:
+        """Return a new stream; it waits for the default stream, and that one for it."""
+        return int(self._call("cuStreamCreate", 0))
+
+    def destroy_stream(self, stream: int) -> None:
+        """Give a stream back."""
+        self._call("cuStreamDestroy", stream)
+
+    def synchronize(self, stream: int) -> None:
+        """Wait until the work on a stream is done."""
+        (error,) = self._cu.cuStreamSynchronize(stream)
+        if error != self._success:
+            self._fail("cuStreamSynchronize", error)
+
+    def event(self, *, timing: bool = False) -> Handle:
+        """Return a new event."""
+        flags = self._cu.CUevent_flags
+        flag = flags.CU_EVENT_DEFAULT if timing else flags.CU_EVENT_DISABLE_TIMING
+        return self._call("cuEventCreate", int(flag))
+
+    def destroy_event(self, event: Handle) -> None:
+        """Give an event back."""
+        self._call("cuEventDestroy", event)
+
+    def record(self, event: Handle, stream: int) -> None:
+        """Let an event stand for the work on a stream so far."""
+        (error,) = self._cu.cuEventRecord(event, stream)
+        if error != self._success:
+            self._fail("cuEventRecord", error)
+
+    def wait(self, stream: int, event: Handle) -> None:
+        """Let later work on a stream wait for an event."""
+        self._call("cuStreamWaitEvent", stream, event, 0)
+
+    def microseconds(self, begin: Handle, end: Handle) -> float:
+        """Return the time between two events that have happened."""
+        return 1e3 * float(self._call("cuEventElapsedTime", begin, end))
+
+    def load(self, image: bytes) -> Handle:
+        """Load a module of machine code."""
+        return self._call("cuModuleLoadData", image)
+
+    def unload(self, module: Handle) -> None:
+        """Give a module back."""
+        self._call("cuModuleUnload", module)
+
+    def function(self, module: Handle, name: str, shared_bytes: int) -> Handle:
+        """Return a kernel that may be launched with this much dynamic shared memory."""
+        function = self._call("cuModuleGetFunction", module, name.encode())
+        if shared_bytes > _STATIC_SHARED_BYTES:
+            attribute = self._cu.CUfunction_attribute
+            most = attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            self._call("cuFuncSetAttribute", function, most, shared_bytes)
+        return function
+
+    def launch(self, launch: KernelLaunch, stream: int) -> None:
+        """Start a kernel in the order of a stream."""
+        config = self._cu.CUlaunchConfig()
+        config.gridDimX, config.gridDimY, config.gridDimZ = launch.grid
+        config.blockDimX, config.blockDimY, config.blockDimZ = launch.threads, 1, 1
+        config.sharedMemBytes, config.hStream = launch.shared_bytes, stream
+        attributes = self._launch_attributes(launch)
+        config.attrs, config.numAttrs = attributes, len(attributes)
+        self._call("cuLaunchKernelEx", config, launch.function, _arguments(launch), 0)
+
+    def _launch_attributes(self, launch: KernelLaunch) -> list[Any]:
+        kinds, attributes = self._cu.CUlaunchAttributeID, []
+        if launch.dependent:
+            dependent = self._cu.CUlaunchAttribute()
+            dependent.id = kinds.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+            dependent.value.programmaticStreamSerializationAllowed = 1
+            attributes.append(dependent)
+        if launch.cluster is not None:
+            cluster = self._cu.CUlaunchAttribute()
+            cluster.id = kinds.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
+            _set_cluster(cluster.value, launch.cluster)
+            attributes.append(cluster)
+        return attributes
+
+    def graph(self) -> Handle:
+        """Return an empty graph."""
+        return self._call("cuGraphCreate", 0)
+
+    def add_kernel(
+        self, graph: Handle, launch: KernelLaunch, after: Sequence[Handle], *, programmatic: bool
+    ) -> Handle:
+        """Add a launch behind other nodes and return its node."""
+        cu = self._cu
+        full = [] if programmatic else list(after)
+        node = self._call("cuGraphAddKernelNode", graph, full, len(full), self._node(launch))
+        if launch.cluster is not None:
+            value = cu.CUkernelNodeAttrValue()
+            _set_cluster(value, launch.cluster)
+            kind = cu.CU_KERNEL_NODE_ATTRIBUTE_CLUSTER_DIMENSION
+            self._call("cuGraphKernelNodeSetAttribute", node, kind, value)
+        if programmatic and after:
+            edge = cu.CUgraphEdgeData()
+            edge.from_port = int(cu.CU_GRAPH_KERNEL_NODE_PORT_PROGRAMMATIC)
+            edge.type = cu.CUgraphDependencyType.CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC
+            edges = [edge] * len(after)
+            nodes = [node] * len(after)
+            self._call("cuGraphAddDependencies", graph, list(after), nodes, edges, len(after))
+        return node
+
+    def _node(self, launch: KernelLaunch) -> Any:
+        node = self._cu.CUDA_KERNEL_NODE_PARAMS()
+        node.func = launch.function
+        node.gridDimX, node.gridDimY, node.gridDimZ = launch.grid
+        node.blockDimX, node.blockDimY, node.blockDimZ = launch.threads, 1, 1
+        node.sharedMemBytes = launch.shared_bytes
+        node.kernelParams = _arguments(launch)
+        node.extra = 0
+        return node
+
+    def instantiate(self, graph: Handle) -> Handle:
+        """Return an executable form of a graph, which must live as long as it."""
+        return self._call("cuGraphInstantiate", graph, 0)
+
+    def update_kernel(self, executable: Handle, node: Handle, launch: KernelLaunch) -> None:
+        """Give a node of an executable graph other arguments from its next launch on."""
+        self._call("cuGraphExecKernelNodeSetParams", executable, node, self._node(launch))
+
+    def launch_graph(self, executable: Handle, stream: int) -> None:
+        """Run an executable graph in the order of a stream."""
+        (error,) = self._cu.cuGraphLaunch(executable, stream)
+        if error != self._success:
+            self._fail("cuGraphLaunch", error)
+
+    def destroy_graph(self, graph: Handle, executable: Handle | None) -> None:
+        """Give a graph and its executable form back."""
+        if executable is not None:
+            self._call("cuGraphExecDestroy", executable)
+        self._call("cuGraphDestroy", graph)
+
+
+def _arguments(launch: KernelLaunch) -> tuple[tuple[int, ...], tuple[Any, ...]]:
+    return launch.values, tuple([_TYPES[t] for t in launch.types])
+
+
+def _set_cluster(value: Any, cluster: tuple[int, int, int]) -> None:
+    value.clusterDim.x, value.clusterDim.y, value.clusterDim.z = cluster

@@ -1,0 +1,152 @@
+"""Collects the kernels and constants of a section while its programs are assembled."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from lamina.backends.cpu.tactics.candidate import Candidate, Draft, Placement, Role, Scratch
+from lamina.backends.cuda.compile import MachineCode
+from lamina.backends.cuda.request import (
+    Argument,
+    Counters,
+    CudaDraft,
+    KernelRequest,
+    Launch,
+    Scalar,
+)
+from lamina.codegen.layout import Layout
+from lamina.ir.dims import Dim, is_static
+from lamina.ir.types import TensorType
+from lamina.ir.weight import Weight
+from lamina.plan.plan import CodeImage, Program, Step, StepKind
+
+_ALIGNMENT: Final = 64
+
+Layouts = tuple[Layout, ...]
+Reorder = Callable[[TensorType, Placement], CudaDraft]
+
+
+class Code:
+    """Kernel requests and blobs, by contents; equal ones are kept once."""
+
+    def __init__(self, reorder: Reorder) -> None:
+        self.requests: dict[str, KernelRequest] = {}
+        self.users: dict[str, list[Candidate]] = {}
+        """The candidates whose steps launch a kernel, by its digest."""
+        self.blobs: list[Weight] = []
+        self._blob_index: dict[Weight, int] = {}
+        self._reorder = reorder
+
+    def draft(self, candidate: Candidate, operands: Layouts, results: Layouts) -> Draft:
+        """Return the step of a candidate, its kernels by digest."""
+        draft: Any = candidate.draft(Placement(operands, results, ""))
+        for launch in draft.launches:
+            self.users.setdefault(launch.kernel.digest(), []).append(candidate)
+        return self._add(draft)
+
+    def reorder(self, type: TensorType, before: Layout, after: Layout) -> Draft:
+        """Return the step that copies a value from one layout into another."""
+        return self._add(self._reorder(type, Placement((before,), (after,), "")))
+
+    def _add(self, draft: CudaDraft) -> Draft:
+        for launch in draft.launches:
+            self.requests[launch.kernel.digest()] = launch.kernel
+        return encode(draft)
+
+    def add_blob(self, weight: Weight) -> int:
+        """Add a constant and return its number."""
+        if weight not in self._blob_index:
+            self._blob_index[weight] = len(self.blobs)
+            self.blobs.append(weight)
+        return self._blob_index[weight]
+
+
+def encode(draft: CudaDraft) -> Draft:
+    """Return launches as a step of the plan; what only compiling tells is added later."""
+    encoder = _Encoder()
+    launches = [encoder.launch(launch) for launch in draft.launches]
+    return Draft(
+        kind=StepKind.KERNEL,
+        arguments=tuple(encoder.roles),
+        symbols=tuple(launch.kernel.digest() for launch in draft.launches),
+        parameters=tuple(encoder.scalars),
+        workspace_bytes=draft.workspace_bytes,
+        spec=json.dumps({"launches": launches}),
+    )
+
+
+class _Encoder:
+    """Numbers the roles, scalars and counters of the launches of one step."""
+
+    def __init__(self) -> None:
+        self.roles: list[Role] = []
+        self.scalars: list[Dim] = []
+        self._counters: list[Counters] = []
+
+    def launch(self, launch: Launch) -> dict[str, Any]:
+        types = [type for _, type in launch.kernel.parameters]
+        return {
+            "kernel": launch.kernel.digest(),
+            "grid": [int(n) if is_static(n) else {"$": str(n)} for n in launch.grid],  # type: ignore[arg-type]
+            "dependent": launch.kernel.dependent,
+            "arguments": [
+                self._argument(a, t) for a, t in zip(launch.arguments, types, strict=True)
+            ],
+        }
+
+    def _argument(self, argument: Argument, type: str) -> str:
+        if isinstance(argument, Scratch):
+            return "w"
+        if isinstance(argument, Scalar):
+            number = _number(self.scalars, argument.value)
+            return f"s{number}" if type == "i32" else f"s{number}:{type}"
+        if isinstance(argument, Counters):
+            return f"c{_number(self._counters, argument)}:{argument.count}"
+        return f"t{_number(self.roles, argument)}"
+
+
+def _number(known: list[Any], item: Any) -> int:
+    if item not in known:
+        known.append(item)
+    return known.index(item)
+
+
+def complete(program: Program, compiled: Mapping[str, MachineCode]) -> Program:
+    """Return a program whose launches say what their compiled kernels need."""
+    return dataclasses.replace(
+        program, steps=tuple(_complete_step(s, compiled) for s in program.steps)
+    )
+
+
+def _complete_step(step: Step, compiled: Mapping[str, MachineCode]) -> Step:
+    programs = tuple(complete(p, compiled) for p in step.programs)
+    if step.kind is not StepKind.KERNEL:
+        return dataclasses.replace(step, programs=programs)
+    spec = json.loads(step.spec)
+    for launch in spec["launches"]:
+        code = compiled[launch["kernel"]]
+        launch |= {
+            "function": code.function,
+            "warps": code.warps,
+            "shared": code.shared_bytes,
+            "scratch": code.scratch_bytes,
+            "scratch_align": code.scratch_align,
+        }
+    return dataclasses.replace(step, programs=programs, spec=json.dumps(spec, sort_keys=True))
+
+
+def image(compiled: Mapping[str, MachineCode]) -> CodeImage:
+    """Return all kernels one after the other, each at a multiple of 64 bytes."""
+    parts: list[bytes] = []
+    symbols: dict[str, int] = {}
+    at = 0
+    for digest in sorted(compiled):
+        cubin = compiled[digest].cubin
+        symbols[digest] = at
+        padded = cubin + b"\0" * (-len(cubin) % _ALIGNMENT)
+        parts.append(padded)
+        at += len(padded)
+    return CodeImage(code=b"".join(parts), symbols=symbols)

@@ -1,0 +1,260 @@
+"""Compiles an optimized graph for a CUDA device: candidates, times, layouts, kernels, steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+
+from lamina.backends.cpu.assemble import Assembler
+from lamina.backends.cpu.compiler import Compiled
+from lamina.backends.cpu.form import Form
+from lamina.backends.cpu.selection import Choices
+from lamina.backends.cpu.tactics.candidate import Candidate, Draft
+from lamina.backends.cpu.views import STRIDED_VIEW, plan_concats, view_offset
+from lamina.backends.cuda import code as codes
+from lamina.backends.cuda.bindings import open_device
+from lamina.backends.cuda.compile import Compiler, MachineCode
+from lamina.backends.cuda.device import Device
+from lamina.backends.cuda.lowering import lower
+from lamina.backends.cuda.measure import Measurer
+from lamina.backends.cuda.selection import enumerate_candidates, without
+from lamina.backends.cuda.tactics import TACTICS
+from lamina.backends.cuda.tactics.reorder import reorder_draft
+from lamina.backends.cuda.tactics.slices import ChannelView, channel_offset, no_launches
+from lamina.backends.cuda.target import TARGETS, CudaTarget
+from lamina.backends.program.layouts import LayoutCosts, choose_layouts
+from lamina.codegen.layout import Layout
+from lamina.config import BuildConfig
+from lamina.errors import BuildError, ConfigError, DeviceError, where
+from lamina.ir.dims import divides
+from lamina.ir.graph import Graph, Node
+from lamina.ir.types import TensorType
+from lamina.ops import Const, Convolution, Deconvolution, If, Loop, MaxPoolIndices, Pool
+from lamina.plan.plan import Program, Section
+from lamina.tactics.cache import TimingCache
+
+_ALIGNMENT = 16
+"""Bytes; every tensor begins at a multiple, so that kernels may read 16 bytes at once."""
+
+_LAUNCH_MICROSECONDS = 2.0
+_HOST_MICROSECONDS = 200.0
+_SPATIAL = (Convolution, Deconvolution, Pool, MaxPoolIndices)
+
+Report = Callable[[str, int, int, str], None]
+
+
+class CudaCompiler:
+    """Compiles graphs for one kind of device; without that device by the cost model alone."""
+
+    def __init__(
+        self,
+        config: BuildConfig,
+        target: CudaTarget,
+        report: Report,
+        device: Device | None = None,
+    ) -> None:
+        self.config, self.target, self.report = config, target, report
+        self.device = device
+
+    @property
+    def machine(self) -> str:
+        """Return what the timing cache calls the device."""
+        family = f"cuda sm_{self.target.arch}"
+        return family if self.device is None else f"{family} {self.device.model}"
+
+    def compile(self, graph: Graph, cache: TimingCache) -> Compiled:
+        """Return the section that runs ``graph`` on devices of the target."""
+        self.target = dataclasses.replace(self.target, spatial_ranks=_spatial_ranks(graph))
+        lower(graph, self.target)
+        with Compiler(self.target.arch, os.cpu_count() or 1) as self.compiler:
+            self.cache = cache
+            if self.device is None:
+                # Any device of the family is a better guide than the cost model.
+                relatives = sorted(m for m in cache.times if m.startswith(self.machine))
+                cache.machine = next(iter(relatives), cache.machine)
+            choices = self._all_choices(graph)
+            while True:
+                code = codes.Code(lambda t, p: reorder_draft(t, p, self.target))
+                fallbacks: list[str] = []
+                program = self._program(graph, choices, code, fallbacks)
+                compiled, failed = self._compiled(code)
+                if not failed:
+                    break
+                choices = {n: without(c, failed) for n, c in choices.items()}
+        cache.save()
+        section = Section(
+            target=(("arch", f"sm_{self.target.arch}"), ("device", "cuda")),
+            program=codes.complete(program, compiled),
+            image=codes.image(compiled),
+            blobs=tuple(code.blobs),
+        )
+        return Compiled(section, fallbacks)
+
+    def _all_choices(self, graph: Graph) -> dict[Node, Choices]:
+        """Return the candidates of every node, those of control flow's bodies included."""
+        graphs = _graphs(graph)
+        on_host = {v.node for g in graphs for v in g.definers.values()}
+        nodes = [n for g in graphs for n in g.nodes() if not isinstance(n.op, Const)]
+        choices = {}
+        for i, n in enumerate(nodes):
+            self.report("tactics", i, len(nodes), str(n.loc))
+            # What decides a size must hand it to the host before the steps that need it.
+            if n in on_host or isinstance(n.op, If | Loop):
+                choices[n] = Choices(n, [], [])
+                continue
+            level = self.config.optimization_level
+            choices[n] = _view_choices(n, self.target) or enumerate_candidates(
+                n, self.target, TACTICS, level
+            )
+        if self.config.optimization_level > 0:
+            measurer = Measurer(self.device, self.target, self.cache, self.compiler, self.report)
+            measurer.measure(list(choices.values()))
+        return choices
+
+    def _program(
+        self,
+        graph: Graph,
+        choices: Mapping[Node, Choices],
+        code: codes.Code,
+        fallbacks: list[str],
+    ) -> Program:
+        own = {n: choices[n] for n in graph.nodes() if not isinstance(n.op, Const)}
+        costs = LayoutCosts(
+            start=_LAUNCH_MICROSECONDS,
+            bytes_per_microsecond=self.target.bytes_per_microsecond,
+            host=_HOST_MICROSECONDS,
+        )
+        chosen, forms = choose_layouts(
+            graph, own, self.target.forms, _is_view, costs, self.target.env
+        )
+        views = plan_concats(graph, forms, chosen, _ALIGNMENT)
+        assembler = CudaAssembler(code, self.target, graph, views)  # type: ignore[arg-type]
+        for node, offered in own.items():
+            with where(f"at {node}"), where(f"from {node.loc}"):
+                self._emit(assembler, node, offered, chosen.get(node), choices, fallbacks)
+        fallbacks += assembler.fallbacks
+        return assembler.finish()
+
+    def _emit(
+        self,
+        assembler: Assembler,
+        node: Node,
+        offered: Choices,
+        candidate: Candidate | None,
+        choices: Mapping[Node, Choices],
+        fallbacks: list[str],
+    ) -> None:
+        op = node.op
+        if isinstance(op, If | Loop):
+            bodies = [op.then_branch, op.else_branch] if isinstance(op, If) else [op.body]
+            programs = tuple(
+                self._program(g, choices, assembler.code, fallbacks)  # type: ignore[arg-type]
+                for g in bodies
+            )
+            assembler.host(offered, programs, str(op.carried) if isinstance(op, Loop) else "")
+        elif node in assembler.views.concats:
+            return
+        elif candidate is None:
+            assembler.host(offered)
+        elif candidate.tactic != STRIDED_VIEW:
+            assembler.run(offered, candidate)
+        elif candidate.writes[0] == Form.PLAIN:
+            assembler.view(node, view_offset(node))
+        else:
+            assembler.strided_view(node, candidate.writes[0], channel_offset(node))
+
+    def _compiled(self, code: codes.Code) -> tuple[dict[str, MachineCode], dict[int, str]]:
+        """Compile what the program launches; returns kernels, and candidates that failed."""
+        self.report("compile", 0, len(code.requests), "")
+        outcomes = self.compiler.compile(
+            code.requests.values(), lambda done, total: self.report("compile", done, total, "")
+        )
+        compiled: dict[str, MachineCode] = {}
+        failed: dict[int, str] = {}
+        for digest, request in code.requests.items():
+            outcome = outcomes[request]
+            if isinstance(outcome, MachineCode):
+                compiled[digest] = outcome
+            elif digest not in code.users:
+                raise BuildError(f"cannot copy between layouts: {outcome}")
+            else:
+                failed |= {id(c): outcome for c in code.users[digest]}
+        return compiled, failed
+
+
+class CudaAssembler(Assembler):
+    """Builds one program of launches."""
+
+    code: codes.Code  # type: ignore[assignment]
+
+    def copy_draft(self, type: TensorType, before: Layout, after: Layout) -> Draft:
+        """Return the step that copies a tensor from one layout into another."""
+        return self.code.reorder(type, before, after)
+
+
+def _graphs(graph: Graph) -> list[Graph]:
+    """Return a graph and the bodies of its control flow, at any depth."""
+    result = [graph]
+    for node in graph.nodes():
+        if isinstance(node.op, If | Loop):
+            bodies = [v for v in vars(node.op).values() if isinstance(v, Graph)]
+            result += [g for body in bodies for g in _graphs(body)]
+    return result
+
+
+def _spatial_ranks(graph: Graph) -> frozenset[int]:
+    """Return the ranks of the operands of convolutions, poolings and the like."""
+    nodes = [n for g in _graphs(graph) for n in g.nodes()]
+    return frozenset(n.inputs[0].tensor.rank for n in nodes if isinstance(n.op, _SPATIAL))
+
+
+def _view_choices(node: Node, target: CudaTarget) -> Choices | None:
+    """Return the ways to let a row-major view be one, in whatever form; None for other nodes."""
+    if not _is_view(node):
+        return None
+    plain = (Form.PLAIN,)
+    candidates = [Candidate(STRIDED_VIEW, plain * len(node.inputs), plain, 0.0, no_launches)]
+    channels = ChannelView().candidates(node, target)
+    if isinstance(channels, list):
+        candidates += channels
+    return Choices(node, candidates, [0.0] * len(candidates))
+
+
+def _is_view(node: Node) -> bool:
+    """Whether a result is a part of the operand that begins at an aligned address."""
+    offset = view_offset(node)
+    return offset is not None and divides(_ALIGNMENT, offset)
+
+
+def cuda_compiler(
+    config: BuildConfig, arch: int, env: Mapping[str, int], report: Report
+) -> CudaCompiler:
+    """Return a compiler for compute capability ``arch``; 0 stands for this machine's device.
+
+    Without a device of that capability here, kernels are chosen by the timing cache and the cost
+    model.  Raises DeviceError for 0 where there is no device.
+    """
+    device = _device(arch)
+    arch = arch or (device.arch if device is not None else 0)
+    known = max((a for a in TARGETS if a <= arch), default=0)
+    if not known:
+        raise ConfigError(
+            f"target sm_{arch} is older than sm_{min(TARGETS)}",
+            hint=f"the oldest GPUs that Triton compiles for are sm_{min(TARGETS)}",
+        )
+    target = dataclasses.replace(
+        TARGETS[known], arch=arch, env=dict(env), tf32=config.precision == "tf32"
+    )
+    return CudaCompiler(config, target, report, device)
+
+
+def _device(arch: int) -> Device | None:
+    """Return this machine's device if it is of the wanted capability (0: whatever it is)."""
+    try:
+        device = open_device(0)
+    except DeviceError:
+        if not arch:
+            raise
+        return None
+    return device if arch in (0, device.arch) else None

@@ -1,0 +1,1 @@
+"""Triton kernels; imported by the processes that compile them, and by no other code."""

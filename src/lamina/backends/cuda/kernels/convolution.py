@@ -1,0 +1,151 @@
+"""Convolutions on the matrix units as implicit matrix products, channels last.
+
+Rows of the product are pixels of the result, columns are filters, and the depth runs over the taps
+of the filter and, inside, over channels; images have three spatial axes, of size 1 where there
+are fewer.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from lamina.backends.cuda.kernels.epilogue import (
+    finish,
+    is_last,
+    joined,
+    prefetch,
+    real_sums,
+    signed,
+)
+from lamina.backends.cuda.kernels.matmul import tile_place
+
+
+@triton.jit
+def pixel_place(pixels, OUT_D, OUT_H, OUT_W):
+    """Return image, depth, row and column of pixels that are numbered in row-major order."""
+    column, rest = pixels % OUT_W, pixels // OUT_W
+    row, rest = rest % OUT_H, rest // OUT_H
+    return rest // OUT_D, rest % OUT_D, row, column
+
+
+@triton.jit
+def pixel_offset(
+    pixels, OUT_D, OUT_H, OUT_W, BATCH, DEPTH, ROW, COLUMN,
+    DENSE: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """Return where pixels lie in an image with the given strides; ``DENSE``: one after another."""
+    if WIDE:
+        pixels = pixels.to(tl.int64)
+    if DENSE:
+        return pixels * COLUMN
+    image, depth, row, column = pixel_place(pixels, OUT_D, OUT_H, OUT_W)
+    return image * BATCH + depth * DEPTH + row * ROW + column * COLUMN
+
+
+@triton.jit
+def convolution(
+    x, w, factors, shift, bias, residual, y, partial, counters, PIXELS,
+    IN_D, IN_H, IN_W, OUT_D, OUT_H, OUT_W, CHANNELS, FILTERS,
+    X_BATCH, X_DEPTH, X_ROW, X_COLUMN, W_FILTER, W_TAP, W_CHANNEL,
+    RESIDUAL_FIRST, RESIDUAL_BATCH, RESIDUAL_DEPTH, RESIDUAL_ROW, RESIDUAL_COLUMN,
+    Y_FIRST, Y_BATCH, Y_DEPTH, Y_ROW, Y_COLUMN,
+    TAPS_D: tl.constexpr, TAPS_H: tl.constexpr, TAPS_W: tl.constexpr,
+    STRIDE_D: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
+    DILATION_D: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
+    PAD_D: tl.constexpr, PAD_H: tl.constexpr, PAD_W: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT: tl.constexpr,
+    GROUP: tl.constexpr, WHOLE_N: tl.constexpr, WHOLE_K: tl.constexpr,
+    PADDED: tl.constexpr, DEEP: tl.constexpr,
+    Y_DENSE: tl.constexpr, RESIDUAL_DENSE: tl.constexpr, WIDE: tl.constexpr,
+    PRECISION: tl.constexpr, PREFETCH: tl.constexpr, HALVES: tl.constexpr,
+    X_ZERO: tl.constexpr, RESIDUAL_SCALE: tl.constexpr, RESIDUAL_ZERO: tl.constexpr,
+    Y_SCALE: tl.constexpr, Y_ZERO: tl.constexpr,
+    KIND: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr, DEPENDENT: tl.constexpr,
+):  # fmt: skip
+    """Compute a tile of pixels and filters of one group.  Grid: tiles * groups, ``SPLIT``.
+
+    ``CHANNELS`` and ``FILTERS`` are those of one group.  ``PADDED``: windows may reach outside
+    the image, where it counts as zero.  ``WIDE``: offsets need 64 bits.
+    """
+    tiles_m, tiles_n = tl.cdiv(PIXELS, BLOCK_M), tl.cdiv(FILTERS, BLOCK_N)
+    program, piece = tl.program_id(0), tl.program_id(1)
+    group = program // (tiles_m * tiles_n)
+    tile_m, tile_n = tile_place(program % (tiles_m * tiles_n), tiles_m, tiles_n, GROUP)
+    filters, channels = tile_n * BLOCK_N + tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_K)
+    pixels = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    pixel_inside, filter_inside = pixels < PIXELS, filters < FILTERS
+    chunks = tl.cdiv(CHANNELS, BLOCK_K)
+    steps = TAPS_D * TAPS_H * TAPS_W * chunks
+    first, last = steps * piece // SPLIT, steps * (piece + 1) // SPLIT
+
+    x += group * CHANNELS
+    w += (group * FILTERS).to(tl.int64) * W_FILTER
+    if PREFETCH:
+        size: tl.constexpr = w.dtype.element_ty.primitive_bitwidth // 8
+        begin = first // chunks * W_TAP + first % chunks * BLOCK_K
+        end = tl.minimum(
+            (last - 1) // chunks * W_TAP + (last - 1) % chunks * BLOCK_K + BLOCK_K, W_FILTER
+        )
+        prefetch(w + tl.minimum(filters, FILTERS - 1) * W_FILTER + begin, (end - begin) * size)
+    if DEPENDENT:
+        gdc_wait()
+        gdc_launch_dependents()
+    added = None
+    if bias is not None:
+        added = tl.load(bias + group * FILTERS + filters, mask=filter_inside, other=0)
+
+    image, out_d, out_h, out_w = pixel_place(pixels, OUT_D, OUT_H, OUT_W)
+    if WIDE:
+        image = image.to(tl.int64)
+    in_d, in_h, in_w = out_d * STRIDE_D - PAD_D, out_h * STRIDE_H - PAD_H, out_w * STRIDE_W - PAD_W
+    x_rows = x + (image * X_BATCH + in_d * X_DEPTH + in_h * X_ROW + in_w * X_COLUMN)
+    w_block = w + channels[:, None] * W_CHANNEL + filters[None, :] * W_FILTER
+    unsigned: tl.constexpr = x.dtype.element_ty == tl.uint8
+    kind: tl.constexpr = tl.float32 if factors is None else tl.int32
+    total = tl.zeros((BLOCK_M, BLOCK_N), kind)
+    for step in range(first, last):
+        tap, c = step // chunks, step % chunks * BLOCK_K
+        d = tap // (TAPS_H * TAPS_W) * DILATION_D
+        h = tap // TAPS_W % TAPS_H * DILATION_H
+        v = tap % TAPS_W * DILATION_W
+        seen = pixel_inside
+        if PADDED:
+            seen = seen & (in_h + h >= 0) & (in_h + h < IN_H) & (in_w + v >= 0) & (in_w + v < IN_W)
+            if DEEP:
+                seen = seen & (in_d + d >= 0) & (in_d + d < IN_D)
+        x_block = x_rows[:, None] + (d * X_DEPTH + h * X_ROW + v * X_COLUMN + c + channels)[None, :]
+        w_step = w_block + (tap * W_TAP + c * W_CHANNEL)
+        if WHOLE_K:
+            left = tl.load(x_block, mask=seen[:, None], other=X_ZERO)
+            if WHOLE_N:
+                right = tl.load(w_step)
+            else:
+                right = tl.load(w_step, mask=filter_inside[None, :], other=0)
+        else:
+            deep = channels < CHANNELS - c
+            left = tl.load(x_block, mask=seen[:, None] & deep[None, :], other=X_ZERO)
+            right = tl.load(w_step, mask=deep[:, None] & filter_inside[None, :], other=0)
+        left = signed(left, unsigned)
+        total = tl.dot(left, right, total, input_precision=PRECISION, out_dtype=kind)
+
+    if SPLIT > 1:
+        if not is_last(total, partial, counters, program, piece, SPLIT, BLOCK_M, BLOCK_N):
+            return
+        total = joined(partial, program, SPLIT, BLOCK_M, BLOCK_N)
+    total = real_sums(total, factors, shift, group * FILTERS + filters, filter_inside)
+    column = group * FILTERS + tile_n * BLOCK_N
+    if residual is not None:
+        residual = residual + RESIDUAL_FIRST + column + pixel_offset(
+            pixels, OUT_D, OUT_H, OUT_W, RESIDUAL_BATCH, RESIDUAL_DEPTH, RESIDUAL_ROW,
+            RESIDUAL_COLUMN, RESIDUAL_DENSE, WIDE,
+        )  # fmt: skip
+    out = y + Y_FIRST + column + pixel_offset(
+        pixels, OUT_D, OUT_H, OUT_W, Y_BATCH, Y_DEPTH, Y_ROW, Y_COLUMN, Y_DENSE, WIDE
+    )  # fmt: skip
+    finish(
+        total, added, None, residual, out, pixel_inside, FILTERS - tile_n * BLOCK_N,
+        1, 1, 1,
+        RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO, KIND, ALPHA, BETA, HALVES,
+    )  # fmt: skip

@@ -1,0 +1,222 @@
+"""What contractions do with their sums: bias, residual, activation; the joining of split sums."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from triton.language.extra import libdevice
+
+
+@triton.jit
+def activate(x, KIND: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr):
+    """Apply the activation that ``lamina.ops.kinds.ActivationKind`` calls ``KIND``; None: none."""
+    if KIND == "relu":
+        x = tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL)
+    elif KIND == "clip":
+        x = tl.maximum(x, ALPHA, propagate_nan=tl.PropagateNan.ALL)
+        x = tl.minimum(x, BETA, propagate_nan=tl.PropagateNan.ALL)
+    elif KIND == "leaky_relu":
+        x = tl.where(x >= 0, x, ALPHA * x)
+    elif KIND == "thresholded_relu":
+        x = tl.where(x > ALPHA, x, 0.0)
+    elif KIND == "shrink":
+        x = tl.where(x < -ALPHA, x + BETA, tl.where(x > ALPHA, x - BETA, 0.0))
+    elif KIND == "softsign":
+        x = x / (1 + tl.abs(x))
+    elif KIND == "hard_sigmoid":
+        x = _between(ALPHA * x + BETA)
+    elif KIND == "hard_swish":
+        x = x * _between(x / 6 + 0.5)
+    else:
+        x = _transcendental(x, KIND, ALPHA, BETA)
+    return x
+
+
+@triton.jit
+def _transcendental(x, KIND: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr):
+    if KIND == "sigmoid":
+        x = tl.sigmoid(x)
+    elif KIND == "silu":
+        x = x * tl.sigmoid(x * ALPHA)
+    elif KIND == "gelu":
+        x = 0.5 * x * (1 + tl.erf(x * 0.7071067811865476))
+    elif KIND == "gelu_tanh":
+        # Hendrycks and Gimpel, "Gaussian Error Linear Units", section 2.
+        x = 0.5 * x * (1 + libdevice.tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)))
+    elif KIND == "tanh":
+        x = libdevice.tanh(x)
+    elif KIND == "scaled_tanh":
+        x = ALPHA * libdevice.tanh(BETA * x)
+    elif KIND == "softplus":
+        x = _softplus(x)
+    elif KIND == "mish":
+        x = x * libdevice.tanh(_softplus(x))
+    elif KIND == "elu":
+        x = tl.where(x > 0, x, ALPHA * libdevice.expm1(x))
+    elif KIND == "selu":
+        x = BETA * tl.where(x > 0, x, ALPHA * libdevice.expm1(x))
+    elif KIND == "celu":
+        x = tl.where(x > 0, x, ALPHA * libdevice.expm1(x / ALPHA))
+    else:
+        tl.static_assert(KIND is None, "no such activation")
+    return x
+
+
+@triton.jit
+def _between(x):
+    x = tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL)
+    return tl.minimum(x, 1.0, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def _softplus(x):
+    return tl.maximum(x, 0.0) + libdevice.log1p(tl.exp(-tl.abs(x)))
+
+
+@triton.jit
+def quantize(x, SCALE: tl.constexpr, ZERO: tl.constexpr, SIGNED: tl.constexpr):
+    """Divide by the scale, round half to even, shift and saturate to 8 bits; NaN gives 0."""
+    if SCALE != 1.0:
+        x = tl.div_rn(x, tl.full(x.shape, SCALE, tl.float32))
+    x = libdevice.rint(x) + ZERO
+    low: tl.constexpr = -128.0 if SIGNED else 0.0
+    high: tl.constexpr = 127.0 if SIGNED else 255.0
+    x = tl.where(x == x, x, 0.0)
+    return tl.minimum(tl.maximum(x, low), high)
+
+
+@triton.jit
+def signed(numbers, UNSIGNED: tl.constexpr):
+    """Return u8 numbers less 128, as i8; others as they are."""
+    if UNSIGNED:
+        numbers = (numbers ^ 0x80).to(tl.int8, bitcast=True)
+    return numbers
+
+
+@triton.jit
+def real_sums(total, factors, shift, columns, inside):
+    """Return integer sums less ``shift`` times ``factors``, both vectors of the columns, in f32.
+
+    Without factors (None) the sums are real already.
+    """
+    if factors is not None:
+        if shift is not None:
+            total -= tl.load(shift + columns, mask=inside, other=0)[None, :]
+        total = total.to(tl.float32) * tl.load(factors + columns, mask=inside, other=0)[None, :]
+    return total
+
+
+@triton.jit
+def finish(
+    total, added, bias, residual, y, row_inside, columns_left,
+    BIAS_COLUMN, RESIDUAL_COLUMN, Y_COLUMN,
+    RESIDUAL_SCALE: tl.constexpr, RESIDUAL_ZERO: tl.constexpr,
+    Y_SCALE: tl.constexpr, Y_ZERO: tl.constexpr,
+    KIND: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr, HALVES: tl.constexpr,
+):  # fmt: skip
+    """Add bias and residual, apply the activation and store a tile of sums.
+
+    Residual or result are 8-bit numbers of the given scale and zero point, where it is not None.
+
+    ``bias`` and ``residual`` (each may be None) and ``y`` are vectors of pointers, one for each
+    row; ``added`` is a bias that is the same in all rows, or None.  ``columns_left`` columns of
+    the tile exist.  With ``HALVES`` the tile is stored in two parts, which halves the registers
+    that bias and residual take.
+    """
+    if HALVES:
+        rows: tl.constexpr = total.shape[0]
+        half: tl.constexpr = total.shape[1] // 2
+        left, right = total.reshape(rows, 2, half).permute(0, 2, 1).split()
+        left_added, right_added = None, None
+        if added is not None:
+            left_added, right_added = added.reshape(2, half).permute(1, 0).split()
+        _finish_part(
+            left, left_added, bias, residual, y, row_inside, columns_left,
+            BIAS_COLUMN, RESIDUAL_COLUMN, Y_COLUMN,
+            RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO, KIND, ALPHA, BETA, 0,
+        )  # fmt: skip
+        _finish_part(
+            right, right_added, bias, residual, y, row_inside, columns_left,
+            BIAS_COLUMN, RESIDUAL_COLUMN, Y_COLUMN,
+            RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO, KIND, ALPHA, BETA, half,
+        )  # fmt: skip
+    else:
+        _finish_part(
+            total, added, bias, residual, y, row_inside, columns_left,
+            BIAS_COLUMN, RESIDUAL_COLUMN, Y_COLUMN,
+            RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO, KIND, ALPHA, BETA, 0,
+        )  # fmt: skip
+
+
+@triton.jit
+def _finish_part(
+    total, added, bias, residual, y, row_inside, columns_left,
+    BIAS_COLUMN, RESIDUAL_COLUMN, Y_COLUMN,
+    RESIDUAL_SCALE: tl.constexpr, RESIDUAL_ZERO: tl.constexpr,
+    Y_SCALE: tl.constexpr, Y_ZERO: tl.constexpr,
+    KIND: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr, FIRST: tl.constexpr,
+):  # fmt: skip
+    columns = FIRST + tl.arange(0, total.shape[1])
+    inside = row_inside[:, None] & (columns < columns_left)[None, :]
+    if added is not None:
+        total += added.to(total.dtype)[None, :]
+    if bias is not None:
+        block = bias[:, None] + columns[None, :] * BIAS_COLUMN
+        total += tl.load(block, mask=inside, other=0).to(total.dtype)
+    if residual is not None:
+        block = residual[:, None] + columns[None, :] * RESIDUAL_COLUMN
+        rest = tl.load(block, mask=inside, other=0).to(total.dtype)
+        if RESIDUAL_SCALE is not None:
+            rest = (rest - RESIDUAL_ZERO) * RESIDUAL_SCALE
+        total += rest
+    total = activate(total, KIND, ALPHA, BETA)
+    if Y_SCALE is not None:
+        total = quantize(total, Y_SCALE, Y_ZERO, y.dtype.element_ty.is_int_signed())
+    out = y[:, None] + columns[None, :] * Y_COLUMN
+    tl.store(out, total.to(y.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def is_last(
+    total, partial, counters, tile, piece,
+    SPLIT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Hand in a share of a tile's sums; whether all other shares have been handed in.
+
+    The counter of the tile is zero again after the last one.
+    """
+    place = tl.arange(0, ROWS)[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    share = (tile * SPLIT + piece).to(tl.int64) * (ROWS * COLUMNS)
+    tl.store(partial + share + place, total)
+    tl.debug_barrier()  # the counter says that every thread of the program has stored
+    arrived = tl.atomic_add(counters + tile, 1, sem="acq_rel")
+    if arrived == SPLIT - 1:
+        tl.store(counters + tile, 0)
+    return arrived == SPLIT - 1
+
+
+@triton.jit
+def joined(partial, tile, SPLIT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Return the sum of the shares of a tile, always in the same order."""
+    place = tl.arange(0, ROWS)[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    first = partial + (tile * SPLIT).to(tl.int64) * (ROWS * COLUMNS)
+    total = tl.load(first + place, cache_modifier=".cg")
+    for piece in tl.static_range(1, SPLIT):
+        total += tl.load(first + piece * (ROWS * COLUMNS) + place, cache_modifier=".cg")
+    return total
+
+
+@triton.jit
+def prefetch(rows, bytes):
+    """Ask for ``bytes`` (a multiple of 16) at each of a vector of pointers to be brought into L2.
+
+    Constants may be asked for before ``gdc_wait``, while the kernel ahead still runs.
+    """
+    tl.inline_asm_elementwise(
+        "cp.async.bulk.prefetch.L2.global [$1], $2; mov.u32 $0, 0;",
+        "=r,l,r",
+        [rows.to(tl.int64), bytes],
+        dtype=tl.int32,
+        is_pure=False,
+        pack=1,
+    )

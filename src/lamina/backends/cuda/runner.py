@@ -1,0 +1,307 @@
+"""Runs programs on a CUDA device."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from lamina.backends.cuda.arrays import Admission, DeviceArray, order
+from lamina.backends.cuda.control import HostWork
+from lamina.backends.cuda.device import Handle, OutOfMemory, current
+from lamina.backends.cuda.instance import Instance, Work
+from lamina.backends.cuda.memory import SharedBuffer, Staging, Stream
+from lamina.backends.cuda.ports import Ports, Wanted
+from lamina.backends.cuda.profile import Measured, measure
+from lamina.backends.cuda.residency import NATIVE
+from lamina.backends.cuda.resources import Resources
+from lamina.backends.cuda.segment import in_step
+from lamina.errors import DeviceError, where
+from lamina.ir.interpret import bind_shape
+from lamina.ir.types import TensorType
+from lamina.plan.plan import Port, Program
+
+_KEPT_INSTANCES: Final = 8
+
+
+class _Again:
+    """A run that can be repeated with one graph launch: the same arrays, all in place."""
+
+    def __init__(self, inputs: Sequence[Any], outputs: Sequence[Any], graph: Handle) -> None:
+        self.arrays = (*inputs, *outputs)
+        self.outputs = tuple(outputs)
+        self.graph = graph
+
+    def fits(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> bool:
+        """Whether these are the same arrays."""
+        for x, y in zip((*inputs, *outputs), self.arrays, strict=True):
+            if x is not y:
+                return False
+        return True
+
+    def is_ready(self) -> bool:
+        """Whether nothing has to be waited for before the arrays are read."""
+        return all([x.stream is None for x in self.arrays])
+
+
+class CudaRunner:
+    """A program with buffers of its own; one thread at a time.
+
+    An instance (memory, launches, graphs) is kept for each of the last few combinations of input
+    shapes.  Work runs on a stream of the runner, or on the caller's.  The arrays of the last run
+    are kept alive.
+    """
+
+    def __init__(
+        self,
+        resources: Resources,
+        program: Program,
+        env: Mapping[str, int] | None = None,
+        stream: Stream | None = None,
+    ) -> None:
+        self.resources, self.program = resources, program
+        self.outer = dict(env or {})
+        self._device = device = resources.device
+        self._instances: dict[tuple[Any, ...], tuple[Instance, Ports]] = {}
+        self._key: tuple[Any, ...] | None = None
+        self._bound: tuple[Instance, Ports] | None = None
+        self._nested: dict[tuple[int, int], CudaRunner] = {}
+        self._host = HostWork(program)
+        self._again: _Again | None = None
+        self._graph: Handle | None = None
+        ports = [(p, "input") for p in program.inputs] + [(p, "output") for p in program.outputs]
+        self._admissions = [Admission(device, port, kind) for port, kind in ports]
+        with current(device):
+            self._stream = stream or Stream(device)
+            self._done = device.event()
+        self._shared = SharedBuffer(resources.memory, self._stream)
+        self._staging = Staging(resources.memory, self._stream)
+        self._users: Stream | None = None
+        """The caller's stream that the last run was left on."""
+
+    def admit(self, number: int, port: Port, x: Any) -> DeviceArray | None:
+        """Return an array for an input, or for an output behind them, if it is on the device.
+
+        Raises InputError for one on another device or of another type, or with gaps.
+        """
+        return self._admissions[number](x)
+
+    def run(
+        self, inputs: Sequence[Any], outputs: list[Any], stream: int | None = None
+    ) -> list[Any]:
+        """Run once; see :class:`lamina.runtime.driver.Runner`.
+
+        Device arrays are read and written in place.  Without ``stream`` the results are there on
+        return; with it (a raw handle) nothing waits as long as only device arrays are involved,
+        which must be ready for work on that stream.
+        """
+        device = self._device
+        entered = device.enter()
+        try:
+            again = self._again
+            if (
+                again is not None
+                and again.fits(inputs, outputs)
+                and (stream is not None or again.is_ready())
+            ):
+                work = self._begin(stream)
+                device.launch_graph(again.graph, work.handle)
+                return self._end(work, list(again.outputs))
+            return self._run_with_room(inputs, outputs, stream)
+        except DeviceError:
+            self._forget()
+            raise
+        finally:
+            device.leave(entered)
+
+    def _run_with_room(
+        self, inputs: Sequence[Any], outputs: list[Any], stream: int | None
+    ) -> list[Any]:
+        """Run; when memory is short, again without what other shapes hold."""
+        given = list(outputs)
+        try:
+            return self._run(inputs, outputs, stream)
+        except OutOfMemory:
+            if not self._instances:
+                raise
+            self._forget()
+            self._device.synchronize(self._stream.handle)
+            return self._run(inputs, given, stream)
+
+    def _begin(self, stream: int | None) -> Stream:
+        """Return the stream to work on, behind what an earlier run left on another one."""
+        users = self._users
+        if stream is None:
+            work = self._stream
+        elif users is not None and users.handle == stream:
+            return users
+        else:
+            work = Stream(self._device, stream)
+        if users is not None:
+            self._device.wait(work.handle, self._done)
+        self._users = None if stream is None else work
+        return work
+
+    def _end(self, work: Stream, results: list[Any]) -> list[Any]:
+        """Wait for the results, or leave them to the caller's stream."""
+        if work is self._stream:
+            self._device.synchronize(work.handle)
+            ready = None
+        else:
+            self._device.record(self._done, work.handle)
+            ready = work.handle
+        for y in results:
+            if type(y) is DeviceArray:
+                y.stream = ready
+        return results
+
+    def _run(self, inputs: Sequence[Any], outputs: list[Any], stream: int | None) -> list[Any]:
+        work = self._begin(stream)
+        on_device = any(type(x) is DeviceArray for x in inputs)
+        wanted = Wanted.DEVICE if on_device else Wanted.HOST
+        given = tuple(outputs)
+        ports = self._go(inputs, outputs, work, wanted)
+        if self._graph is not None and ports.in_place and None not in given:
+            self._again = _Again(inputs, outputs, self._graph)
+        if not ports.in_place and work is not self._stream:
+            self._device.synchronize(work.handle)
+        return self._end(work, outputs)
+
+    def run_nested(self, inputs: Sequence[Any], stream: Stream) -> list[Any]:
+        """Run as a part of another program, on its stream; results stay where they are."""
+        outputs: list[Any] = [None] * len(self.program.outputs)
+        self._go(inputs, outputs, stream, Wanted.EITHER)
+        return outputs
+
+    def _go(
+        self, inputs: Sequence[Any], outputs: list[Any], stream: Stream, wanted: Wanted
+    ) -> Ports:
+        """Put everything on a stream; the graph, if the program is one, is ``_graph`` then."""
+        instance, ports = self._bind(inputs, stream)
+        instance.begin(stream)
+        ports.begin(inputs, stream)
+        ports.aim(outputs, stream, wanted=wanted)
+        self._graph = self._again = None
+        for group, (begin, _) in enumerate(instance.groups):
+            if self.program.steps[begin].kind in NATIVE:
+                graph = self._launch(instance, instance.work(group), stream)
+                self._graph = graph if len(instance.groups) == 1 else None
+            else:
+                self._run_host(instance, begin, stream)
+        ports.finish(outputs, stream, wanted=wanted)
+        return ports
+
+    def _run_host(self, instance: Instance, number: int, stream: Stream) -> None:
+        with in_step(self.program.steps[number]):
+            self._host.run(instance, number, stream, self._run_nested)
+
+    def _launch(self, instance: Instance, work: Work, stream: Stream) -> Handle | None:
+        """Run a segment: the first time launch by launch, then as a graph, which it returns."""
+        options, device = self.resources.options, self._device
+        work.runs += 1
+        if options.graphs and not options.check and work.runs > 1 and work.segment.launches:
+            graph = work.graphs.executable(instance.pointers)
+            with where(f"in {work.segment.describe()}"):
+                device.launch_graph(graph, stream.handle)
+            return graph
+        for prepared in work.segment.launches:
+            with in_step(self.program.steps[prepared.step]):
+                device.launch(prepared.bound(instance.pointers), stream.handle)
+                if options.check:
+                    device.synchronize(stream.handle)
+        return None
+
+    def _bind(self, inputs: Sequence[Any], stream: Stream) -> tuple[Instance, Ports]:
+        key = tuple([getattr(x, "shape", None) for x in inputs])
+        if self._bound is not None and key == self._key:
+            return self._bound
+        bound = self._instances.pop(key, None)
+        if bound is None:
+            env = dict(self.outer)
+            for port, x in zip(self.program.inputs, inputs, strict=True):
+                if isinstance(port.type, TensorType):
+                    bind_shape(port.type, x.shape, env, f"input {port.name!r}")
+            self._settle(stream)
+            while len(self._instances) >= _KEPT_INSTANCES:
+                del self._instances[next(iter(self._instances))]
+            instance = Instance(self.resources, self.program, env, self._stream, self._shared)
+            bound = instance, Ports(instance, self._staging)
+        self._instances[key] = bound
+        self._bound, self._key, self._again = bound, key, None
+        return bound
+
+    def _run_nested(
+        self,
+        number: int,
+        which: int,
+        env: Mapping[str, int],
+        operands: Sequence[Any],
+        stream: Stream,
+    ) -> list[Any]:
+        runner = self._nested.get((number, which))
+        if runner is None or any(runner.outer.get(k) != v for k, v in env.items()):
+            self._settle(stream)
+            program = self.program.steps[number].programs[which]
+            runner = CudaRunner(self.resources, program, env, self._stream)
+            self._nested[number, which] = runner
+        return runner.run_nested(operands, stream)
+
+    def _settle(self, stream: Stream | None = None) -> None:
+        """Let memory that is given back from now on wait for what works with it.
+
+        That is what the last run left on the caller's stream, and the work on ``stream``.
+        """
+        if self._users is not None:
+            self._device.wait(self._stream.handle, self._done)
+        if stream is not None and stream is not self._stream:
+            order(self._device, self._stream.handle, stream.handle)
+
+    def _forget(self) -> None:
+        """Drop all memory: after a failure nothing in it can be relied on."""
+        with contextlib.suppress(DeviceError):
+            self._settle()
+        self._instances.clear()
+        self._nested.clear()
+        self._shared.drop()
+        self._staging.drop()
+        self._key = self._bound = self._again = self._graph = None
+
+    def profile(self, inputs: Sequence[Any]) -> list[float]:
+        """Run and return the microseconds of each step; they add up to :meth:`measure`'s whole."""
+        return self.measure(inputs).shares()
+
+    def measure(self, inputs: Sequence[Any]) -> Measured:
+        """Run and return the time of the whole program, and of each step repeated by itself."""
+        outputs: list[Any] = [None] * len(self.program.outputs)
+        self.run(inputs, outputs)
+        with current(self._device):
+            instance, ports = self._bind(inputs, self._stream)
+            instance.begin(self._stream)
+            ports.begin(inputs, self._stream)
+            ports.aim([None] * len(outputs), self._stream, wanted=Wanted.HOST)
+            self._again = None
+            return measure(instance, self._run_host, self._stream)
+
+    def memory(self) -> dict[str, int]:
+        """Return bytes by use for the sizes of the last run."""
+        constants = self.resources.constant_bytes
+        if self._bound is None:
+            return {"constants": constants}
+        instance, _ = self._bound
+        return {
+            "arena": instance.plan.size_bytes,
+            "lower_bound": instance.plan.lower_bound_bytes,
+            "workspace": instance.own_bytes,
+            "staging": self._staging.size_bytes,
+            "constants": constants,
+        }
+
+    def __del__(self) -> None:
+        if sys.is_finalizing() or not hasattr(self, "_users"):
+            return
+        with contextlib.suppress(DeviceError), current(self._device):
+            if self._users is not None:  # the code itself may go next
+                self._settle()
+                self._device.synchronize(self._stream.handle)
+            self._device.destroy_event(self._done)

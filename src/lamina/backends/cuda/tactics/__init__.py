@@ -1,0 +1,29 @@
+"""The ways to run a node on a GPU; each file is one source of kernels."""
+
+from __future__ import annotations
+
+from lamina.backends.cuda.selection import Tactic
+from lamina.backends.cuda.tactics.attention import TritonAttention
+from lamina.backends.cuda.tactics.convolution import TritonConvolution, TritonConvolutionBoxes
+from lamina.backends.cuda.tactics.direct import TritonDirect
+from lamina.backends.cuda.tactics.few_channels import TritonFewChannels
+from lamina.backends.cuda.tactics.generated import Generated
+from lamina.backends.cuda.tactics.matmul import TritonMatmul, TritonMatmulBoxes, TritonMatvec
+from lamina.backends.cuda.tactics.scatter import Scatter
+from lamina.backends.cuda.tactics.selection import TopKByRank
+from lamina.backends.cuda.tactics.slices import ChannelView
+
+TACTICS: tuple[Tactic, ...] = (
+    TritonConvolution(),
+    TritonConvolutionBoxes(),
+    TritonDirect(),
+    TritonFewChannels(),
+    TritonMatmul(),
+    TritonMatmulBoxes(),
+    TritonMatvec(),
+    TritonAttention(),
+    ChannelView(),
+    Scatter(),
+    TopKByRank(),
+    Generated(),
+)

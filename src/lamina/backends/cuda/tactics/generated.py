@@ -1,0 +1,201 @@
+"""Kernels that the code generator makes from an operator or a fused region."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from lamina.backends.cpu.form import Form, layout
+from lamina.backends.cpu.tactics.candidate import (
+    Blob,
+    Candidate,
+    Placement,
+    Read,
+    Scratch,
+    Write,
+    constant,
+)
+from lamina.backends.cuda.request import Argument, CudaDraft, KernelRequest, Launch, Scalar
+from lamina.backends.cuda.target import CudaTarget
+from lamina.codegen.kernel_source import NestKernel
+from lamina.codegen.kernels import KernelSource, kernel_for
+from lamina.codegen.kernels import Reject as Refused
+from lamina.codegen.layout import Layout
+from lamina.codegen.nest import LoopNest, Refusal, Table
+from lamina.codegen.split_reduction import SplitReduction, split_reduction
+from lamina.codegen.triton.cost import Rates
+from lamina.codegen.triton.kernel import Argument as KernelArgument
+from lamina.codegen.triton.kernel import Operand, TritonKernel
+from lamina.codegen.triton.variants import Variant, variants
+from lamina.errors import BuildError
+from lamina.ir.graph import Node
+from lamina.ir.pattern import Reject
+from lamina.ir.types import DType, TensorType
+from lamina.ir.weight import Weight
+from lamina.ops import Const, HostCall, ScatterElements, ScatterNd, TopK
+
+_ELSEWHERE: Final = (ScatterElements, ScatterNd, TopK)
+"""Operators that other tactics run."""
+
+_F32_SHARE: Final = 0.5
+"""Scalar operations that are no multiply-adds, as a share of the rate of those in f32."""
+
+_MOST_SPLIT_ROWS: Final = 128
+_PIECES: Final = tuple(range(256, 3, -1))
+"""Into how many pieces a reduction may be cut; the first that divides its longest loop is taken."""
+
+Forms = tuple[tuple[Form, ...], tuple[Form, ...]]
+
+
+class Generated:
+    """Everything that is not a contraction."""
+
+    name = "codegen"
+
+    def candidates(self, node: Node, target: CudaTarget) -> list[Candidate] | Reject | None:
+        """Offer some tiles for each combination of forms."""
+        if isinstance(node.op, _ELSEWHERE):
+            return None
+        if isinstance(node.op, Const | HostCall) or not all_tensors(node):
+            return Reject("only NumPy can run it")
+        found: list[Candidate] = []
+        reason = ""
+        for reads, writes in dict.fromkeys(_form_choices(node, target)):
+            ends = _Ends(
+                tuple(layout(v.tensor, f) for v, f in zip(node.inputs, reads, strict=True)),
+                tuple(layout(v.tensor, f) for v, f in zip(node.outputs, writes, strict=True)),
+            )
+            offered = _variants(node, ends, target)
+            if isinstance(offered, Refused):
+                reason = reason or offered.reason
+                continue
+            found += [
+                _candidate(node, target, (reads, writes), number, variant)
+                for number, variant in enumerate(offered)
+            ]
+        return found or Reject(reason)
+
+
+@dataclass(frozen=True)
+class _Ends:
+    operands: tuple[Layout, ...]
+    results: tuple[Layout, ...]
+
+
+def all_tensors(node: Node) -> bool:
+    """Whether a GPU can hold every operand and result."""
+    types = [v.type for v in (*node.inputs, *node.outputs)]
+    return all(isinstance(t, TensorType) and t.dtype is not DType.STR for t in types)
+
+
+def _form_choices(node: Node, target: CudaTarget) -> Iterator[Forms]:
+    """Yield forms for all operands and results: one family at either end."""
+    plain = Form.PLAIN
+    reads = tuple(
+        Form.CHANNELS_LAST
+        if constant(v) is None and Form.CHANNELS_LAST in target.forms(v.type)
+        else plain
+        for v in node.inputs
+    )
+    writes = tuple(
+        Form.CHANNELS_LAST if Form.CHANNELS_LAST in target.forms(v.type) else plain
+        for v in node.outputs
+    )
+    all_plain = ((plain,) * len(reads), (plain,) * len(writes))
+    yield all_plain
+    yield reads, writes
+    yield reads, all_plain[1]
+    yield all_plain[0], writes
+
+
+def _split(nest: LoopNest, workspace: int) -> SplitReduction | None:
+    """Cut reductions with few results into pieces for all processors."""
+    return split_reduction(nest, workspace, pieces=_PIECES, most_rows=_MOST_SPLIT_ROWS)
+
+
+def rates(target: CudaTarget) -> Rates:
+    """Return what generated kernels are estimated with."""
+    return Rates(
+        processors=target.sms,
+        bytes_per_microsecond=target.bytes_per_microsecond,
+        operations_per_microsecond=target.flops_per_microsecond["f32"] * _F32_SHARE,
+        env=target.env,
+    )
+
+
+def _variants(node: Node, ends: _Ends, target: CudaTarget) -> list[Variant] | Refused:
+    source = kernel_for(node, ends.operands, ends.results, _split)
+    if isinstance(source, Refused):
+        return source
+    return _of_source(source, target)
+
+
+def _of_source(source: KernelSource, target: CudaTarget) -> list[Variant] | Refused:
+    try:
+        if isinstance(source, NestKernel):
+            return variants(source, rates(target))
+    except Refusal as reason:
+        return Refused(str(reason))
+    return Refused(f"{type(source).__name__} has no Triton form")
+
+
+def _candidate(
+    node: Node, target: CudaTarget, forms: Forms, number: int, variant: Variant
+) -> Candidate:
+    def draft(p: Placement) -> CudaDraft:
+        placed = _variants(node, _Ends(p.operands, p.results), target)
+        if isinstance(placed, Refused):
+            raise BuildError(f"the code generator refused the final layout: {placed.reason}")
+        chosen = placed[min(number, len(placed) - 1)]
+        return variant_draft(chosen, (len(node.inputs), len(node.outputs)), target)
+
+    return Candidate(
+        tactic=f"codegen {number}: {variant.name}",
+        reads=forms[0],
+        writes=forms[1],
+        estimate_microseconds=variant.microseconds,
+        draft=draft,  # type: ignore[arg-type]
+    )
+
+
+def copy_draft(source: KernelSource, target: CudaTarget) -> CudaDraft:
+    """Return the step of a copy that is estimated the fastest; raises BuildError."""
+    offered = _of_source(source, target)
+    if isinstance(offered, Refused):
+        raise BuildError(f"the code generator refused a kernel: {offered.reason}")
+    return variant_draft(min(offered, key=lambda v: v.microseconds), (1, 1), target)
+
+
+def variant_draft(variant: Variant, ends: tuple[int, int], target: CudaTarget) -> CudaDraft:
+    """Return the step of a variant; ``ends`` counts operands and results."""
+    launches = tuple(kernel_launch(k, ends, target) for k in variant.kernels)
+    return CudaDraft(launches=launches, workspace_bytes=variant.workspace_bytes)
+
+
+def kernel_launch(kernel: TritonKernel, ends: tuple[int, int], target: CudaTarget) -> Launch:
+    """Return the launch of a generated kernel; ``ends`` counts operands and results."""
+    request = KernelRequest(
+        function=kernel.function,
+        source=kernel.source,
+        parameters=kernel.parameters,
+        constants=(("DEPENDENT", target.dependent),),
+        divisible=kernel.divisible,
+        warps=kernel.warps,
+        dependent=target.dependent,
+    )
+    arguments = tuple(_argument(a, *ends) for a in kernel.arguments)
+    return Launch(kernel=request, grid=(kernel.programs, 1, 1), arguments=arguments)
+
+
+def _argument(argument: KernelArgument, inputs: int, results: int) -> Argument:
+    if isinstance(argument, Operand):
+        if argument.number < inputs:
+            return Read(argument.number)
+        number = argument.number - inputs
+        return Write(number) if number < results else Scratch()
+    if isinstance(argument, Table):
+        return Blob(Weight(np.array(argument.values, argument.dtype.numpy), "table"))
+    return Scalar(argument.value)

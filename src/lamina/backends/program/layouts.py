@@ -1,0 +1,93 @@
+"""Chooses a candidate for every node and a form for every value, reorders counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from lamina.backends.cpu.form import Form, same_bytes, size_bytes
+from lamina.backends.cpu.selection import Choices
+from lamina.backends.cpu.tactics.candidate import Candidate, constant
+from lamina.ir.dims import evaluate, symbols
+from lamina.ir.graph import Graph, Node, Value
+from lamina.ir.types import TensorType
+from lamina.schedule.forms import NodeOptions, Option, assign_forms
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayoutCosts:
+    """What moving data costs on a device, in microseconds.
+
+    A reorder takes ``start`` and its bytes, read and written, at ``bytes_per_microsecond``; a node
+    without a candidate runs on the host and takes ``host``.
+    """
+
+    start: float
+    bytes_per_microsecond: float
+    host: float
+
+
+def choose_layouts(
+    graph: Graph,
+    choices: Mapping[Node, Choices],
+    possible: Callable[[object], Sequence[Form]],
+    is_view: Callable[[Node], bool],
+    costs: LayoutCosts,
+    env: Mapping[str, int],
+) -> tuple[dict[Node, Candidate], dict[Value, str]]:
+    """Return the candidate of each node that has any, and the form of each value."""
+    nodes = list(choices)
+    values: dict[Value, int] = {}
+    for v in (*graph.inputs, *(v for n in nodes for v in (*n.inputs, *n.outputs))):
+        values.setdefault(v, len(values))
+    listed = list(values)
+    options = [_options(n, values, choices[n], is_view(n), costs.host) for n in nodes]
+    fixed = {values[v]: str(Form.PLAIN) for v in (*graph.inputs, *graph.outputs) if v in values}
+    fixed |= {i: str(Form.PLAIN) for i, v in enumerate(listed) if constant(v) is not None}
+    forms = [[str(f) for f in possible(v.type)] for v in listed]
+    result = assign_forms(options, forms, fixed, _reorder_cost(listed, costs, env))
+    chosen = {
+        n: choices[n].candidates[i]
+        for n, i in zip(nodes, result.chosen, strict=True)
+        if choices[n].candidates
+    }
+    return chosen, dict(zip(listed, result.forms, strict=True))
+
+
+def _options(
+    node: Node, values: Mapping[Value, int], choices: Choices, is_view: bool, host: float
+) -> NodeOptions:
+    inputs = tuple(values[v] for v in node.inputs)
+    outputs = tuple(values[v] for v in node.outputs)
+    if not choices.candidates:
+        plain = str(Form.PLAIN)
+        cost = 0.0 if is_view else host
+        only = Option((plain,) * len(inputs), (plain,) * len(outputs), cost)
+        return NodeOptions(inputs, outputs, (only,))
+    options = tuple(
+        Option(
+            tuple(
+                None if f is None or constant(v) is not None else str(f)
+                for f, v in zip(c.reads, node.inputs, strict=True)
+            ),
+            tuple(map(str, c.writes)),
+            us,
+        )
+        for c, us in zip(choices.candidates, choices.microseconds, strict=True)
+    )
+    return NodeOptions(inputs, outputs, options)
+
+
+def _reorder_cost(
+    values: Sequence[Value], costs: LayoutCosts, env: Mapping[str, int]
+) -> Callable[[int, str, str], float]:
+    def cost(v: int, have: str, need: str) -> float:
+        type = values[v].type
+        if not isinstance(type, TensorType) or same_bytes(type, have, need):
+            return 0.0
+        size = size_bytes(type, need)
+        if any(s not in env for s in symbols(size)):
+            return costs.start
+        return costs.start + 2 * evaluate(size, env) / costs.bytes_per_microsecond
+
+    return cost

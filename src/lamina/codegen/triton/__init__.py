@@ -1,0 +1,1 @@
+"""Prints loop nests as Triton kernels."""

@@ -1,0 +1,1 @@
+"""Engines at run time: deserializing, contexts, refitting, inspecting."""

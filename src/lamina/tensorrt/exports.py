@@ -1,0 +1,64 @@
+"""The public names of the package, collected from the modules that define them."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_MODULES = (
+    "builder",
+    "builder_config",
+    "engine.algorithm_selector",
+    "engine.allocators",
+    "engine.context",
+    "engine.cuda_engine",
+    "engine.debug",
+    "engine.inspector",
+    "engine.profiler",
+    "engine.runtime",
+    "engine.runtime_config",
+    "engine.streams",
+    "enums",
+    "error_reporting",
+    "foundation.dims",
+    "foundation.dtype",
+    "foundation.host_memory",
+    "foundation.interface",
+    "foundation.permutation",
+    "foundation.weights",
+    "legacy.caffe",
+    "legacy.uff",
+    "logger",
+    "network_definition",
+    "network.attention",
+    "network.control",
+    "network.detection",
+    "network.experts",
+    "network.fully_connected",
+    "network.generation",
+    "network.image",
+    "network.indexing",
+    "network.layer",
+    "network.linear",
+    "network.movement",
+    "network.normalization",
+    "network.pointwise",
+    "network.quantization",
+    "network.recurrent",
+    "network.reduction",
+    "network.slicing",
+    "network.tensor",
+    "profile",
+    "progress",
+    "timing_cache",
+)
+"""Modules whose ``__all__`` is public."""
+
+
+def collect() -> dict[str, Any]:
+    """Import the modules and return the public names of all versions."""
+    found: dict[str, Any] = {}
+    for name in _MODULES:
+        module = importlib.import_module(f"lamina.tensorrt.{name}")
+        found.update({public: getattr(module, public) for public in module.__all__})
+    return found

@@ -1,0 +1,1 @@
+"""From networks of layers to graphs of the IR."""

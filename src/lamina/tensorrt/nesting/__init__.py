@@ -1,0 +1,1 @@
+"""Whole networks as graphs: loops and conditionals become nested graphs."""

@@ -1,0 +1,1 @@
+"""Networks: tensors, layers and what holds them."""

@@ -1,0 +1,142 @@
+"""Layers made of a graph that something else has imported, such as the ONNX parser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lamina import ops
+from lamina.errors import GraphError
+from lamina.ir.dims import Expr
+from lamina.ir.graph import Graph, Node, Op, Value
+from lamina.ir.types import TensorType
+from lamina.tensorrt.enums import DataType
+from lamina.tensorrt.foundation.dtype import from_ir
+from lamina.tensorrt.lowering.emitter import LayerEmitter
+from lamina.tensorrt.network.additions import Additions
+from lamina.tensorrt.network.layer import ILayer
+from lamina.tensorrt.network.tensor import ITensor
+
+if TYPE_CHECKING:
+    from lamina.tensorrt.network_definition import INetworkDefinition
+
+_KINDS: dict[type[Op], str] = {
+    ops.Activation: "ACTIVATION",
+    ops.ArgReduce: "TOPK",
+    ops.Attention: "ATTENTION_OUTPUT",
+    ops.BatchNorm: "SCALE",
+    ops.Binary: "ELEMENTWISE",
+    ops.Cast: "CAST",
+    ops.Concat: "CONCATENATION",
+    ops.Const: "CONSTANT",
+    ops.Convolution: "CONVOLUTION",
+    ops.Cumulative: "CUMULATIVE",
+    ops.Deconvolution: "DECONVOLUTION",
+    ops.Dequantize: "DEQUANTIZE",
+    ops.Einsum: "EINSUM",
+    ops.Expand: "SLICE",
+    ops.Gather: "GATHER",
+    ops.GatherElements: "GATHER",
+    ops.GatherNd: "GATHER",
+    ops.GridSample: "GRID_SAMPLE",
+    ops.GroupNorm: "NORMALIZATION",
+    ops.If: "CONDITIONAL_OUTPUT",
+    ops.InstanceNorm: "NORMALIZATION",
+    ops.LayerNorm: "NORMALIZATION",
+    ops.Loop: "LOOP_OUTPUT",
+    ops.Lrn: "LRN",
+    ops.Matmul: "MATRIX_MULTIPLY",
+    ops.Nms: "NMS",
+    ops.NonZero: "NON_ZERO",
+    ops.OneHot: "ONE_HOT",
+    ops.Pad: "SLICE",
+    ops.Pool: "POOLING",
+    ops.Quantize: "QUANTIZE",
+    ops.Random: "FILL",
+    ops.Range: "FILL",
+    ops.Recurrent: "LOOP_OUTPUT",
+    ops.Reduce: "REDUCE",
+    ops.Reshape: "SHUFFLE",
+    ops.Resize: "RESIZE",
+    ops.ReverseSequence: "REVERSE_SEQUENCE",
+    ops.RmsNorm: "NORMALIZATION",
+    ops.ScatterElements: "SCATTER",
+    ops.ScatterNd: "SCATTER",
+    ops.Select: "SELECT",
+    ops.Shape: "SHAPE",
+    ops.Slice: "SLICE",
+    ops.Softmax: "SOFTMAX",
+    ops.TopK: "TOPK",
+    ops.Transpose: "SHUFFLE",
+    ops.Unary: "UNARY",
+}
+"""The kind of layer that an operator is shown as; others are plugins."""
+
+
+class ImportedLayer(ILayer):
+    """One node of an imported graph; it is lowered to the same operator again."""
+
+    _kind = "PLUGIN_V2"
+
+    def __init__(self, network: Additions, node: Node, inputs: Sequence[ITensor | None]) -> None:
+        super().__init__(network._state, inputs)
+        self._kind = _KINDS.get(type(node.op), "PLUGIN_V2")
+        self._op = node.op
+        self._loc = node.loc
+        self._counts = frozenset[str]()
+
+    def _lower(self, e: LayerEmitter, *inputs: Value | None) -> Sequence[Value]:
+        e.loc = self._loc
+        if isinstance(self._op, ops.Const):
+            name = self._op.weight.name
+            if name:
+                e.walk.record_weights(self, "CONSTANT", name, self._op.weight.array)
+            return (e.scope.constant(self._op.weight.array, self._loc, name),)
+        present = [v for v in inputs if v is not None]
+        e.defines(self._counts)
+        return e.emit_all(self._op.substitute(e.walk.imported_symbols()), *present)
+
+
+def adopt(network: INetworkDefinition, graph: Graph) -> dict[str, ITensor]:
+    """Add a graph to a network, a layer for each node; returns the network's tensors by name.
+
+    Inputs become inputs of the network and outputs are marked.  Raises GraphError for types that
+    TensorRT's API does not have.
+    """
+    tensors: dict[Value, ITensor] = {}
+    for v in graph.inputs:
+        tensors[v] = _input(network, v)
+    symbols_of = {s: v for s, v in graph.definers.items()}
+    for number, node in enumerate(graph.nodes()):
+        layer = ImportedLayer(network, node, [tensors[v] for v in node.inputs])
+        network._add(layer, len(node.outputs))
+        layer._name = node.loc.text or f"{node.op.name}_{number}"
+        layer._counts = frozenset(s for s, v in symbols_of.items() if v.node is node)
+        network._state.reserved |= layer._counts
+        for tensor, v in zip(layer._outputs, node.outputs, strict=True):
+            tensor._name = v.name or tensor._name
+            tensors[v] = tensor
+    for v, name in zip(graph.outputs, graph.output_names, strict=True):
+        tensor = tensors[v]
+        if tensor._producer is not None:
+            tensor._name = name
+        network._state.outputs.append(tensor)
+    return {t._name: t for t in tensors.values()}
+
+
+def _input(network: INetworkDefinition, v: Value) -> ITensor:
+    if not isinstance(v.type, TensorType):
+        raise GraphError(f"input {v.name!r} is {v.type}: a network takes tensors only")
+    try:
+        dtype: DataType = from_ir(v.type.dtype)
+    except KeyError as e:
+        raise GraphError(f"input {v.name!r} is {v.type}: TensorRT has no such type") from e
+    shape = [-1 if isinstance(d, Expr) else int(d) for d in v.type.shape]
+    tensor = network.add_input(v.name, dtype, shape)  # type: ignore[arg-type]
+    if tensor is None:
+        raise GraphError(f"the network already has an input {v.name!r}")
+    for axis, d in enumerate(v.type.shape):
+        if isinstance(d, Expr):
+            tensor._dimension_names[axis] = str(d)
+            network._state.symbols.setdefault(str(d), (tensor, axis))
+    return tensor

@@ -1,0 +1,57 @@
+"""Runs the launches of CUDA drafts in Triton's interpreter, on NumPy arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lamina.backends.cpu.tactics.candidate import Blob, Packed, Read, Scratch, Write
+from lamina.backends.cuda.interpret import run_kernel
+from lamina.backends.cuda.request import Counters, Scalar
+from lamina.ir.dims import evaluate
+
+POISON = 0xA5
+
+
+def run(draft, operands, results, env=None, blobs=None):
+    """Run every launch; ``operands`` and ``results`` are arrays whose memory kernels use.
+
+    ``blobs`` replaces the contents of constants by weight name.  The workspace is poisoned;
+    counters must be zero again at the end.
+    """
+    env = env or {}
+    workspace = np.full(int(evaluate(draft.workspace_bytes, env)) + 64, POISON, np.uint8)
+    kept = []
+
+    def value(argument):
+        match argument:
+            case Read(i):
+                return operands[i].ctypes.data
+            case Write(i):
+                return results[i].ctypes.data
+            case Blob(weight):
+                array = np.ascontiguousarray((blobs or {}).get(weight.name, weight.array))
+                kept.append((array, None))
+                return array.ctypes.data
+            case Packed():
+                array = np.ascontiguousarray(argument.make().array)
+                assert array.nbytes == argument.size_bytes
+                kept.append((array, None))
+                return array.ctypes.data
+            case Scratch():
+                return workspace.ctypes.data
+            case Scalar(dim):
+                return int(evaluate(dim, env))
+            case Counters(count):
+                array = np.zeros(count, np.int32)
+                kept.append((array, "counters"))
+                return array.ctypes.data
+        raise AssertionError(argument)
+
+    for launch in draft.launches:
+        values = [value(a) for a in launch.arguments]
+        x, y, z = (int(evaluate(d, env)) for d in launch.grid)
+        if x * y * z:
+            run_kernel(launch.kernel, (x, y, z), values)
+    for array, what in kept:
+        if what:
+            assert not array.any(), "counters must be zero after a run"
