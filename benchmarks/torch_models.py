@@ -64,9 +64,7 @@ class UNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         widths = (64, 128, 256, 512, 1024)
-        self.down = nn.ModuleList(
-            _Block(a, b) for a, b in zip((3, *widths), widths, strict=False)
-        )
+        self.down = nn.ModuleList(_Block(a, b) for a, b in zip((3, *widths), widths, strict=False))
         pairs = [(widths[i], widths[i - 1]) for i in range(4, 0, -1)]
         self.up = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, stride=2) for a, b in pairs)
         self.merge = nn.ModuleList(_Block(a, b) for a, b in pairs)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lamina.errors import TypeMismatch as TypeMismatch
     from lamina.errors import Unsupported as Unsupported
     from lamina.ir.graph import Graph as Graph
+    from lamina.plugins import plugin as plugin
     from lamina.runtime.context import ExecutionContext as ExecutionContext
     from lamina.runtime.engine import Engine as Engine
     from lamina.runtime.load import load as load
@@ -55,6 +56,7 @@ _HOME = {
     "Graph": "lamina.ir.graph",
     "build": "lamina.builder",
     "load": "lamina.runtime.load",
+    "plugin": "lamina.plugins",
     **dict.fromkeys(_ERRORS, "lamina.errors"),
 }
 __all__ = [
@@ -77,6 +79,7 @@ __all__ = [
     "Unsupported",
     "build",
     "load",
+    "plugin",
 ]
 
 

@@ -27,11 +27,11 @@ def name(file: Path) -> str:
 
 
 def functions(file: Path) -> Iterator[Function]:
-    """Every function and method, decorators and docstring not counted."""
+    """Every function and method; decorators, parameters and docstring are not counted."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0]
             documented = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
             docstring = (first.end_lineno or 0) - first.lineno + 1 if documented else 0
-            lines = (node.end_lineno or 0) - node.lineno + 1 - docstring
+            lines = (node.end_lineno or 0) - first.lineno + 2 - docstring
             yield Function(f"{name(file)}:{node.lineno} {node.name}", lines)

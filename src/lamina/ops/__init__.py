@@ -64,6 +64,7 @@ from lamina.ops.norm import InstanceNorm as InstanceNorm
 from lamina.ops.norm import LayerNorm as LayerNorm
 from lamina.ops.norm import Lrn as Lrn
 from lamina.ops.norm import RmsNorm as RmsNorm
+from lamina.ops.plugin import PluginCall as PluginCall
 from lamina.ops.pool import MaxPoolIndices as MaxPoolIndices
 from lamina.ops.pool import Pool as Pool
 from lamina.ops.quantize import Dequantize as Dequantize
@@ -118,6 +119,7 @@ ALL: tuple[type[Op], ...] = (
     NonZero,
     OneHot,
     Pad,
+    PluginCall,
     Pool,
     Quantize,
     QuantizedConvolution,

@@ -113,6 +113,15 @@ def test_boxes(strides):
     check(TritonConvolutionBoxes(), op, given, H200, most=2, gap=8)
 
 
+def test_boxes_behind_filters():
+    op = op_of(Convolution, activation=RELU)
+    given = operands(op, (2, 16, 8, 6), (72, 16, 3, 3), residual=True)
+    (chosen,) = check(TritonConvolutionBoxes(), op, given, H200, most=1, pick=" 64x64x", gap=8)
+    op, given = quantized((2, 32, 4, 6), (72, 32, 3, 3), signed=True, residual=True)
+    op = replace(op, x_scaling=Scaling(0.02, 0))
+    check(TritonConvolutionBoxes(), op, given, H200, most=1, pick=" 64x128x")
+
+
 def test_boxes_of_one_axis_and_dilated():
     op = op_of(Convolution, rank=1, dilations=2, begin=2, end=1)
     check(TritonConvolutionBoxes(), op, operands(op, (2, 16, 11), (16, 16, 3)), H200, most=1)

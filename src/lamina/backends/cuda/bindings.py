@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 import importlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from lamina.backends.cuda.device import Handle, KernelLaunch, OutOfMemory
+from lamina.backends.cuda.library.catalogue import open_library
+from lamina.backends.cuda.primitive import Library
 from lamina.errors import DeviceError
 
 _KEPT_POOL_BYTES: Final = 256 << 20
@@ -65,6 +67,8 @@ def _driver() -> Any:
             f"the package cuda-bindings is not installed ({e})",
             hint="install it: pip install 'lamina[cuda]'",
         ) from e
+    if getattr(cu, "IS_STAND_IN", False):  # of compat/tensorrt: it works in host memory
+        raise DeviceError("there is no GPU: cuda.bindings is a stand-in", hint="use device='cpu'")
     try:
         (error,) = cu.cuInit(0)
     except RuntimeError as e:  # the package found no libcuda
@@ -104,6 +108,8 @@ class BindingsDevice:
         )
         self._context = self._call("cuDevicePrimaryCtxRetain", self._device)
         self._context_number = int(self._context)
+        self._libraries: dict[str, Library] = {}
+        self._library_lock = threading.Lock()
         self._pooled = bool(self._attribute("MEMORY_POOLS_SUPPORTED"))
         if self._pooled:
             pool = self._call("cuDeviceGetDefaultMemPool", self._device)
@@ -319,6 +325,28 @@ class BindingsDevice:
         node.extra = 0
         return node
 
+    def capture(self, work: Callable[[int], None]) -> Handle:
+        """Return a graph of what ``work`` puts on the stream that it is given."""
+        # The first call of a library's kernel loads it, which stricter modes forbid.
+        mode = self._cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
+        stream = self.stream()
+        try:
+            self._call("cuStreamBeginCapture", stream, mode)
+            try:
+                work(stream)
+            except BaseException:
+                error, graph = self._cu.cuStreamEndCapture(stream)
+                if error == self._success:
+                    self._cu.cuGraphDestroy(graph)
+                raise
+            return self._call("cuStreamEndCapture", stream)
+        finally:
+            self.destroy_stream(stream)
+
+    def add_graph(self, graph: Handle, part: Handle, after: Sequence[Handle]) -> Handle:
+        """Add a copy of a graph behind other nodes and return its node."""
+        return self._call("cuGraphAddChildGraphNode", graph, list(after), len(after), part)
+
     def instantiate(self, graph: Handle) -> Handle:
         """Return an executable form of a graph, which must live as long as it."""
         return self._call("cuGraphInstantiate", graph, 0)
@@ -326,6 +354,10 @@ class BindingsDevice:
     def update_kernel(self, executable: Handle, node: Handle, launch: KernelLaunch) -> None:
         """Give a node of an executable graph other arguments from its next launch on."""
         self._call("cuGraphExecKernelNodeSetParams", executable, node, self._node(launch))
+
+    def update_graph(self, executable: Handle, node: Handle, part: Handle) -> None:
+        """Put a graph of the same shape in the place of an added one from the next launch on."""
+        self._call("cuGraphExecChildGraphNodeSetParams", executable, node, part)
 
     def launch_graph(self, executable: Handle, stream: int) -> None:
         """Run an executable graph in the order of a stream."""
@@ -338,6 +370,13 @@ class BindingsDevice:
         if executable is not None:
             self._call("cuGraphExecDestroy", executable)
         self._call("cuGraphDestroy", graph)
+
+    def library(self, name: str) -> Library:
+        """Return a library of kernels for this device; DeviceError says what is missing."""
+        with self._library_lock:
+            if name not in self._libraries:
+                self._libraries[name] = open_library(name, self)
+            return self._libraries[name]
 
 
 def _arguments(launch: KernelLaunch) -> tuple[tuple[int, ...], tuple[Any, ...]]:

@@ -56,6 +56,8 @@ class CudaCompiler:
     ) -> None:
         self.config, self.target, self.report = config, target, report
         self.device = device
+        self.kernels: Callable[[int, int], Compiler] = Compiler
+        """Makes what compiles kernels, for a compute capability, in a number of processes."""
 
     @property
     def machine(self) -> str:
@@ -67,7 +69,7 @@ class CudaCompiler:
         """Return the section that runs ``graph`` on devices of the target."""
         self.target = dataclasses.replace(self.target, spatial_ranks=_spatial_ranks(graph))
         lower(graph, self.target)
-        with Compiler(self.target.arch, os.cpu_count() or 1) as self.compiler:
+        with self.kernels(self.target.arch, os.cpu_count() or 1) as self.compiler:
             self.cache = cache
             if self.device is None:
                 # Any device of the family is a better guide than the cost model.

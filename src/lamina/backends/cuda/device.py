@@ -7,11 +7,12 @@ interface; the other handles are opaque.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from lamina.backends.cuda.primitive import Library
 from lamina.errors import DeviceError
 
 Handle = Any
@@ -149,17 +150,32 @@ class Device(Protocol):
         ``programmatic`` lets it start as soon as all of its one predecessor's blocks allow it.
         """
 
+    def capture(self, work: Callable[[int], None]) -> Handle:
+        """Return a graph of what ``work`` puts on the stream that it is given, which does not run.
+
+        ``work`` must neither wait nor allocate memory.
+        """
+
+    def add_graph(self, graph: Handle, part: Handle, after: Sequence[Handle]) -> Handle:
+        """Add a copy of a graph behind other nodes and return its node."""
+
     def instantiate(self, graph: Handle) -> Handle:
         """Return an executable form of a graph, which must live as long as it."""
 
     def update_kernel(self, executable: Handle, node: Handle, launch: KernelLaunch) -> None:
         """Give a node of an executable graph other arguments from its next launch on."""
 
+    def update_graph(self, executable: Handle, node: Handle, part: Handle) -> None:
+        """Put a graph of the same shape in the place of an added one from the next launch on."""
+
     def launch_graph(self, executable: Handle, stream: int) -> None:
         """Run an executable graph in the order of a stream."""
 
     def destroy_graph(self, graph: Handle, executable: Handle | None) -> None:
         """Give a graph and its executable form back."""
+
+    def library(self, name: str) -> Library:
+        """Return a library of kernels for this device; DeviceError says what is missing."""
 
 
 @contextmanager

@@ -103,6 +103,7 @@ def _interpreting(function: Any) -> Iterator[None]:
         interpreter.InterpreterBuilder.create_fp_to_fp = _cast
         interpreter.InterpreterBuilder.create_bitcast = _bitcast
         interpreter.InterpreterBuilder.create_dot = _dot
+        interpreter.InterpreterBuilder.get_all_ones_value = _all_ones
         vars(libdevice).update(_LIBDEVICE)
         yield
     finally:
@@ -176,6 +177,13 @@ def _cast(_: Any, source: Any, target: Any, *__: Any) -> Any:
 def _bitcast(_: Any, source: Any, target: Any) -> Any:
     data = np.ascontiguousarray(source.data).view(interpreter._get_np_dtype(target))
     return interpreter.TensorHandle(data.reshape(source.data.shape), target.scalar)
+
+
+def _all_ones(_: Any, type: Any) -> Any:
+    """Return a number of which every bit is set (NumPy has no unsigned -1)."""
+    dtype = interpreter._get_np_dtype(type)
+    ones = True if dtype == np.bool_ else np.array(-1).astype(dtype)
+    return interpreter.TensorHandle(np.full(1, ones, dtype), type.scalar)
 
 
 def _dot(_: Any, a: Any, b: Any, d: Any, *__: Any) -> Any:

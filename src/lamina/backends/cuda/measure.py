@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from lamina.backends.cpu.selection import Choices, dense_layouts, describe
 from lamina.backends.cpu.tactics.candidate import Candidate, Placement
@@ -20,6 +20,12 @@ from lamina.ir.graph import Node
 from lamina.tactics.cache import TimingCache
 
 Report = Callable[[str, int, int, str], None]
+
+_FIRST: Final = 3
+"""Configurations of each tactic that are timed first."""
+
+_NEAR: Final = 1.15
+"""How many times the best time a tactic's may be for its other configurations to be timed."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +62,43 @@ class Measurer:
         c.microseconds = [us for _, us in kept]
 
     def _fill_cache(self, problems: Mapping[str, list[Choices]]) -> None:
-        """Time what the cache does not know."""
+        """Time what the cache does not know, in two rounds.
+
+        The first round has the few most promising configurations of every tactic; the second the
+        others of those tactics that came close to the best.  What is timed follows from the cache
+        alone, so that a later build with its times finds nothing missing.
+        """
+        known = {
+            problem: alike
+            for problem, alike in problems.items()
+            if _sizes_known(alike[0].node, self.target.env)
+        }
+        self._time_all(known, {p: _first(a[0].candidates) for p, a in known.items()})
+        self._time_all(known, {p: self._second(p, a[0].candidates) for p, a in known.items()})
+
+    def _second(self, problem: str, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Return what deserves the second round: configurations of the tactics that are close."""
+        best: dict[Any, float] = {}
+        times: dict[Any, float] = {}
+        for c in _first(candidates):
+            us = self.cache.get(problem, describe(c))
+            if us is not None:
+                best[_forms(c)] = min(us, best.get(_forms(c), us))
+                times[_family(c)] = min(us, times.get(_family(c), us))
+        near = {f for f, us in times.items() if us <= _NEAR * best[f[1:]]}
+        return [c for c in candidates if _family(c) in near]
+
+    def _time_all(
+        self, problems: Mapping[str, list[Choices]], wanted: Mapping[str, Sequence[Candidate]]
+    ) -> None:
         missing: list[tuple[str, Choices, Candidate, CudaDraft]] = []
-        for problem, alike in problems.items():
-            first = alike[0]
-            if not _sizes_known(first.node, self.target.env):
-                continue
-            for c in first.candidates:
+        for problem, candidates in wanted.items():
+            alike = problems[problem]
+            for c in candidates:
                 if c.tactic == STRIDED_VIEW:
                     self.cache.put(problem, describe(c), 0.0)
                 elif self.cache.get(problem, describe(c)) is None:
-                    missing += [(problem, first, c, d) for d in self._draft(alike, c)]
+                    missing += [(problem, alike[0], c, d) for d in self._draft(alike, c)]
         if not missing:
             return
         compiled = self.compiler.compile(
@@ -101,6 +133,26 @@ class Measurer:
                 c.declined.append((describe(candidate), str(e).splitlines()[0]))
             return []
         return [draft]
+
+
+def _forms(c: Candidate) -> tuple[Any, ...]:
+    return (c.reads, c.writes)
+
+
+def _family(c: Candidate) -> tuple[Any, ...]:
+    """Return what configurations of one tactic with the same forms have in common."""
+    return (c.tactic.split(" ")[0], *_forms(c))
+
+
+def _first(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the most promising candidates of each family; they come in the order of estimates."""
+    counts: dict[Any, int] = {}
+    found = []
+    for c in candidates:
+        counts[_family(c)] = counts.get(_family(c), 0) + 1
+        if counts[_family(c)] <= _FIRST:
+            found.append(c)
+    return found
 
 
 def _code(outcome: MachineCode | str) -> MachineCode:

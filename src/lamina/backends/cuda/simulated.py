@@ -12,13 +12,14 @@ import importlib
 import itertools
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 
 from lamina.backends.cuda.device import Handle, KernelLaunch, OutOfMemory
+from lamina.backends.cuda.primitive import Library
 from lamina.errors import DeviceError
 
 _ALIGNMENT: Final = 256
@@ -36,15 +37,20 @@ class _Function:
     shared_bytes: int
 
 
+_Work = Callable[[int], None]
+
+
 @dataclass
 class _Graph:
-    launches: list[KernelLaunch] = field(default_factory=list)
+    """Nodes are launches, or what was captured."""
+
+    nodes: list[KernelLaunch | _Work] = field(default_factory=list)
     after: list[tuple[int, ...]] = field(default_factory=list)
 
 
 @dataclass
 class _Executable:
-    launches: list[KernelLaunch]
+    nodes: list[KernelLaunch | _Work]
     after: list[tuple[int, ...]]
 
 
@@ -62,9 +68,11 @@ class SimulatedDevice:
         arch: int = 90,
         total_bytes: int = 4 << 30,
         ordinal: int = 0,
+        libraries: Mapping[str, Library] | None = None,
     ) -> None:
         self.arch, self.ordinal, self.lost = arch, ordinal, ""
         self.total_bytes, self.used_bytes = total_bytes, 0
+        self.libraries = dict(libraries or {})
         self._compile = compile or _interpreted
         self._blocks: dict[int, Any] = {}
         self._sizes: dict[int, int] = {}
@@ -179,29 +187,54 @@ class SimulatedDevice:
         self, graph: Handle, launch: KernelLaunch, after: Sequence[Handle], *, programmatic: bool
     ) -> Handle:
         """Add a launch behind other nodes and return its node."""
-        graph.launches.append(launch)
+        return self._add(graph, launch, after)
+
+    def _add(self, graph: _Graph, node: KernelLaunch | _Work, after: Sequence[int]) -> int:
+        graph.nodes.append(node)
         graph.after.append(tuple(after))
-        return len(graph.launches) - 1
+        return len(graph.nodes) - 1
+
+    def capture(self, work: Callable[[int], None]) -> Handle:
+        """Return a graph that does the work when it is launched."""
+        return _Graph([work], [()])
+
+    def add_graph(self, graph: Handle, part: Handle, after: Sequence[Handle]) -> Handle:
+        """Add a captured graph behind other nodes and return its node."""
+        return self._add(graph, part.nodes[0], after)
 
     def instantiate(self, graph: Handle) -> Handle:
         """Return an executable form of a graph."""
-        return _Executable(list(graph.launches), list(graph.after))
+        return _Executable(list(graph.nodes), list(graph.after))
 
     def update_kernel(self, executable: Handle, node: Handle, launch: KernelLaunch) -> None:
         """Give a node of an executable graph other arguments."""
-        executable.launches[node] = launch
+        executable.nodes[node] = launch
+
+    def update_graph(self, executable: Handle, node: Handle, part: Handle) -> None:
+        """Put a captured graph in the place of another."""
+        executable.nodes[node] = part.nodes[0]
 
     def launch_graph(self, executable: Handle, stream: int) -> None:
         """Run a graph in a random order that its edges allow."""
-        waiting = set(range(len(executable.launches)))
+        waiting = set(range(len(executable.nodes)))
         while waiting:
             ready = sorted(n for n in waiting if not waiting.intersection(executable.after[n]))
-            node = self._random.choice(ready)
-            self.launch(executable.launches[node], stream)
-            waiting.remove(node)
+            number = self._random.choice(ready)
+            node = executable.nodes[number]
+            if isinstance(node, KernelLaunch):
+                self.launch(node, stream)
+            else:
+                node(stream)
+            waiting.remove(number)
 
     def destroy_graph(self, graph: Handle, executable: Handle | None) -> None:
         """Give a graph and its executable form back."""
+
+    def library(self, name: str) -> Library:
+        """Return a library that the device was made with; raises DeviceError for others."""
+        if name not in self.libraries:
+            raise DeviceError(f"{self.name} has no library {name}", hint="build without it")
+        return self.libraries[name]
 
 
 def _interpreted(text: str) -> Kernel:

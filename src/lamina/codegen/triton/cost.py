@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from lamina.codegen.nest import Access, Apply, Fold, LoopNest
 from lamina.codegen.triton.schedule import Sizes, accesses, touched_bytes
 from lamina.codegen.triton.tile import Tile
+from lamina.ir.dims import Dim
 
 LAUNCH_MICROSECONDS = 2.0
 _SECTOR = 32
@@ -19,8 +20,8 @@ _BUSY_WARPS = 16
 _READ_AGAIN = 0.25
 """What reading a row again costs, which the caches still hold, of reading it."""
 
-_OPERATIONS = 4
-"""What a scalar operation costs on average, in multiply-adds."""
+_OPERATIONS = 1.5
+"""Instructions of a scalar operation, on average."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +38,11 @@ def microseconds(nest: LoopNest, tile: Tile, rates: Rates) -> float:
     """Return the estimated time of a nest, its share of a launch not included."""
     sizes = Sizes(rates.env)
     passes = _passes(nest, tile)
-    total = 0.0
+    reading = 1 + (passes - 1) * _READ_AGAIN
+    groups: dict[tuple[int, tuple[Dim, ...]], list[Access]] = {}
     for a in dict.fromkeys(accesses(nest)):
-        reading = 1 + (passes - 1) * _READ_AGAIN
-        total += touched_bytes(nest, a, sizes) * _waste(nest, a, tile, sizes) * reading
+        groups.setdefault((a.operand, a.strides), []).append(a)
+    total = sum(_group_bytes(nest, g, tile, sizes) * reading for g in groups.values())
     elements = sizes.total(nest, range(len(nest.dims)))
     work = sum(isinstance(x, Apply | Fold) for x in nest.program)
     operations = elements * work * _OPERATIONS * passes * _idle_lanes(nest, tile, sizes)
@@ -50,6 +52,19 @@ def microseconds(nest: LoopNest, tile: Tile, rates: Rates) -> float:
     moved = total / rates.bytes_per_microsecond / busy
     computed = operations / rates.operations_per_microsecond / busy
     return max(moved, computed) + _tail(programs, tile, rates) * moved
+
+
+def _group_bytes(nest: LoopNest, group: list[Access], tile: Tile, sizes: Sizes) -> float:
+    """Return the bytes that accesses move which differ in where they begin; overlaps count once."""
+    first = group[0]
+    each = touched_bytes(nest, first, sizes) * _waste(nest, first, tile, sizes)
+    if first.dynamic:
+        return each * len(group)
+    begins = [sizes(a.offset) for a in group]
+    steps = zip(nest.dims, first.strides, strict=True)
+    reach = 1 + sum(abs(sizes(s)) * (sizes(d.size) - 1) for d, s in steps)
+    whole = (reach + max(begins) - min(begins)) * first.dtype.itemsize
+    return max(each, min(each * len(group), whole))
 
 
 def _passes(nest: LoopNest, tile: Tile) -> int:

@@ -19,6 +19,8 @@ _LIKELY = 256
 _MOST_RESIDENT = 16384
 _MOST_UNROLLED = 32
 _MOST_TILES = 4
+_NEAR = 4
+"""The longest step, in elements, of lanes that still share most of the memory they read."""
 
 
 @dataclass(frozen=True)
@@ -151,14 +153,13 @@ class _Chooser:
         fast = self.kept[-1]
         votes: dict[int, tuple[int, Access]] = {}
         for a in accesses(self.nest):
-            if a.strides[fast] in (0, 1) or any(fast in self.nest.depends[i] for i, _ in a.dynamic):
+            steps = {d: abs(self.sizes(a.strides[d])) for d in self.kept}
+            if steps[fast] <= _NEAR or any(fast in self.nest.depends[i] for i, _ in a.dynamic):
                 continue
             for d in self.kept:
-                if d != fast and a.strides[d] == 1 and self.sizes(self.nest.dims[d].size) >= 4:
-                    votes[d] = (
-                        votes.get(d, (0, a))[0] + touched_bytes(self.nest, a, self.sizes),
-                        a,
-                    )
+                if 0 < steps[d] <= _NEAR and self.sizes(self.nest.dims[d].size) >= 4:
+                    size = touched_bytes(self.nest, a, self.sizes)
+                    votes[d] = (votes.get(d, (0, a))[0] + size, a)
         if not votes:
             return None
         best = max(votes, key=lambda d: votes[d][0])
@@ -211,10 +212,11 @@ class _Chooser:
         columns = bool(fast) and main.strides[z[-1]] != 1
         if few and not scans and not self._is_symbolic(z):
             windows = [replace(t, z=z) for t in self._windows(main)]
-            programs = self.sizes(windows[0].programs(nest))
-            if count > _MOST_UNROLLED and columns and programs < self.processors:
-                return [*self._columns(z, count, scans)[:3], windows[0]]
-            return windows
+            if count <= _MOST_UNROLLED or not columns:
+                return windows
+            tiles = self._columns(z, count, scans)
+            few_programs = self.sizes(windows[0].programs(nest)) < self.processors
+            return [*tiles[:3], windows[0]] if few_programs else [*windows[:2], *tiles[:2]]
         if columns:
             return self._columns(z, count, scans)
         return self._rows(z, count)

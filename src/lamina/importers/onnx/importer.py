@@ -77,7 +77,7 @@ def _translate(node: OnnxNode, domain: str) -> Outcome:
     reasons: list[str] = []
     inside: list[NodeReport] = []
     mismatch: TypeMismatch | None = None
-    for attempt in (_native, _function, _definition, _host):
+    for attempt in (_extension, _native, _function, _definition, _host):
         try:
             outcome = attempt(node, domain)
         except Unsupported as e:
@@ -105,6 +105,16 @@ def _allowed_by_onnx(node: OnnxNode, domain: str) -> bool:
     if schema is None or _opaque(node) or not all(_is_tensor(v) for v in node.inputs):
         return False
     return functions.accepts(schema, node.inputs)
+
+
+def _extension(node: OnnxNode, domain: str) -> tuple[Support, Sequence[Any]] | None:
+    if _opaque(node) or not all(_is_tensor(v) for v in node.inputs):
+        return None
+    for extension in node.scope.session.extensions:
+        results = extension(node, domain)
+        if results is not None:
+            return Support.PLUGIN, results
+    return None
 
 
 def _native(node: OnnxNode, domain: str) -> tuple[Support, Sequence[Any]] | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -10,7 +13,7 @@ from lamina.errors import ImportFailed, LaminaError, Unsupported
 from lamina.importers.onnx.importer import import_graph
 from lamina.importers.onnx.model_file import Source, read_model
 from lamina.importers.onnx.report import Report
-from lamina.importers.onnx.scope import Scope, Session
+from lamina.importers.onnx.scope import NodeImporter, Scope, Session
 from lamina.importers.onnx.table import Table
 from lamina.importers.onnx.tensors import TensorReader
 from lamina.importers.onnx.topology import initializer_names
@@ -22,9 +25,18 @@ OLDEST_OPSET = 1
 NEWEST_OPSET = onnx.defs.onnx_opset_version()
 
 
-def load_with(table: Table, source: Source, shapes: Shapes | None) -> Graph:
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a caller may tell an import beside the model."""
+
+    shapes: Shapes | None = None
+    folder: Path | None = None
+    extensions: Sequence[NodeImporter] = ()
+
+
+def load_with(table: Table, source: Source, options: Options) -> Graph:
     """Import ``source`` with the importers of ``table``; raises ImportFailed or Unsupported."""
-    session, graph, results = _guarded(table, source, shapes)
+    session, graph, results = _guarded(table, source, options)
     unsupported = Report(tuple(session.report)).unsupported
     if unsupported:
         error = Unsupported(
@@ -39,17 +51,17 @@ def load_with(table: Table, source: Source, shapes: Shapes | None) -> Graph:
     return graph
 
 
-def check_with(table: Table, source: Source, shapes: Shapes | None) -> Report:
+def check_with(table: Table, source: Source, options: Options) -> Report:
     """Return how each node of ``source`` is handled; raises ImportFailed for a damaged model."""
-    session, _, _ = _guarded(table, source, shapes)
+    session, _, _ = _guarded(table, source, options)
     return Report(tuple(session.report))
 
 
 def _guarded(
-    table: Table, source: Source, shapes: Shapes | None
+    table: Table, source: Source, options: Options
 ) -> tuple[Session, Graph, list[Any]]:
     try:
-        return _import(table, source, shapes)
+        return _import(table, source, options)
     except LaminaError:
         raise
     except Exception as e:
@@ -59,13 +71,12 @@ def _guarded(
         ) from e
 
 
-def _import(
-    table: Table, source: Source, shapes: Shapes | None
-) -> tuple[Session, Graph, list[Any]]:
-    model, folder = read_model(source)
+def _import(table: Table, source: Source, options: Options) -> tuple[Session, Graph, list[Any]]:
+    model, folder = read_model(source, options.folder)
     functions = {(f.domain, f.name, f.overload): f for f in model.functions}
-    symbols = Symbols(shapes)
-    session = Session(model, table, TensorReader(folder), symbols, functions)
+    symbols = Symbols(options.shapes)
+    reader = TensorReader(folder)
+    session = Session(model, table, reader, symbols, functions, options.extensions)
     graph = Graph(name=model.graph.name)
     scope = Scope(session, graph, _opsets(model))
     constants = initializer_names(model.graph)

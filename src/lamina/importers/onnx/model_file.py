@@ -26,15 +26,17 @@ LARGEST_BYTES = 1 << 31
 """What the serialization of ONNX can hold in one message."""
 
 
-def read_model(source: Source) -> tuple[onnx.ModelProto, Path | None]:
+def read_model(
+    source: Source, folder: Path | None = None
+) -> tuple[onnx.ModelProto, Path | None]:
     """Return the parsed model and the folder that external data is relative to.
 
-    Raises ImportFailed when the file cannot be read or does not hold an ONNX model.
+    That is the folder of a file; ``folder`` tells it for a model that is already in memory.  Raises ImportFailed when the file cannot be read or does not hold an ONNX model.
     """
     if isinstance(source, onnx.ModelProto):
-        return source, None
+        return source, folder
     if isinstance(source, bytes | bytearray | memoryview):
-        return parse_model(bytes(source), "the model in memory"), None
+        return parse_model(bytes(source), "the model in memory"), folder
     if not isinstance(source, str | os.PathLike):
         raise ImportFailed(
             f"a model is a path, bytes or an onnx.ModelProto, not {type(source).__name__}"

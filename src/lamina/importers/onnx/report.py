@@ -11,6 +11,7 @@ class Support(StrEnum):
     """How a node of the source model is handled."""
 
     NATIVE = "native"
+    PLUGIN = "plugin"
     FUNCTION = "function"
     HOST = "host"
     UNSUPPORTED = "unsupported"

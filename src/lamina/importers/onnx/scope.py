@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,8 @@ from lamina.ir.loc import Loc
 from lamina.ir.types import ValueType
 
 FunctionKey = tuple[str, str, str]
+NodeImporter = Callable[[Any, str], Sequence[Any] | None]
+"""Takes an OnnxNode and its domain and returns the node's results, None to leave it to others."""
 
 
 @dataclass
@@ -32,6 +34,7 @@ class Session:
     reader: TensorReader
     symbols: Symbols
     functions: Mapping[FunctionKey, onnx.FunctionProto]
+    extensions: Sequence[NodeImporter] = ()
     contents: Contents = field(default_factory=Contents)
     report: list[NodeReport] = field(default_factory=list)
     emitted: dict[Graph, list[Node]] = field(default_factory=dict)

@@ -25,5 +25,7 @@ class IHostMemory(bytes):
     def __repr__(self) -> str:
         return f"<IHostMemory of {len(self)} bytes>"
 
+    __str__ = __repr__
+
 
 __all__ = ["IHostMemory"]

@@ -110,7 +110,7 @@ def adopt(network: INetworkDefinition, graph: Graph) -> dict[str, ITensor]:
     for number, node in enumerate(graph.nodes()):
         layer = ImportedLayer(network, node, [tensors[v] for v in node.inputs])
         network._add(layer, len(node.outputs))
-        layer._name = node.loc.text or f"{node.op.name}_{number}"
+        layer._name = _node_name(node.loc.text) or f"{node.op.name}_{number}"
         layer._counts = frozenset(s for s, v in symbols_of.items() if v.node is node)
         network._state.reserved |= layer._counts
         for tensor, v in zip(layer._outputs, node.outputs, strict=True):
@@ -122,6 +122,12 @@ def adopt(network: INetworkDefinition, graph: Graph) -> dict[str, ITensor]:
             tensor._name = name
         network._state.outputs.append(tensor)
     return {t._name: t for t in tensors.values()}
+
+
+def _node_name(text: str) -> str:
+    """Return the name in a location of the ONNX importer, ``name (Operator)``."""
+    name, _, rest = text.rpartition(" (")
+    return name if rest.endswith(")") else text
 
 
 def _input(network: INetworkDefinition, v: Value) -> ITensor:

@@ -28,7 +28,7 @@ from lamina.ir.graph import Graph, Node, emit_node
 from lamina.ir.pattern import Reject
 from lamina.ir.text import print_graph
 from lamina.ir.types import DType, TensorType
-from lamina.ops import Concat, Const, HostCall
+from lamina.ops import Concat, Const, HostCall, PluginCall
 from lamina.plan.plan import StepKind
 
 _BYTES_PER_MICROSECOND: Final = 8e3
@@ -46,7 +46,7 @@ class Generated:
         """Offer one kernel for each form that the operands and results can share."""
         if isinstance(node.op, COUNTED):
             return None
-        if isinstance(node.op, Const | HostCall) or not _all_tensors(node):
+        if isinstance(node.op, Const | HostCall | PluginCall) or not _all_tensors(node):
             return Reject("only NumPy can run it")
         found: list[Candidate] = []
         reason = ""

@@ -5,6 +5,8 @@ softmax" (2018); keeping a block of queries while keys stream by follows T. Dao 
 "FlashAttention" (2022).
 """
 
+from __future__ import annotations
+
 import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
@@ -64,9 +66,8 @@ def attention(
     y += y_offset + batch * y_batch + head * y_head
     if MASK != "none":
         mask += batch * m_batch + head * m_head
-    queries = tl.load(
-        q + row[:, None] * q_row + d[None, :], mask=(row[:, None] < rows) & (d[None, :] < D), other=0.0
-    )  # fmt: skip
+    q_inside = (row[:, None] < rows) & (d[None, :] < D)
+    queries = tl.load(q + row[:, None] * q_row + d[None, :], mask=q_inside, other=0.0)
     peak = tl.full((BM,), float("-inf"), tl.float32)
     total = tl.zeros((BM,), tl.float32)
     result = tl.zeros((BM, BDV), tl.float32)
@@ -75,10 +76,8 @@ def attention(
         end = tl.minimum(keys, tl.maximum((block + 1) * BM + causal_offset, 0))
     for begin in range(0, end, BN):
         column = begin + tl.arange(0, BN)
-        inside = column < keys
-        kt = tl.load(
-            k + column[None, :] * k_row + d[:, None], mask=inside[None, :] & (d[:, None] < D), other=0.0
-        )  # fmt: skip
+        k_inside = (column[None, :] < keys) & (d[:, None] < D)
+        kt = tl.load(k + column[None, :] * k_row + d[:, None], mask=k_inside, other=0.0)
         scores = tl.dot(queries, kt, input_precision=PRECISION) * SCALE
         if SOFTCAP > 0:
             # tanh(x) = 1 - 2 / (exp(2 x) + 1), which neither overflows nor loses its limits
@@ -93,9 +92,8 @@ def attention(
         base = tl.where(higher == float("-inf"), 0.0, higher)
         p = tl.exp2(scores - base[:, None])
         shrink = tl.exp2(peak - base)
-        values = tl.load(
-            v + column[:, None] * v_row + dv[None, :], mask=inside[:, None] & (dv[None, :] < DV), other=0.0
-        )  # fmt: skip
+        v_inside = (column[:, None] < keys) & (dv[None, :] < DV)
+        values = tl.load(v + column[:, None] * v_row + dv[None, :], mask=v_inside, other=0.0)
         total = total * shrink + tl.sum(p, 1)
         result = result * shrink[:, None]
         result = tl.dot(p.to(values.dtype), values, result, input_precision=PRECISION)

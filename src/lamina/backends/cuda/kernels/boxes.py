@@ -69,7 +69,7 @@ def convolution_boxes(
     BOX_N: tl.constexpr, BOX_H: tl.constexpr, BOX_W: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
     RESIDUAL_SCALE: tl.constexpr, RESIDUAL_ZERO: tl.constexpr,
-    Y_SCALE: tl.constexpr, Y_ZERO: tl.constexpr, HALVES: tl.constexpr,
+    Y_SCALE: tl.constexpr, Y_ZERO: tl.constexpr, HALVES: tl.constexpr, FLIPPED: tl.constexpr,
     KIND: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """Compute every tile of a convolution of images, channels last.  Grid: any number of programs.
@@ -77,7 +77,8 @@ def convolution_boxes(
     The pixels of a tile are a box of ``BOX_N`` images, ``BOX_H`` rows and ``BOX_W`` columns.  With
     strides, which must divide the sizes of the image, rows and columns fall into classes of equal
     remainder: a window meets one class of each at a tap, and in it neighbours are neighbours.
-    Channels must be a multiple of ``BLOCK_K``.
+    Channels must be a multiple of ``BLOCK_K``.  ``FLIPPED`` computes filters times pixels: the
+    compiler lets matrix units read a box from shared memory as it is only as their right operand.
     """
     BLOCK_M: tl.constexpr = BOX_N * BOX_H * BOX_W
     pixels = tl.make_tensor_descriptor(
@@ -98,22 +99,21 @@ def convolution_boxes(
         tile_m, tile_n = tile_place(tile, tiles_m, tiles_n, GROUP)
         first_w, first_h = tile_m % across * BOX_W, tile_m // across % down * BOX_H
         first_n = tile_m // (across * down) * BOX_N
-        total = tl.zeros((BLOCK_M, BLOCK_N), kind)
+        total = tl.zeros((BLOCK_N if FLIPPED else BLOCK_M, BLOCK_M if FLIPPED else BLOCK_N), kind)
         for step in range(TAPS_H * TAPS_W * chunks):
             tap, c = step // chunks, step % chunks * BLOCK_K
             h = tap // TAPS_W * DILATION_H - PAD_H + _UP * STRIDE_H
             v = tap % TAPS_W * DILATION_W - PAD_W + _UP * STRIDE_W
-            box = pixels.load(
-                [
-                    first_n,
-                    first_h + h // STRIDE_H - _UP,
-                    h % STRIDE_H,
-                    first_w + v // STRIDE_W - _UP,
-                    v % STRIDE_W * X_COLUMN + c,
-                ]
-            )
-            right = weights.load([tile_n * BLOCK_N, tap * W_TAP + c])
-            total = tl.dot(box.reshape(BLOCK_M, BLOCK_K), right.T, total, out_dtype=kind)
+            at_h, at_w = first_h + h // STRIDE_H - _UP, first_w + v // STRIDE_W - _UP
+            box = pixels.load([first_n, at_h, h % STRIDE_H, at_w, v % STRIDE_W * X_COLUMN + c])
+            taken = weights.load([tile_n * BLOCK_N, tap * W_TAP + c])
+            seen = box.reshape(BLOCK_M, BLOCK_K)
+            if FLIPPED:
+                total = tl.dot(taken, seen.T, total, out_dtype=kind)
+            else:
+                total = tl.dot(seen, taken.T, total, out_dtype=kind)
+        if FLIPPED:
+            total = total.T
         number = tl.arange(0, BLOCK_M)
         n = first_n + number // (BOX_H * BOX_W)
         row, column = first_h + number // BOX_W % BOX_H, first_w + number % BOX_W

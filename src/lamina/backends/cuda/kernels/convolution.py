@@ -45,6 +45,66 @@ def pixel_offset(
 
 
 @triton.jit
+def _summed(
+    total, x, w, pixels, PIXELS, filters, FILTERS, first, last,
+    IN_D, IN_H, IN_W, OUT_D, OUT_H, OUT_W, CHANNELS,
+    X_BATCH, X_DEPTH, X_ROW, X_COLUMN, W_FILTER, W_TAP, W_CHANNEL,
+    TAPS_H: tl.constexpr, TAPS_W: tl.constexpr, STRIDE_D: tl.constexpr, STRIDE_H: tl.constexpr,
+    STRIDE_W: tl.constexpr, DILATION_D: tl.constexpr, DILATION_H: tl.constexpr,
+    DILATION_W: tl.constexpr, PAD_D: tl.constexpr, PAD_H: tl.constexpr, PAD_W: tl.constexpr,
+    BLOCK_K: tl.constexpr, WHOLE_N: tl.constexpr, WHOLE_K: tl.constexpr, PADDED: tl.constexpr,
+    DEEP: tl.constexpr, WIDE: tl.constexpr, X_ZERO: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Add the products of the steps from ``first`` to before ``last``: taps, in them channels."""
+    chunks, channels = tl.cdiv(CHANNELS, BLOCK_K), tl.arange(0, BLOCK_K)
+    pixel_inside, filter_inside = pixels < PIXELS, filters < FILTERS
+    image, out_d, out_h, out_w = pixel_place(pixels, OUT_D, OUT_H, OUT_W)
+    if WIDE:
+        image = image.to(tl.int64)
+    in_d, in_h, in_w = out_d * STRIDE_D - PAD_D, out_h * STRIDE_H - PAD_H, out_w * STRIDE_W - PAD_W
+    x_rows = x + (image * X_BATCH + in_d * X_DEPTH + in_h * X_ROW + in_w * X_COLUMN)
+    w_block = w + channels[:, None] * W_CHANNEL + filters[None, :] * W_FILTER
+    unsigned: tl.constexpr = x.dtype.element_ty == tl.uint8
+    for step in range(first, last):
+        tap, c = step // chunks, step % chunks * BLOCK_K
+        d = tap // (TAPS_H * TAPS_W) * DILATION_D
+        h = tap // TAPS_W % TAPS_H * DILATION_H
+        v = tap % TAPS_W * DILATION_W
+        seen = pixel_inside
+        if PADDED:
+            seen = seen & (in_h + h >= 0) & (in_h + h < IN_H) & (in_w + v >= 0) & (in_w + v < IN_W)
+            if DEEP:
+                seen = seen & (in_d + d >= 0) & (in_d + d < IN_D)
+        x_block = x_rows[:, None] + (d * X_DEPTH + h * X_ROW + v * X_COLUMN + c + channels)[None, :]
+        w_step = w_block + (tap * W_TAP + c * W_CHANNEL)
+        if WHOLE_K:
+            left = tl.load(x_block, mask=seen[:, None], other=X_ZERO)
+            if WHOLE_N:
+                right = tl.load(w_step)
+            else:
+                right = tl.load(w_step, mask=filter_inside[None, :], other=0)
+        else:
+            deep = channels < CHANNELS - c
+            left = tl.load(x_block, mask=seen[:, None] & deep[None, :], other=X_ZERO)
+            right = tl.load(w_step, mask=deep[:, None] & filter_inside[None, :], other=0)
+        left = signed(left, unsigned)
+        total = tl.dot(left, right, total, input_precision=PRECISION, out_dtype=total.dtype)
+    return total
+
+
+@triton.jit
+def _ask_for_filters(
+    w, filters, FILTERS, first, last, chunks, W_FILTER, W_TAP, BLOCK_K: tl.constexpr
+):  # fmt: skip
+    """Ask for what the steps from ``first`` to before ``last`` read of packed filters."""
+    size: tl.constexpr = w.dtype.element_ty.primitive_bitwidth // 8
+    begin = first // chunks * W_TAP + first % chunks * BLOCK_K
+    end = (last - 1) // chunks * W_TAP + (last - 1) % chunks * BLOCK_K + BLOCK_K
+    end = tl.minimum(end, W_FILTER)
+    prefetch(w + tl.minimum(filters, FILTERS - 1) * W_FILTER + begin, (end - begin) * size)
+
+
+@triton.jit
 def convolution(
     x, w, factors, shift, bias, residual, y, partial, counters, PIXELS,
     IN_D, IN_H, IN_W, OUT_D, OUT_H, OUT_W, CHANNELS, FILTERS,
@@ -73,7 +133,7 @@ def convolution(
     program, piece = tl.program_id(0), tl.program_id(1)
     group = program // (tiles_m * tiles_n)
     tile_m, tile_n = tile_place(program % (tiles_m * tiles_n), tiles_m, tiles_n, GROUP)
-    filters, channels = tile_n * BLOCK_N + tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_K)
+    filters = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
     pixels = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
     pixel_inside, filter_inside = pixels < PIXELS, filters < FILTERS
     chunks = tl.cdiv(CHANNELS, BLOCK_K)
@@ -83,12 +143,7 @@ def convolution(
     x += group * CHANNELS
     w += (group * FILTERS).to(tl.int64) * W_FILTER
     if PREFETCH:
-        size: tl.constexpr = w.dtype.element_ty.primitive_bitwidth // 8
-        begin = first // chunks * W_TAP + first % chunks * BLOCK_K
-        end = tl.minimum(
-            (last - 1) // chunks * W_TAP + (last - 1) % chunks * BLOCK_K + BLOCK_K, W_FILTER
-        )
-        prefetch(w + tl.minimum(filters, FILTERS - 1) * W_FILTER + begin, (end - begin) * size)
+        _ask_for_filters(w, filters, FILTERS, first, last, chunks, W_FILTER, W_TAP, BLOCK_K)
     if DEPENDENT:
         gdc_wait()
         gdc_launch_dependents()
@@ -96,39 +151,15 @@ def convolution(
     if bias is not None:
         added = tl.load(bias + group * FILTERS + filters, mask=filter_inside, other=0)
 
-    image, out_d, out_h, out_w = pixel_place(pixels, OUT_D, OUT_H, OUT_W)
-    if WIDE:
-        image = image.to(tl.int64)
-    in_d, in_h, in_w = out_d * STRIDE_D - PAD_D, out_h * STRIDE_H - PAD_H, out_w * STRIDE_W - PAD_W
-    x_rows = x + (image * X_BATCH + in_d * X_DEPTH + in_h * X_ROW + in_w * X_COLUMN)
-    w_block = w + channels[:, None] * W_CHANNEL + filters[None, :] * W_FILTER
-    unsigned: tl.constexpr = x.dtype.element_ty == tl.uint8
     kind: tl.constexpr = tl.float32 if factors is None else tl.int32
     total = tl.zeros((BLOCK_M, BLOCK_N), kind)
-    for step in range(first, last):
-        tap, c = step // chunks, step % chunks * BLOCK_K
-        d = tap // (TAPS_H * TAPS_W) * DILATION_D
-        h = tap // TAPS_W % TAPS_H * DILATION_H
-        v = tap % TAPS_W * DILATION_W
-        seen = pixel_inside
-        if PADDED:
-            seen = seen & (in_h + h >= 0) & (in_h + h < IN_H) & (in_w + v >= 0) & (in_w + v < IN_W)
-            if DEEP:
-                seen = seen & (in_d + d >= 0) & (in_d + d < IN_D)
-        x_block = x_rows[:, None] + (d * X_DEPTH + h * X_ROW + v * X_COLUMN + c + channels)[None, :]
-        w_step = w_block + (tap * W_TAP + c * W_CHANNEL)
-        if WHOLE_K:
-            left = tl.load(x_block, mask=seen[:, None], other=X_ZERO)
-            if WHOLE_N:
-                right = tl.load(w_step)
-            else:
-                right = tl.load(w_step, mask=filter_inside[None, :], other=0)
-        else:
-            deep = channels < CHANNELS - c
-            left = tl.load(x_block, mask=seen[:, None] & deep[None, :], other=X_ZERO)
-            right = tl.load(w_step, mask=deep[:, None] & filter_inside[None, :], other=0)
-        left = signed(left, unsigned)
-        total = tl.dot(left, right, total, input_precision=PRECISION, out_dtype=kind)
+    total = _summed(
+        total, x, w, pixels, PIXELS, filters, FILTERS, first, last,
+        IN_D, IN_H, IN_W, OUT_D, OUT_H, OUT_W, CHANNELS,
+        X_BATCH, X_DEPTH, X_ROW, X_COLUMN, W_FILTER, W_TAP, W_CHANNEL,
+        TAPS_H, TAPS_W, STRIDE_D, STRIDE_H, STRIDE_W, DILATION_D, DILATION_H, DILATION_W,
+        PAD_D, PAD_H, PAD_W, BLOCK_K, WHOLE_N, WHOLE_K, PADDED, DEEP, WIDE, X_ZERO, PRECISION,
+    )  # fmt: skip
 
     if SPLIT > 1:
         if not is_last(total, partial, counters, program, piece, SPLIT, BLOCK_M, BLOCK_N):

@@ -70,16 +70,13 @@ def direct(
                 )  # fmt: skip
         else:
             tl.static_assert(ROWS == 1, "loops over taps compute one row")
-            for tap in range(TAPS_D * TAPS_H * TAPS_W):
-                d = tap // (TAPS_H * TAPS_W) * DILATION_D
-                h, v = tap // TAPS_W % TAPS_H * DILATION_H, tap % TAPS_W * DILATION_W
-                near = ok
-                if PADDED:
-                    near = ok & _in_image(in_d + d, in_h + h, in_w + v, IN_D, IN_H, IN_W)[:, None]
-                place = d * X_DEPTH + h * X_ROW + v * X_COLUMN
-                numbers = tl.load(x_channel + place, mask=near, other=X_ZERO).to(sums)
-                factor = tl.load(w_channel + tap * W_TAP, mask=real, other=0).to(sums)
-                totals = (totals[0] + numbers * factor[None, :],)
+            totals = (
+                _looped(
+                    totals[0], x_channel, w_channel, ok, real, in_d, in_h, in_w, IN_D, IN_H, IN_W,
+                    X_DEPTH, X_ROW, X_COLUMN, W_TAP, X_ZERO, TAPS_D, TAPS_H, TAPS_W,
+                    DILATION_D, DILATION_H, DILATION_W, PADDED,
+                ),
+            )  # fmt: skip
 
     first = tl.program_id(1) * BLOCK_C
     for row in tl.static_range(ROWS):
@@ -121,6 +118,27 @@ def _met(
             more = totals[row] + numbers * factor[None, :]
             totals = totals[:row] + (more,) + totals[row + 1 :]  # noqa: RUF005
     return totals
+
+
+@triton.jit
+def _looped(
+    total, x, w, ok, real, in_d, in_h, in_w, IN_D, IN_H, IN_W, X_DEPTH, X_ROW, X_COLUMN, W_TAP,
+    X_ZERO: tl.constexpr, TAPS_D: tl.constexpr, TAPS_H: tl.constexpr, TAPS_W: tl.constexpr,
+    DILATION_D: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
+    PADDED: tl.constexpr,
+):  # fmt: skip
+    """Add all taps to one row of the result."""
+    for tap in range(TAPS_D * TAPS_H * TAPS_W):
+        d = tap // (TAPS_H * TAPS_W) * DILATION_D
+        h, v = tap // TAPS_W % TAPS_H * DILATION_H, tap % TAPS_W * DILATION_W
+        near = ok
+        if PADDED:
+            near = ok & _in_image(in_d + d, in_h + h, in_w + v, IN_D, IN_H, IN_W)[:, None]
+        place = d * X_DEPTH + h * X_ROW + v * X_COLUMN
+        numbers = tl.load(x + place, mask=near, other=X_ZERO).to(total.dtype)
+        factor = tl.load(w + tap * W_TAP, mask=real, other=0).to(total.dtype)
+        total += numbers * factor[None, :]
+    return total
 
 
 @triton.constexpr_function

@@ -53,8 +53,7 @@ def matmul(
     BIAS_IS_ROW: tl.constexpr, PRECISION: tl.constexpr, PREFETCH: tl.constexpr,
     RESIDUAL_SCALE: tl.constexpr, RESIDUAL_ZERO: tl.constexpr,
     Y_SCALE: tl.constexpr, Y_ZERO: tl.constexpr, HALVES: tl.constexpr,
-    KIND: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr,
-    DEPENDENT: tl.constexpr,
+    KIND: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """Compute a tile of one of the matrices.  Grid: tiles * matrices, ``SPLIT``.
 
@@ -72,7 +71,6 @@ def matmul(
     row_inside, column_inside = rows < M - tile_m * BLOCK_M, columns < N - tile_n * BLOCK_N
     steps = tl.cdiv(K, BLOCK_K)
     first, last = steps * piece // SPLIT, steps * (piece + 1) // SPLIT
-
     a += outer * A_OUTER + inner * A_INNER + row * A_ROW
     b += outer * B_OUTER + inner * B_INNER + column * B_COLUMN
     if PREFETCH:

@@ -22,6 +22,8 @@ from lamina.ir.dims import Dim, ceildiv, dim_min, divides, is_static
 from lamina.ir.types import DType
 
 _VECTOR_BYTES = 16
+_FEWEST_FILTERS_IN_FRONT = 64
+"""Rows that a matrix instruction of 9.0 has."""
 _LARGEST_OFFSET = 2**31 - 1
 _OFTEN_LARGER = 16
 """What a symbolic size may be over its likeliest value before offsets are taken to be small."""
@@ -131,6 +133,7 @@ def boxes_launch(c: Convolved, box: tuple[int, int, int], tile: Tile, target: Cu
         BLOCK_K=tile.depth,
         GROUP=rows_of_group(tiles_m),
         HALVES=tile.halves,
+        FLIPPED=tile.columns >= _FEWEST_FILTERS_IN_FRONT,
         DEPENDENT=target.dependent,
         **{name: value for name, value in window.items() if not name.endswith("_D")},
         **c.fused.constants(),

@@ -26,8 +26,9 @@ _MOST_UNROLLED: Final = 150
 _MOST_CHANNELS: Final = 32
 """Channels of a group up to which it may be better than the matrix units."""
 _MOST_CHANNELS_UNROLLED: Final = 4
-_MOST_SUMS: Final = 64
-"""Sums that a thread holds in registers."""
+_MOST_SUMS: Final = 32
+"""Sums that a thread holds in registers, beside what it loads; half of it with many taps."""
+_MANY_TAPS: Final = 10
 _MATRIX_TYPES: Final = (DType.F16, DType.BF16, DType.F32, *EIGHT_BIT)
 _CACHE_BYTES_PER_MICROSECOND: Final = 1.1e5
 """What a multiprocessor loads from its first cache."""
@@ -95,6 +96,7 @@ def _blocks(case: Case) -> Iterator[_Block]:
     at = case.windows
     width = case.likely(at.outer[2])
     filters = at.filters * at.groups
+    most = _MOST_SUMS // (2 if at.tap_count >= _MANY_TAPS else 1)
     for rows in (0, 1, 2, 4):
         span = (rows - 1) * at.strides[1] + (at.taps[1] - 1) * at.dilations[1] + 1
         if rows and max(at.tap_count * rows, span * at.taps[0] * at.taps[2]) > _MOST_UNROLLED:
@@ -111,7 +113,7 @@ def _blocks(case: Case) -> Iterator[_Block]:
                     continue
                 for warps in (1, 2, 4, 8):
                     numbers = columns * across // (32 * warps)
-                    if numbers in _NUMBERS_OF_THREAD and numbers * max(rows, 1) <= _MOST_SUMS:
+                    if numbers in _NUMBERS_OF_THREAD and numbers * max(rows, 1) <= most:
                         yield _Block(rows, columns, across, warps)
 
 

@@ -35,7 +35,7 @@ from lamina.ir.graph import Node
 from lamina.ir.pattern import Reject
 from lamina.ir.types import DType, TensorType
 from lamina.ir.weight import Weight
-from lamina.ops import Const, HostCall, ScatterElements, ScatterNd, TopK
+from lamina.ops import Const, HostCall, PluginCall, ScatterElements, ScatterNd, TopK
 
 _ELSEWHERE: Final = (ScatterElements, ScatterNd, TopK)
 """Operators that other tactics run."""
@@ -59,7 +59,7 @@ class Generated:
         """Offer some tiles for each combination of forms."""
         if isinstance(node.op, _ELSEWHERE):
             return None
-        if isinstance(node.op, Const | HostCall) or not all_tensors(node):
+        if isinstance(node.op, Const | HostCall | PluginCall) or not all_tensors(node):
             return Reject("only NumPy can run it")
         found: list[Candidate] = []
         reason = ""

@@ -29,6 +29,12 @@ _DESCRIPTOR_MICROSECONDS: Final = 1.0
 _SLOWEST_OVER_FASTEST: Final = 4.0
 _TF32_SINCE: Final = 80
 _COPY_ENGINE_SINCE: Final = 90
+_TALL: Final = 256
+_SUMS_APART_SINCE: Final = 100
+_TALLEST: Final = 128
+_MOST_SUMS_OF_ORDINARY: Final = 16
+_DEEPEST_OF_ORDINARY: Final = 32
+"""Where a product uses no matrix units, a thread holds its part of both operands too."""
 _TALLEST_OF_WARPS: Final = 64
 """Rows that the four warps of one matrix instruction of 9.0 share."""
 _L2_TO_MEMORY: Final = 2.5
@@ -40,7 +46,9 @@ _ISSUED_BYTES_PER_MICROSECOND: Final = 5e4
 _WARPS_OF_SM: Final = 4
 """Warps from which on all matrix units of a multiprocessor work."""
 _LIKE_TILES: Final = 2
-"""Tiles of equal rows, columns and split that are worth timing."""
+"""Depths of tiles of equal rows, columns and split that are worth timing."""
+_LARGE_TILE: Final = 128 * 128
+"""Numbers of a tile from which on other warps for the same tile are worth timing too."""
 
 
 @dataclass(frozen=True)
@@ -124,13 +132,18 @@ def why_not_multiplied(dtype: DType, target: CudaTarget) -> str:
 def promising(found: Sequence[tuple[Tile, float]]) -> list[tuple[Tile, float]]:
     """Keep tiles whose estimate is near the best, and of similar ones the best."""
     kept: list[tuple[Tile, float]] = []
-    seen: dict[tuple[int, ...], set[int]] = {}
+    seen: dict[tuple[int, ...], list[Tile]] = {}
     for tile, cost in found:
         if kept and cost > _SLOWEST_OVER_FASTEST * kept[0][1]:
             break
-        like = seen.setdefault((tile.rows, tile.columns, tile.split), set())
-        if len(like) < _LIKE_TILES and tile.depth not in like:
-            like.add(tile.depth)
+        like = seen.setdefault((tile.rows, tile.columns, tile.split), [])
+        depths = {t.depth for t in like}
+        deeper = tile.depth not in depths and len(depths) < _LIKE_TILES
+        wider = tile.rows * tile.columns >= _LARGE_TILE and (tile.depth, tile.warps) not in {
+            (t.depth, t.warps) for t in like
+        }
+        if deeper or (wider and tile.depth == like[0].depth):
+            like.append(tile)
             kept.append((tile, cost))
     return kept
 
@@ -237,20 +250,33 @@ def _fits(tile: Tile, work: Work, target: CudaTarget, *, boxes: bool) -> bool:
     least = 8 if tile.rows * tile.columns > 1024 else 4
     if not least <= tile.registers <= most:
         return False
-    if boxes and tile.warps < 4:
+    if boxes and (tile.warps < 4 or (tile.registers >= 128 and tile.rows == _TALLEST_OF_WARPS)):
         return False
-    if target.arch >= _COPY_ENGINE_SINCE and tile.rows >= 64 and tile.warps < 4:
+    if target.arch >= _COPY_ENGINE_SINCE and tile.rows >= _TALLEST_OF_WARPS and tile.warps < 4:
         return False
-    return shared_bytes(tile, work.dtype.itemsize) <= target.shared_bytes - 2048
+    if most == _MOST_SUMS_OF_ORDINARY and tile.depth > _DEEPEST_OF_ORDINARY:
+        return False
+    stored = _storing_bytes(tile) if boxes else 0
+    return shared_bytes(tile, work.dtype.itemsize) + stored <= target.shared_bytes - 2048
+
+
+def _storing_bytes(tile: Tile) -> int:
+    """Return the shared memory in which a program that goes on turns results to rows.
+
+    With one tile for each program it is the operands' memory, which is free by then.
+    """
+    part = tile.rows * tile.columns // (2 if tile.halves else 1)
+    return part * (2 if tile.halves and tile.rows < _TALL else 4)
 
 
 def _most_sums(tile: Tile, work: Work, target: CudaTarget) -> int:
     """Return how many registers of a thread may hold sums before others are spilled."""
     ordinary = work.dtype is DType.F32 and work.rate_share <= 1 and not target.tf32
     if target.arch < _TF32_SINCE or ordinary:
-        return 16
-    if target.arch >= _COPY_ENGINE_SINCE and tile.rows >= 64:
-        return 128
+        return _MOST_SUMS_OF_ORDINARY
+    if target.arch >= _COPY_ENGINE_SINCE and tile.rows >= _TALLEST_OF_WARPS:
+        # On 9.0 operands stay in shared memory; later, sums come from a memory of their own.
+        return 128 if target.arch < _SUMS_APART_SINCE or tile.rows <= _TALLEST else 64
     return 64
 
 

@@ -1,0 +1,1 @@
+"""What programs for TensorRT import beside it, for machines without a GPU."""

@@ -1,0 +1,1 @@
+"""Stand-in for PyCUDA on ``cuda.bindings.runtime``."""

@@ -1,0 +1,29 @@
+"""TensorRT's Python API, made of Lamina; see ``lamina.tensorrt``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import lamina.tensorrt as tensorrt
+from lamina_stand_ins import choice, cudart_library
+
+sys.modules[f"{__name__}.tensorrt"] = tensorrt
+
+if not choice.use_gpu():
+    cudart_library.preload()
+
+
+def __getattr__(name: str) -> Any:
+    # Which names there are follows the version that lamina.tensorrt.use chooses.
+    try:
+        return getattr(tensorrt, name)
+    except AttributeError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *dir(tensorrt)})
+
+
+__all__ = tensorrt.__all__

@@ -1,0 +1,72 @@
+"""Builds without a compiler of kernels, which run on the simulated device in Triton's interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from lamina import Engine
+from lamina.backends.cuda.compile import MachineCode, Outcome
+from lamina.backends.cuda.compiler import cuda_compiler
+from lamina.backends.cuda.request import KernelRequest
+from lamina.builder import import_graph, make_plan, optimize
+from lamina.config import BuildConfig, shape_ranges
+from lamina.plan.plan import Plan
+from lamina.tactics.cache import TimingCache
+
+SIMULATED_ARCH = 90
+
+
+class Requests:
+    """Stands for the compiler of kernels: the machine code is the text of the request."""
+
+    def __init__(self, arch: int, workers: int) -> None:
+        self.arch = arch
+        self.asked: dict[KernelRequest, Outcome] = {}
+
+    def compile(
+        self, requests: Iterable[KernelRequest], progress: Callable[[int, int], None] | None = None
+    ) -> Mapping[KernelRequest, Outcome]:
+        """Return every request as what the simulated device loads."""
+        for r in requests:
+            self.asked[r] = MachineCode(r.key().encode(), r.function, r.warps, 0, 0, 1)
+        return self.asked
+
+    def __enter__(self) -> Requests:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def plan_of(
+    model: Any,
+    *,
+    precision: str = "fp32",
+    shapes: Mapping[str, Any] | None = None,
+    arch: int = SIMULATED_ARCH,
+) -> tuple[Plan, list[KernelRequest]]:
+    """Return a plan as ``optimization_level=0`` builds it for a GPU, and the kernels it asks for.
+
+    The plan's machine code is for the simulated device.
+    """
+    config = BuildConfig(
+        target=f"cuda:sm_{arch}",
+        precision=precision,  # type: ignore[arg-type]
+        shapes=shape_ranges(shapes or {}),
+        optimization_level=0,
+        timing_cache="",
+        keep_graph=False,
+    )
+    graph, ranges = import_graph(model, config)
+    optimize(graph, config, "cuda")
+    compiler = cuda_compiler(config, arch, {name: n for name, _, n, _ in ranges}, lambda *_: None)
+    requests = Requests(arch, 1)
+    compiler.kernels = lambda *_: requests  # type: ignore[assignment, return-value]
+    section = compiler.compile(graph, TimingCache(None, compiler.machine))
+    return make_plan([section], ranges, config, None), list(requests.asked)
+
+
+def simulated(model: Any, **options: Any) -> Engine:
+    """Build for the simulated device and load there; see :func:`plan_of`."""
+    return Engine(plan_of(model, **options)[0], device="cuda:simulated")
