@@ -179,6 +179,8 @@ def make(name: str, batch: int) -> tuple[nn.Module, Any]:
                 part.running_mean.normal_(0, 0.1)
                 part.running_var.uniform_(0.5, 1.5)
                 part.weight.uniform_(0.5, 1.0)
+            elif isinstance(part, nn.Linear) and not bool(part.weight.any()):
+                part.weight.normal_(0, 0.02)  # a head of zeros would hide every error
     return module, data(batch)
 
 

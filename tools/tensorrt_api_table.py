@@ -66,10 +66,6 @@ NUMBERS = {
     ("NetworkDefinitionCreationFlag", "11"): (
         "STRONGLY_TYPED PREFER_JIT_PYTHON_PLUGINS PREFER_AOT_PYTHON_PLUGINS"
     ),
-    ("TacticSource", "11"): "CUBLAS CUBLAS_LT CUDNN EDGE_MASK_CONVOLUTIONS JIT_CONVOLUTIONS",
-    ("PreviewFeature", "11"): (
-        "PROFILE_SHARING_0806 ALIASED_PLUGIN_IO_10_03 RUNTIME_ACTIVATION_RESIZE_10_10"
-    ),
 }
 """Members in the order of their numbers; those that a listing lacks are numbered all the same."""
 

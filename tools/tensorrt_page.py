@@ -16,8 +16,8 @@ from lamina.tensorrt.limits import LIMITS
 PAGE = Path(__file__).parents[1] / "docs/tensorrt.md"
 TITLES = {"8": "8.6", "10": "10.16", "11": "11.1"}
 GROUPS = (
+    ("Plugins", ("IPlugin", "PluginF", "PluginT", "Expr", "KernelLaunch")),
     ("Parsers", ("Parser", "FieldMap", "FieldCollection", "Blob", "Caffe", "Uff")),
-    ("Plugins", ("Plugin", "Expr", "Exprs", "KernelLaunch")),
     ("INT8 calibration and algorithm selection", ("Calibrator", "Algorithm")),
     ("Refitting and inspection", ("Refit", "Inspector", "Profiler", "DebugListener")),
     ("Running", ("Engine", "Context", "Runtime", "Allocator", "Stream", "Serialization")),
@@ -108,14 +108,12 @@ def lines() -> Iterator[str]:
     yield "|---|---|"
     yield from (f"| `{name}` | {text} |" for name, text in sorted(LIMITS.items()))
     yield ""
-    yield "Numbers of `BuilderFlag`, `TacticSource` and `PreviewFeature` of version 11 follow from"
-    yield "those of version 10 without the flags that its headers dropped."
 
 
 def page() -> str:
     """Return the page as text."""
     trt.use("10")
-    return "\n".join(lines()) + "\n"
+    return "\n".join(lines()).rstrip() + "\n"
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from lamina.ir.graph import Graph
 from lamina.ir.text import print_graph
 from lamina.ir.verify import verify
 from lamina.ir.weight import Weight
+from lamina.passes.patches import PatchesToMatmul
 from lamina.passes.pipeline import OPTIMIZE
 from lamina.passes.regions import FuseRegions
 from lamina.passes.shapes import Ranges, apply_shapes
@@ -135,6 +136,8 @@ def optimize(graph: Graph, config: BuildConfig, device: str = "cpu") -> None:
         raise ConfigError(str(e).partition("; ")[0], hint=_nearest_passes(config.without)) from e
     integers = device == "cuda" or multiplies_integers(cpu_features())
     decide_precision(graph, config.precision, integers)
+    if device == "cuda" and PatchesToMatmul().name not in config.without:
+        PatchesToMatmul()(graph)
     pipeline(graph)
     finish_precision(graph, config.precision, device)
     for fusion in late:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 
 from lamina import ops
@@ -12,6 +13,7 @@ from lamina.config import BuildConfig, parse_targets
 from lamina.errors import ConfigError, DeviceError, GraphError, LaminaError, PlanError
 from lamina.ir.graph import Graph
 from lamina.ir.text import parse_graph
+from lamina.ir.weight import Weight
 from lamina.plan.plan import Plan
 from lamina.precision.pipeline import missing_feature
 
@@ -35,10 +37,13 @@ def respecialize(plan: Plan, threads: int = 0, target: str = "cpu") -> Plan:
         raise PlanError(f"the graph of the plan cannot be compiled here: {e}") from e
 
 
-def portable_graph(plan: Plan) -> Graph:
-    """Return the graph that a plan was built from; raises PlanError when it is damaged."""
+def portable_graph(plan: Plan, named: Mapping[str, Weight] | None = None) -> Graph:
+    """Return the graph that a plan was built from, with other weights by name if ``named``.
+
+    Raises PlanError when it is damaged.
+    """
     try:
-        return parse_graph(plan.graph, ops.BY_NAME, plan.weights)
+        return parse_graph(plan.graph, ops.BY_NAME, plan.weights, named)
     except (GraphError, TypeError, ValueError, KeyError) as e:
         raise PlanError(f"the portable graph of the plan is damaged: {e}") from e
 

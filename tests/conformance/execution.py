@@ -30,14 +30,19 @@ def built(target: str) -> Execute:
     """Return a way to run models that builds each for ``target``, without tuning."""
 
     def execute(model: onnx.ModelProto) -> Run:
-        engine = lamina.build(model, target=target, optimization_level=0, shapes=_profiles(model))
+        engine = build_for(target, model)
         several = len(engine.outputs) > 1
         return lambda inputs: list(engine(*inputs)) if several else [engine(*inputs)]
 
     return execute
 
 
-def _profiles(model: onnx.ModelProto) -> dict[str, Any]:
+def build_for(target: str, model: onnx.ModelProto) -> lamina.Engine:
+    """Build a model without tuning; sizes that it leaves open stay open."""
+    return lamina.build(model, target=target, optimization_level=0, shapes=profiles(model))
+
+
+def profiles(model: onnx.ModelProto) -> dict[str, Any]:
     """Let every size that the model leaves open be 0 or more; some cases have empty inputs."""
     constants = {t.name for t in model.graph.initializer}
     profiles = {}

@@ -37,6 +37,7 @@ def test_report_lists_every_node():
     assert [n.name for n in report.unsupported] == ["first (Blend)", "second (Warp)"]
     assert {s.value: c for s, c in report.counts.items()} == {
         "native": 0,
+        "plugin": 0,
         "function": 0,
         "host": 2,
         "unsupported": 2,

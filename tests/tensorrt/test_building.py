@@ -57,6 +57,48 @@ def test_the_plan_is_that_of_lamina_build() -> None:
     assert [len(p.sections[0].blobs) for p in (ours, theirs)] == [1, 1]
 
 
+def test_what_is_not_given_is_an_error_and_no_crash() -> None:
+    net = Net()
+    x = net.input("x", random(2, 3))
+    shuffle = net.network.add_shuffle(x)
+    shuffle.first_transpose = (0, 0)
+    net.output(shuffle.get_output(0))
+    assert "is not an order of the axes" in net.fails()
+    net = Net()
+    layer = net.network.add_matrix_multiply(
+        net.input("x", random(2, 3)), trt.MatrixOperation.NONE,
+        net.input("y", random(3, 2)), trt.MatrixOperation.NONE,
+    )  # fmt: skip
+    layer._inputs[1] = None
+    layer.name = "product"
+    net.output(layer.get_output(0))
+    message = net.fails()
+    assert "input 1 is not given" in message and "in layer 'product'" in message
+
+
+def test_a_cycle_is_named() -> None:
+    net = Net()
+    x = net.input("x", random(2))
+    first = net.network.add_elementwise(x, x, trt.ElementWiseOperation.SUM)
+    second = net.network.add_elementwise(first.get_output(0), x, trt.ElementWiseOperation.SUM)
+    second.name = "second"
+    first.set_input(1, second.get_output(0))
+    net.output(second.get_output(0))
+    assert "depends on its own result" in net.fails()
+
+
+def test_densely_connected_layers() -> None:
+    net, x = Net(), random(1, 2)
+    tensors = [net.input("x", x)]
+    for _ in range(40):
+        joined = net.network.add_concatenation(tensors)
+        joined.axis = 0
+        total = net.network.add_reduce(joined.get_output(0), trt.ReduceOperation.AVG, 1, True)
+        tensors.append(total.get_output(0))
+    net.output(tensors[-1])
+    close(net.run(x=x), x, 1e-5)
+
+
 def test_a_network_without_outputs_is_refused() -> None:
     net = Net()
     relu(net, net.input("x", random(2)))
@@ -177,6 +219,33 @@ def test_strongly_typed_networks_refuse_precision_flags() -> None:
     assert net.run(x=random(2).astype(np.float16)).dtype == np.float16
     net.config.set_flag(trt.BuilderFlag.FP16)
     assert "strongly typed, but the flags FP16 are set" in net.fails()
+
+
+def test_version_11_is_strongly_typed() -> None:
+    trt.use("11")
+    try:
+        net, x = Net(), random(2, 8).astype(np.float16)
+        assert net.network.get_flag(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+        tensor = net.input("x", x)
+        scale = net.constant(np.float16(0.05))
+        q = net.network.add_quantize(tensor, scale, trt.int8)
+        back = net.network.add_dequantize(q.get_output(0), scale, trt.float16)
+        fill = net.network.add_fill((2, 8), trt.FillOperation.LINSPACE)
+        fill.alpha = fill.beta = 0.0
+        half = net.network.add_cast(fill.get_output(0), trt.float16).get_output(0)
+        total = net.network.add_elementwise(
+            back.get_output(0), half, trt.ElementWiseOperation.SUM
+        ).get_output(0)
+        net.output(total)
+        assert total.dtype == trt.float16
+        close(net.run(x=x), x, 0.05)
+        mixed = net.network.add_elementwise(
+            tensor, fill.get_output(0), trt.ElementWiseOperation.SUM
+        )
+        net.output(mixed.get_output(0))
+        assert "f16" in net.fails() and "f32" in net.fails()
+    finally:
+        trt.use("10")
 
 
 def test_dynamic_ranges_quantize() -> None:

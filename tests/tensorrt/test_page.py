@@ -5,11 +5,10 @@ from __future__ import annotations
 import importlib.util
 from typing import Any
 
-from tests.architecture.source_files import ROOT
-
 import lamina.tensorrt as trt
 from lamina.tensorrt import table
 from lamina.tensorrt.limits import LIMITS
+from tests.architecture.source_files import ROOT
 
 
 def generator() -> Any:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from lamina.codegen.kernel_source import KernelSource, NestKernel, Reject
 from lamina.codegen.layout import Layout
-from lamina.codegen.lowering import lower_graph
+from lamina.codegen.lowering import Rule, lower_graph
 from lamina.codegen.movement_nms import nms_kernel
 from lamina.codegen.movement_nonzero import nonzero_kernel
 from lamina.codegen.movement_scatter import scatter_kernel
@@ -19,7 +19,7 @@ from lamina.codegen.sampling_roi import roi_align_kernel
 from lamina.codegen.split_reduction import SplitReduction, split_reduction
 from lamina.errors import LaminaError
 from lamina.ir.dims import Dim
-from lamina.ir.graph import Graph, Node, Value, emit, emit_node
+from lamina.ir.graph import Graph, Node, Op, Value, emit, emit_node
 from lamina.ir.loc import Loc
 from lamina.ir.types import TensorType
 from lamina.ops.const import Const
@@ -41,11 +41,12 @@ def kernel_for(
     inputs: Sequence[Layout | None] | None = None,
     outputs: Sequence[Layout | None] | None = None,
     split: Split = split_reduction,
+    rules: Mapping[type[Op], Rule] = RULES,
 ) -> KernelSource | Reject:
     """Return a kernel for one node (a Region counts as one).
 
     A layout of None means row-major.  The kernel's arguments are the node's inputs, its outputs,
-    then a workspace if it asks for one.
+    then a workspace if it asks for one.  ``rules`` make the loop nests.
     """
     try:
         for value in (*node.inputs, *node.outputs):
@@ -68,8 +69,8 @@ def kernel_for(
             return top_k_kernel(x, op.k, op.axis, op.largest, [*sources, *targets])
         if isinstance(node.op, Cumulative) and node.op.reverse:
             node, sources, targets = _mirrored(node, node.op, sources, targets)
-        graph = node.op.body if isinstance(node.op, Region) else _alone(node)
-        return lower(graph, sources, targets, split)
+        graph = node.op.body if isinstance(node.op, Region) else _alone(node, rules)
+        return lower(graph, sources, targets, split, rules)
     except Refusal as reason:
         return Reject(str(reason))
     except LaminaError as error:
@@ -81,6 +82,7 @@ def lower(
     inputs: Sequence[Layout | None] | None = None,
     outputs: Sequence[Layout | None] | None = None,
     split: Split = split_reduction,
+    rules: Mapping[type[Op], Rule] = RULES,
 ) -> NestKernel | Reject:
     """Return one fused kernel for a whole graph (the body of a region).
 
@@ -88,7 +90,7 @@ def lower(
     """
     try:
         nest = lower_graph(
-            graph, RULES, _layouts(graph.inputs, inputs), _layouts(graph.outputs, outputs)
+            graph, rules, _layouts(graph.inputs, inputs), _layouts(graph.outputs, outputs)
         )
     except Refusal as reason:
         return Reject(str(reason))
@@ -124,12 +126,12 @@ def _layouts(values: Sequence[Value], given: Sequence[Layout | None] | None) -> 
     ]
 
 
-def _alone(node: Node) -> Graph:
+def _alone(node: Node, rules: Mapping[type[Op], Rule]) -> Graph:
     """Return a graph of this node only; scalar constants among its operands stay known.
 
     Raises Refusal for what no rule lowers: making the graph infers types.
     """
-    if type(node.op) not in RULES:
+    if type(node.op) not in rules:
         raise Refusal(f"{node.op.name} has no loop-nest rule")
     graph = Graph()
     operands = []

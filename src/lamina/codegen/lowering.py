@@ -8,7 +8,7 @@ files.  What a rule cannot express it refuses with a :class:`Refusal`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lamina.codegen.indexing import (
@@ -47,7 +47,7 @@ Rule = Callable[["Lowering", Node, int, Position], int]
 class Lowering:
     """The nest being built: loops, program, and what was evaluated where."""
 
-    rules: dict[type[Op], Rule]
+    rules: Mapping[type[Op], Rule]
     operands: dict[Value, tuple[int, Layout]]
     sizes: list[Dim] = field(default_factory=list)
     reduced: set[int] = field(default_factory=set)
@@ -362,7 +362,7 @@ class Lowering:
 
 def lower_graph(
     graph: Graph,
-    rules: dict[type[Op], Rule],
+    rules: Mapping[type[Op], Rule],
     inputs: Sequence[Layout],
     outputs: Sequence[Layout],
 ) -> LoopNest:

@@ -73,8 +73,13 @@ def _hints(cls: Any) -> dict[str, Any]:
 class AttributeParser:
     """Reads attributes by the annotations of the operator's fields."""
 
-    def __init__(self, graphs: Mapping[str, Graph], weights: Mapping[str, Weight]) -> None:
-        self.graphs, self.weights = graphs, weights
+    def __init__(
+        self,
+        graphs: Mapping[str, Graph],
+        weights: Mapping[str, Weight],
+        named: Mapping[str, Weight],
+    ) -> None:
+        self.graphs, self.weights, self.named = graphs, weights, named
 
     def op(self, cls: type[Op], text: str) -> Op:
         """Build an operator from ``name=value`` parts; raises GraphError."""
@@ -165,8 +170,13 @@ class AttributeParser:
     def _weight(self, given: dict[str, str], type: TensorType | None) -> Weight:
         if type is None or not type.is_static:
             raise GraphError(f"a constant needs a type with known sizes, got {type}")
+        name = given.pop("name", None)
         try:
-            return self._contents(given, type.dtype.numpy, type.static_shape)
+            weight = self._contents(given, type.dtype.numpy, type.static_shape)
+            if name is None:
+                return weight
+            known = str(json.loads(name))
+            return self.named[known] if known in self.named else weight.renamed(known)
         except (MemoryError, OverflowError, TypeError, ValueError) as e:
             raise GraphError(f"not the contents of {type}: {e}") from e
 

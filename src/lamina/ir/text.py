@@ -12,10 +12,10 @@ r"""The text form of a graph: print and parse.
 Names that are not words are quoted.  Types of results are printed, and ignored when parsing, since
 every node is typed as it is read.  Attributes equal to their default are left out.  A constant
 shows its contents when they are few, else the digest that finds them in a weight table; in
-examples ``seed=n`` stands for seeded normal numbers.  Nested graphs come first, as
-``graph @1(...)`` blocks, and are named ``@1`` where an attribute refers to them.
-``define d0 = %4`` says which value
-decides the symbol ``d0``.  What follows ``  #`` is the node's location.
+examples ``seed=n`` stands for seeded normal numbers.  With locations the weight's name follows.
+Nested graphs come first, as ``graph @1(...)`` blocks, and are named ``@1`` where an attribute
+refers to them.  ``define d0 = %4`` says which value decides the symbol ``d0``.  What follows
+``  #`` is the node's location.
 """
 
 from __future__ import annotations
@@ -101,7 +101,9 @@ class _Printer:
 
     def attribute(self, name: str, value: Any) -> str:
         if isinstance(value, Weight):
-            return f" {weight_text(value)}" if self.contents else ""
+            text = f" {weight_text(value)}" if self.contents else ""
+            named = self.locs and value.name
+            return f"{text} name={json.dumps(value.name)}" if named else text
         if isinstance(value, Graph):
             text = self.graph(value)  # graphs inside it take their numbers first
             self.nested.append(f"graph @{len(self.nested) + 1}{text}")
@@ -130,14 +132,18 @@ def _nested(x: Any) -> str:
 
 
 def parse_graph(
-    text: str, ops: Mapping[str, type[Op]], weights: Mapping[str, Weight] | None = None
+    text: str,
+    ops: Mapping[str, type[Op]],
+    weights: Mapping[str, Weight] | None = None,
+    named: Mapping[str, Weight] | None = None,
 ) -> Graph:
     """Parse the text form, typing every node as it is read.
 
-    ``ops`` maps text names to operators, ``weights`` digests to contents.  Raises GraphError with
-    the line for anything that cannot be read.
+    ``ops`` maps text names to operators, ``weights`` digests to contents; weights whose
+    name is in ``named`` are those and not what the text says.  Raises GraphError with the line for
+    anything that cannot be read.
     """
-    reader = _Reader(ops, weights or {})
+    reader = _Reader(ops, weights or {}, named or {})
     for number, line in enumerate(text.splitlines(), 1):
         with where(f"line {number}: {line.strip()[:120]}"):
             reader.line(number, line.strip())
@@ -149,10 +155,15 @@ def parse_graph(
 
 
 class _Reader:
-    def __init__(self, ops: Mapping[str, type[Op]], weights: Mapping[str, Weight]) -> None:
+    def __init__(
+        self,
+        ops: Mapping[str, type[Op]],
+        weights: Mapping[str, Weight],
+        named: Mapping[str, Weight],
+    ) -> None:
         self.ops = ops
         self.graphs: dict[str, Graph] = {}
-        self.parser = AttributeParser(self.graphs, weights)
+        self.parser = AttributeParser(self.graphs, weights, named)
         self.main: Graph | None = None
         self.graph: Graph | None = None
         self.env: dict[str, Value] = {}

@@ -7,7 +7,7 @@ first reshape has moved below the product the two cancel.
 from __future__ import annotations
 
 from lamina import ops
-from lamina.ir.dims import Dim
+from lamina.ir.dims import Dim, product
 from lamina.ir.graph import Value
 from lamina.ir.rewrite import Match, Reject, Rewrite, anything, match
 from lamina.passes.constants import array_of, is_constant
@@ -142,17 +142,30 @@ class SinkReshapeThroughMatmul(Rewrite):
         shaped, w, *bias = node.inputs
         if not isinstance(shaped.op, ops.Reshape) or not is_constant(w) or w.tensor.rank != 2:
             return False
-        x = _source(shaped)
-        if op.transpose_a or x.tensor.rank < 2 or x.tensor.shape[-1] != shaped.tensor.shape[-1]:
-            return Reject("the reshape changes the last axis")
+        rows = _rows(_source(shaped).tensor.shape, shaped.tensor.shape[-1])
+        if op.transpose_a or rows is None or rows == shaped.tensor.shape:
+            return Reject("the reshape only changes the last axis")
         return len(bias) < 2 and all(b.tensor.rank <= 1 for b in bias)
 
     def replace(self, m: Match) -> Value:
-        """Multiply first."""
+        """Multiply first; axes that make up a row are merged before."""
         node = m.node(self.pattern)
         shaped, *rest = node.inputs
-        y = m.emit(node.op, _source(shaped), *rest)
+        x = _source(shaped)
+        rows = _rows(x.tensor.shape, shaped.tensor.shape[-1])
+        assert rows is not None
+        if rows != x.tensor.shape:
+            x = m.emit(ops.Reshape(shape=rows), x)
+        y = m.emit(node.op, x, *rest)
         return m.emit(ops.Reshape(shape=node.output.tensor.shape), y)
+
+
+def _rows(shape: tuple[Dim, ...], size: Dim) -> tuple[Dim, ...] | None:
+    """Return a shape with its last axes merged to rows of a size, None where they do not."""
+    for axis in range(len(shape) - 1, 0, -1):
+        if product(shape[axis:]) == size:
+            return (*shape[:axis], size)
+    return None
 
 
 class SinkReshapeThroughRows(Rewrite):

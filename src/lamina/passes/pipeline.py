@@ -69,6 +69,12 @@ from lamina.passes.heads import (
     ShareKeyHeads,
 )
 from lamina.passes.joining import ConcatOfSlices, MergeConcats, SliceOfConcat
+from lamina.passes.leading import (
+    MergeBeforeTranspose,
+    MergeNeighboursBeforeTranspose,
+    SinkTransposeThroughMatmul,
+    SplitBeforeTranspose,
+)
 from lamina.passes.norms import (
     FoldAffineIntoChannelNorm,
     FoldBiasIntoNorm,
@@ -121,6 +127,10 @@ def _views() -> Together:
         GatherToSlice(),  # a view instead of a gather
         SliceBeforeReshape(),  # packed queries, keys and values come apart as columns
         SqueezeBeforeTranspose(),  # one spelling of heads
+        SplitBeforeTranspose(),  # heads that were merged with the batch
+        MergeNeighboursBeforeTranspose(),  # pixels that became one axis
+        MergeBeforeTranspose(),  # the sequence before the batch is undone later
+        SinkTransposeThroughMatmul(),  # towards its inverse
         PadToShape(),  # a view instead of a copy
         MergeConcats(),  # one copy instead of two
         SliceOfConcat(),  # no copy at all

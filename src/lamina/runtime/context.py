@@ -24,7 +24,7 @@ class ExecutionContext:
     def __init__(
         self, plan: Plan, inputs: tuple[Port, ...], outputs: tuple[Port, ...], runner: Runner
     ) -> None:
-        self._plan, self._inputs, self._outputs, self._runner = plan, inputs, outputs, runner
+        self._inputs, self._outputs = inputs, outputs
         self._ranges = {name: (low, high) for name, low, _, high in plan.ranges}
         self._names = [p.name for p in inputs]
         self._output_names = [p.name for p in outputs]
@@ -33,6 +33,11 @@ class ExecutionContext:
         ]
         self._shapes: tuple[Any, ...] = ()
         self._none: list[Any] = [None] * len(outputs)
+        self.adopt(runner)
+
+    def adopt(self, runner: Runner) -> None:
+        """Use the runner of another section with the same inputs and outputs from now on."""
+        self._runner = runner
         self._on_device: DeviceRunner | None = None
         if hasattr(runner, "admit"):
             self._on_device = cast("DeviceRunner", runner)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import statistics
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,6 +48,8 @@ class Engine:
             raise DeviceError(f"device {device!r} cannot be used: {self.driver.missing}")
         self.plan, self._section = _usable(plan, self.driver, threads, native_code)
         self._loaded = self.driver.load(self._section)
+        self._threads = threads
+        self._contexts: weakref.WeakSet[ExecutionContext] = weakref.WeakSet()
         self._context = self.create_context()
         self.run = self._context.run
         self.__name__ = "engine"
@@ -68,11 +71,37 @@ class Engine:
 
     def create_context(self) -> ExecutionContext:
         """Return a context with buffers of its own."""
-        return ExecutionContext(self.plan, self.inputs, self.outputs, self._loaded.runner())
+        context = ExecutionContext(self.plan, self.inputs, self.outputs, self._loaded.runner())
+        self._contexts.add(context)
+        return context
 
     def __call__(self, *arrays: Any) -> Any:
         """Run on arrays in the order of the inputs; one output comes alone, several as a tuple."""
         return self._context(*arrays)
+
+    def refit(self, weights: Mapping[str, Any]) -> None:
+        """Give weights, by their names in the model, other contents of the same type and shape.
+
+        All contexts use them from their next run on.  Either all weights change or, when anything
+        raises, none.  Raises InputError for an unknown name or an array that does not fit,
+        PlanError for a plan without its portable graph.
+        """
+        # The compiler is imported only here.
+        plan: Plan = importlib.import_module("lamina.refit").refit(
+            self.plan, weights, self._threads
+        )
+        plan, section = _usable(plan, self.driver, self._threads, True)
+        loaded = self.driver.load(section)
+        contexts = list(self._contexts)
+        runners = [loaded.runner() for _ in contexts]
+        self.plan, self._section, self._loaded = plan, section, loaded
+        for context, runner in zip(contexts, runners, strict=True):
+            context.adopt(runner)
+
+    def weights(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the weights by their names in the model, to read; PlanError without a graph."""
+        named = importlib.import_module("lamina.refit").named_weights(self.plan)
+        return {name: weight.array for name, weight in named.items()}
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the plan to a file; raises PlanError and leaves nothing half-written."""

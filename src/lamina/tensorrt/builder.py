@@ -165,11 +165,5 @@ class Builder(LegacyBuilder):
     def max_threads(self, value: int) -> None:
         self._max_threads = value
 
-    def __enter__(self) -> Builder:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        return None
-
 
 __all__ = ["Builder"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from lamina.tensorrt import config_legacy
 from lamina.tensorrt.check import checked
 from lamina.tensorrt.config_devices import DeviceChoices
@@ -180,12 +178,6 @@ class IBuilderConfig(FlagChoices, DeviceChoices, config_legacy.LegacyChoices):
     def all_build_routes(self) -> list[str]:
         """Routes that a build may take: Lamina has the one."""
         return [""]
-
-    def __enter__(self) -> IBuilderConfig:
-        return self
-
-    def __exit__(self, *exc: Any) -> None:
-        return None
 
 
 __all__ = ["IBuilderConfig"]

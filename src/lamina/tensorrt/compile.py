@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from lamina.backends.cpu.features import cpu_features
 from lamina.builder import build_plan
 from lamina.config import BuildConfig, Precision
 from lamina.errors import ConfigError
 from lamina.plan.plan import Plan
+from lamina.precision.pipeline import missing_feature
 from lamina.tactics.cache import read_times
 from lamina.tensorrt import metadata, persona, platform
 from lamina.tensorrt.builder_config import IBuilderConfig
@@ -60,12 +62,13 @@ def _compile(
         for tensor in state.inputs:
             low, opt, high = ((n, *tensor._given_shape) for n in sizes)
             shapes[tensor._name] = (low, opt, high)
-    precision = precision_of(network, config)
+    device = platform.device()
+    precision = _available(precision_of(network, config), config, device, reporter)
     if "INT8" in config._flags and not state.strongly_typed:
         precision = _quantized(lowered, state, config, reporter, precision)
     with _timing_cache(config) as cache:
         options = BuildConfig(
-            target=platform.device(),
+            target=device,
             precision=precision,
             shapes=shapes,
             optimization_level=config._level,
@@ -74,6 +77,19 @@ def _compile(
         plan = build_plan(lowered.graph, options, monitor)
     notes = metadata.encode(_describe(network, config, lowered, profiles, max_batch_size))
     return replace(plan, notes=((metadata.NOTE, notes),))
+
+
+def _available(
+    precision: Precision, config: IBuilderConfig, device: str, reporter: Reporter
+) -> Precision:
+    """Return a precision that the device has, with TF32 where that is a choice."""
+    if device == "cuda":
+        return "tf32" if precision == "fp32" and "TF32" in config._flags else precision
+    missing = missing_feature(precision, cpu_features())
+    if missing is None:
+        return precision
+    reporter.warning(f"this CPU has no {missing}: {precision} is not used")
+    return "fp32"
 
 
 def _quantized(
@@ -85,7 +101,7 @@ def _quantized(
 ) -> Precision:
     """Quantize what has a range and return the precision to build with."""
     skipped = [
-        layer._name
+        layer._origin
         for layer in state.layers
         if layer._precision is not None and layer._precision.name != "INT8"
     ]

@@ -15,6 +15,7 @@ _MODULES = (
     "engine.debug",
     "engine.inspector",
     "engine.profiler",
+    "engine.refitter",
     "engine.runtime",
     "engine.runtime_config",
     "engine.streams",
@@ -48,8 +49,8 @@ _MODULES = (
     "network.reduction",
     "network.slicing",
     "network.tensor",
-    "onnx.errors",
     "onnx.parser",
+    "onnx.parser_error",
     "onnx.refitter",
     "profile",
     "progress",
@@ -64,4 +65,19 @@ def collect() -> dict[str, Any]:
     for name in _MODULES:
         module = importlib.import_module(f"lamina.tensorrt.{name}")
         found.update({public: getattr(module, public) for public in module.__all__})
+    for value in found.values():
+        if isinstance(value, type) and not hasattr(value, "__enter__"):
+            _manage(value)
     return found
+
+
+def _manage(cls: Any) -> None:
+    """Let ``with`` take objects of a class, as TensorRT's bindings do for all of theirs."""
+
+    def enter(self: Any) -> Any:
+        return self
+
+    def leave(self: Any, *failure: object) -> None:
+        return None
+
+    cls.__enter__, cls.__exit__ = enter, leave

@@ -23,7 +23,11 @@ LIMITS: dict[str, str] = {
         "kept; FLOAT keeps a layer out of INT8, others compute as the flags say (contractions of "
         "16-bit operands always add in f32)"
     ),
+    "ILayer": "settings of layers that a parser made can be read; setting them has no effect",
     "IMoELayer.set_quantization_dynamic_dbl_q": "refused; static scales are rounded to",
+    "INetworkDefinition.mark_unfused_tensors_as_debug_tensors": (
+        "kept; mark tensors one by one to see them"
+    ),
     "INetworkDefinition.serialize": "refused: a network has no form of its own",
     "IOptimizationProfile": (
         "one program serves all profiles: tuned for the first, allowed for what any of them allows"

@@ -93,10 +93,14 @@ def _tensor(
 ) -> TensorInfo:
     shape = tuple(-1 if isinstance(d, Expr) else d for d in v.tensor.shape)[drop:]
     shape_io = tensor in state.shape_outputs or (mode == "INPUT" and state.feeds_shapes(tensor))
+    try:
+        dtype = from_ir(v.tensor.dtype).name
+    except KeyError as e:
+        raise GraphError(f"{name!r} is {v.type}: TensorRT has no such type") from e
     return TensorInfo(
         name=name,
         mode=mode,
-        dtype=from_ir(v.tensor.dtype).name,
+        dtype=dtype,
         shape=shape,
         location="HOST" if shape_io else "DEVICE",
         shape_io=shape_io,

@@ -268,11 +268,5 @@ class INetworkDefinition(
     def __bool__(self) -> bool:
         return True
 
-    def __enter__(self) -> INetworkDefinition:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        return None
-
 
 __all__ = ["INetworkDefinition"]

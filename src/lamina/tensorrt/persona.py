@@ -21,7 +21,6 @@ LEGACY_7: dict[str, frozenset[str]] = {
         "min_find_iterations average_find_iterations strict_type_constraints refittable "
         "build_serialized_network".split()
     ),
-    "NestedSeverity": frozenset(),
 }
 """Members that programs of 7.x use beyond those of 8.6; the 8.x persona has them too."""
 

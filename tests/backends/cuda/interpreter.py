@@ -1,12 +1,17 @@
-"""Runs the launches of CUDA drafts in Triton's interpreter, on NumPy arrays."""
+"""Runs the launches of CUDA drafts in Triton's interpreter, on NumPy arrays.
+
+A draft of a library runs in the library's stand-in.
+"""
 
 from __future__ import annotations
 
 import numpy as np
+from tests.backends.cuda.libraries import fake_cublaslt
 
 from lamina.backends.cpu.tactics.candidate import Blob, Packed, Read, Scratch, Write
 from lamina.backends.cuda.interpret import run_kernel
-from lamina.backends.cuda.request import Counters, Scalar
+from lamina.backends.cuda.library.steps import sized
+from lamina.backends.cuda.request import Counters, LibraryDraft, Scalar
 from lamina.ir.dims import evaluate
 
 POISON = 0xA5
@@ -19,7 +24,8 @@ def run(draft, operands, results, env=None, blobs=None):
     counters must be zero again at the end.
     """
     env = env or {}
-    workspace = np.full(int(evaluate(draft.workspace_bytes, env)) + 64, POISON, np.uint8)
+    workspace = np.full(int(evaluate(draft.workspace_bytes, env)) + 256, POISON, np.uint8)
+    workspace = workspace[-workspace.ctypes.data % 256 :]
     kept = []
 
     def value(argument):
@@ -47,6 +53,11 @@ def run(draft, operands, results, env=None, blobs=None):
                 return array.ctypes.data
         raise AssertionError(argument)
 
+    if isinstance(draft, LibraryDraft):
+        names = [name for name, _ in draft.operands]
+        operation = fake_cublaslt().operation(sized(draft.problem, env), names, draft.plan)
+        assert operation.workspace_bytes <= evaluate(draft.workspace_bytes, env)
+        operation.run([value(role) for _, role in draft.operands], workspace.ctypes.data, 0)
     for launch in draft.launches:
         values = [value(a) for a in launch.arguments]
         x, y, z = (int(evaluate(d, env)) for d in launch.grid)

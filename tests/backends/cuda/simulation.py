@@ -1,4 +1,4 @@
-"""Builds without a compiler of kernels, which run on the simulated device in Triton's interpreter."""
+"""Builds without a compiler of kernels, to be run on the simulated device, in an interpreter."""
 
 from __future__ import annotations
 

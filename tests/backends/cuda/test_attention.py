@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.backends.cuda.interpreter import run
 
 from lamina import ops
 from lamina.backends.cpu.tactics.candidate import Placement
@@ -16,7 +17,6 @@ from lamina.ir.interpret import interpret
 from lamina.ir.text import parse_graph
 from lamina.ir.types import TensorType
 from lamina.passes.in_place import AttentionInPlace
-from tests.backends.cuda.interpreter import run
 
 TOLERANCE = {"f32": 2e-6, "f16": 2e-3, "bf16": 2e-2}
 

@@ -40,6 +40,8 @@ class Recording:
             "cuModuleGetFunction": [cu.CUfunction(67)],
             "cuGraphCreate": [cu.CUgraph(68)],
             "cuGraphAddKernelNode": [cu.CUgraphNode(69)],
+            "cuStreamEndCapture": [cu.CUgraph(71)],
+            "cuGraphAddChildGraphNode": [cu.CUgraphNode(72)],
             "cuGraphInstantiate": [cu.CUgraphExec(70)],
             "cuGetErrorString": [b"what it means"],
         }
@@ -157,6 +159,38 @@ def test_nodes_of_a_graph_hold_packed_arguments_and_edges(driver, device):
     device.launch_graph(executable, 64)
     device.destroy_graph(graph, executable)
     assert [n for n, _ in driver.calls[-2:]] == ["cuGraphExecDestroy", "cuGraphDestroy"]
+
+
+def test_captured_work_becomes_a_node(driver, device):
+    seen = []
+    part = device.capture(seen.append)
+    names = [n for n, _ in driver.calls if "Stream" in n]
+    assert seen == [64] and names == [
+        "cuStreamCreate", "cuStreamBeginCapture", "cuStreamEndCapture", "cuStreamDestroy",
+    ]  # fmt: skip
+    assert driver.last("cuStreamCreate") == (int(cu.CUstream_flags.CU_STREAM_NON_BLOCKING),)
+    node = device.add_graph(device.graph(), part, [5, 6])
+    assert driver.last("cuGraphAddChildGraphNode")[1:3] == ([5, 6], 2)
+    device.update_graph(70, node, part)
+    assert driver.last("cuGraphExecChildGraphNodeSetParams") == (70, node, part)
+
+
+def test_a_capture_that_fails_leaves_nothing_behind(driver, device):
+    def fail(stream):
+        raise DeviceError("the library refuses")
+
+    with pytest.raises(DeviceError, match="the library refuses"):
+        device.capture(fail)
+    assert [n for n, _ in driver.calls][-3:] == [
+        "cuStreamEndCapture", "cuGraphDestroy", "cuStreamDestroy",
+    ]  # fmt: skip
+
+
+def test_libraries_are_opened_once(device, monkeypatch):
+    opened = []
+    monkeypatch.setattr(bindings, "open_library", lambda *a: opened.append(a) or len(opened))
+    assert device.library("cublaslt") == device.library("cublaslt") == 1
+    assert opened == [("cublaslt", device)]
 
 
 def test_memory_streams_events_and_modules(driver, device):

@@ -26,7 +26,6 @@ from lamina.backends.cuda.resources import RunOptions
 from lamina.errors import ConfigError, DeviceError, PlanError
 from lamina.ir.dims import sym
 from lamina.plan.format import write_plan
-from lamina.plan.plan import StepKind
 from lamina.runtime.engine import Engine
 
 X = np.arange(8, dtype=np.float32)
@@ -126,14 +125,6 @@ def test_the_times_of_steps_add_up_to_the_whole():
     assert len(runs.profile({"x": x})) == 3
     np.testing.assert_array_equal(x.numpy(), X)
     np.testing.assert_array_equal(runs.run({"x": x})["y"].numpy(), chained(X))
-
-
-def test_a_step_that_needs_a_library_is_refused():
-    net = Net()
-    x, y = net.input("x", "f32[8]"), net.output("y", "f32[8]")
-    net.step(StepKind.PRIMITIVE, [x], [y], arguments=(x, y), names=("a", "b"), name="conv")
-    with pytest.raises(PlanError, match="step conv needs a library"):
-        context(net.section())
 
 
 def test_the_environment_chooses_how_programs_run(monkeypatch):

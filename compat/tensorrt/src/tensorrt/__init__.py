@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import lamina.tensorrt as tensorrt
 from lamina_stand_ins import choice, cudart_library
+
+import lamina.tensorrt as tensorrt
 
 sys.modules[f"{__name__}.tensorrt"] = tensorrt
 

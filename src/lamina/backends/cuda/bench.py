@@ -27,7 +27,17 @@ from lamina.backends.cpu.tactics.candidate import (
 )
 from lamina.backends.cuda.compile import MachineCode
 from lamina.backends.cuda.device import Device, Handle, KernelLaunch
-from lamina.backends.cuda.request import Counters, CudaDraft, KernelRequest, Launch, Scalar
+from lamina.backends.cuda.graph import add_node, start
+from lamina.backends.cuda.library.steps import sized
+from lamina.backends.cuda.primitive import LibraryCall, Operation
+from lamina.backends.cuda.request import (
+    AnyDraft,
+    Counters,
+    KernelRequest,
+    Launch,
+    LibraryDraft,
+    Scalar,
+)
 from lamina.backends.cuda.target import CudaTarget
 from lamina.ir.dims import evaluate
 from lamina.ir.graph import Node
@@ -78,13 +88,17 @@ class Bench:
         self,
         node: Node,
         candidate: Candidate,
-        draft: CudaDraft,
+        draft: AnyDraft,
         code: Mapping[KernelRequest, MachineCode],
         best: float | None,
     ) -> float:
         """Return the microseconds of one step; raises DeviceError when it cannot run."""
         self._used = {}
         step = _Step(self, node, candidate, draft, code)
+        if isinstance(draft, LibraryDraft):  # its first call may load code, which takes long
+            for call in step.launches(0):
+                start(self.device, call, self.stream)
+            self.device.synchronize(self.stream)
         first = self._run(step, _FEWEST, 2)
         if best is not None and first > _HOPELESS * best:
             return first
@@ -99,11 +113,7 @@ class Bench:
             node: list[Handle] = []
             for number in range(count):
                 for launch in step.launches(number):
-                    node = [
-                        device.add_kernel(
-                            graph, launch, node, programmatic=launch.dependent and bool(node)
-                        )
-                    ]
+                    node = [add_node(device, graph, launch, node, early=bool(node))]
             executable = device.instantiate(graph)
             times = []
             for _ in range(replays + 1):
@@ -185,6 +195,14 @@ def random_bytes(dtype: DType, size: int) -> np.ndarray:
     return result
 
 
+def _roles(draft: AnyDraft) -> list[object]:
+    """Return the arguments of a draft that are memory, each once."""
+    if isinstance(draft, LibraryDraft):
+        return [*dict.fromkeys(role for _, role in draft.operands), Scratch()]
+    arguments = dict.fromkeys(a for x in draft.launches for a in x.arguments)
+    return [a for a in arguments if not isinstance(a, Scalar)]
+
+
 class _Step:
     """The launches of a candidate, with memory for what they read and write."""
 
@@ -193,13 +211,12 @@ class _Step:
         bench: Bench,
         node: Node,
         candidate: Candidate,
-        draft: CudaDraft,
+        draft: AnyDraft,
         code: Mapping[KernelRequest, MachineCode],
     ) -> None:
         self.bench, self.node, self.candidate, self.code = bench, node, candidate, code
         self.draft = draft
-        roles = dict.fromkeys(a for x in draft.launches for a in x.arguments)
-        self.sizes = {r: self._size(r) for r in roles if not isinstance(r, Scalar)}
+        self.sizes = {r: self._size(r) for r in _roles(draft)}
         weights = sum(n for r, (kind, n) in self.sizes.items() if self._is_weight(r))
         self.copies = max(1, min(_MOST, math.ceil(bench.flush_bytes / max(1, weights))))
         total: dict[str, int] = {}
@@ -211,6 +228,12 @@ class _Step:
         bench.reserve(total)
         self.scratch = bench.memory("scratch", scratch)
         self.pointers = {r: self._place(r, *size) for r, size in self.sizes.items()}
+        self.operation: Operation | None = None
+        if isinstance(draft, LibraryDraft):
+            names = [name for name, _ in draft.operands]
+            problem = sized(draft.problem, bench.env)
+            library = bench.device.library(draft.library)
+            self.operation = library.operation(problem, names, draft.plan)
 
     def _is_weight(self, role: object) -> bool:
         if isinstance(role, Read):
@@ -253,9 +276,17 @@ class _Step:
                 self.bench.upload(place, weight.array)
         return places
 
-    def launches(self, number: int) -> list[KernelLaunch]:
+    def launches(self, number: int) -> list[KernelLaunch | LibraryCall]:
         """Return the launches of run ``number``."""
+        if isinstance(self.draft, LibraryDraft):
+            assert self.operation is not None
+            values = tuple(self._pointer(role, number) for _, role in self.draft.operands)
+            return [LibraryCall(self.operation, values, self._pointer(Scratch(), number))]
         return [self._launch(x, number) for x in self.draft.launches]
+
+    def _pointer(self, role: object, number: int) -> int:
+        places = self.pointers[role]
+        return places[number % len(places)]
 
     def _launch(self, launch: Launch, number: int) -> KernelLaunch:
         code, env = self.code[launch.kernel], self.bench.env
@@ -266,8 +297,7 @@ class _Step:
                 values.append(evaluate(argument.value, env))
                 types.append(type)
             else:
-                places = self.pointers[argument]
-                values.append(places[number % len(places)])
+                values.append(self._pointer(argument, number))
                 types.append("p")
         x, y, z = (evaluate(n, env) for n in launch.grid)
         return KernelLaunch(

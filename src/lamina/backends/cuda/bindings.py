@@ -327,9 +327,11 @@ class BindingsDevice:
 
     def capture(self, work: Callable[[int], None]) -> Handle:
         """Return a graph of what ``work`` puts on the stream that it is given."""
-        # The first call of a library's kernel loads it, which stricter modes forbid.
+        # The first call of a library's kernel loads it, which stricter modes forbid.  While a stream
+        # that waits for the default stream is captured, nobody could use the default stream.
         mode = self._cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
-        stream = self.stream()
+        alone = int(self._cu.CUstream_flags.CU_STREAM_NON_BLOCKING)
+        stream = int(self._call("cuStreamCreate", alone))
         try:
             self._call("cuStreamBeginCapture", stream, mode)
             try:

@@ -7,17 +7,22 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import numpy as np
+
 from lamina.backends.cpu.tactics.candidate import Candidate, Draft, Placement, Role, Scratch
 from lamina.backends.cuda.compile import MachineCode
+from lamina.backends.cuda.library.steps import write_spec
 from lamina.backends.cuda.request import (
     Argument,
     Counters,
     CudaDraft,
     KernelRequest,
     Launch,
+    LibraryDraft,
     Scalar,
 )
 from lamina.codegen.layout import Layout
+from lamina.errors import LaminaError
 from lamina.ir.dims import Dim, is_static
 from lamina.ir.types import TensorType
 from lamina.ir.weight import Weight
@@ -36,13 +41,21 @@ class Code:
         self.requests: dict[str, KernelRequest] = {}
         self.users: dict[str, list[Candidate]] = {}
         """The candidates whose steps launch a kernel, by its digest."""
+        self.failed: dict[int, str] = {}
+        """Why candidates, by ``id``, give no step; the program is of no use then."""
         self.blobs: list[Weight] = []
         self._blob_index: dict[Weight, int] = {}
         self._reorder = reorder
 
     def draft(self, candidate: Candidate, operands: Layouts, results: Layouts) -> Draft:
         """Return the step of a candidate, its kernels by digest."""
-        draft: Any = candidate.draft(Placement(operands, results, ""))
+        try:
+            draft: Any = candidate.draft(Placement(operands, results, ""))
+        except LaminaError as e:
+            self.failed[id(candidate)] = str(e).splitlines()[0]
+            return encode(CudaDraft(launches=()))
+        if isinstance(draft, LibraryDraft):
+            return self._library(draft)
         for launch in draft.launches:
             self.users.setdefault(launch.kernel.digest(), []).append(candidate)
         return self._add(draft)
@@ -56,6 +69,19 @@ class Code:
             self.requests[launch.kernel.digest()] = launch.kernel
         return encode(draft)
 
+    def _library(self, draft: LibraryDraft) -> Draft:
+        """Return a step of a library; its algorithm becomes a constant that stays on the host."""
+        plan = None
+        if draft.plan:
+            plan = self.add_blob(Weight(np.frombuffer(draft.plan, np.uint8), ""))
+        return Draft(
+            kind=StepKind.PRIMITIVE,
+            arguments=tuple(role for _, role in draft.operands),
+            names=tuple(name for name, _ in draft.operands),
+            workspace_bytes=draft.workspace_bytes,
+            spec=write_spec(draft.library, draft.problem, plan),
+        )
+
     def add_blob(self, weight: Weight) -> int:
         """Add a constant and return its number."""
         if weight not in self._blob_index:
@@ -68,11 +94,13 @@ def encode(draft: CudaDraft) -> Draft:
     """Return launches as a step of the plan; what only compiling tells is added later."""
     encoder = _Encoder()
     launches = [encoder.launch(launch) for launch in draft.launches]
+    most = (draft.largest_count,) if draft.defines else ()
     return Draft(
-        kind=StepKind.KERNEL,
+        kind=StepKind.COUNTED if draft.defines else StepKind.KERNEL,
         arguments=tuple(encoder.roles),
         symbols=tuple(launch.kernel.digest() for launch in draft.launches),
-        parameters=tuple(encoder.scalars),
+        parameters=(*encoder.scalars, *most),
+        defines=draft.defines,
         workspace_bytes=draft.workspace_bytes,
         spec=json.dumps({"launches": launches}),
     )
@@ -123,7 +151,7 @@ def complete(program: Program, compiled: Mapping[str, MachineCode]) -> Program:
 
 def _complete_step(step: Step, compiled: Mapping[str, MachineCode]) -> Step:
     programs = tuple(complete(p, compiled) for p in step.programs)
-    if step.kind is not StepKind.KERNEL:
+    if step.kind not in (StepKind.KERNEL, StepKind.COUNTED):
         return dataclasses.replace(step, programs=programs)
     spec = json.loads(step.spec)
     for launch in spec["launches"]:

@@ -11,6 +11,7 @@ from lamina.backends.cpu.compiler import Compiled
 from lamina.backends.cpu.form import Form
 from lamina.backends.cpu.selection import Choices
 from lamina.backends.cpu.tactics.candidate import Candidate, Draft
+from lamina.backends.cpu.tactics.counted import COUNTED
 from lamina.backends.cpu.views import STRIDED_VIEW, plan_concats, view_offset
 from lamina.backends.cuda import code as codes
 from lamina.backends.cuda.bindings import open_device
@@ -19,7 +20,7 @@ from lamina.backends.cuda.device import Device
 from lamina.backends.cuda.lowering import lower
 from lamina.backends.cuda.measure import Measurer
 from lamina.backends.cuda.selection import enumerate_candidates, without
-from lamina.backends.cuda.tactics import TACTICS
+from lamina.backends.cuda.tactics import LAST_RESORTS, TACTICS
 from lamina.backends.cuda.tactics.reorder import reorder_draft
 from lamina.backends.cuda.tactics.slices import ChannelView, channel_offset, no_launches
 from lamina.backends.cuda.target import TARGETS, CudaTarget
@@ -96,7 +97,8 @@ class CudaCompiler:
     def _all_choices(self, graph: Graph) -> dict[Node, Choices]:
         """Return the candidates of every node, those of control flow's bodies included."""
         graphs = _graphs(graph)
-        on_host = {v.node for g in graphs for v in g.definers.values()}
+        definers = {v.node for g in graphs for v in g.definers.values()}
+        on_host = {n for n in definers if n is not None and not isinstance(n.op, COUNTED)}
         nodes = [n for g in graphs for n in g.nodes() if not isinstance(n.op, Const)]
         choices = {}
         for i, n in enumerate(nodes):
@@ -107,7 +109,7 @@ class CudaCompiler:
                 continue
             level = self.config.optimization_level
             choices[n] = _view_choices(n, self.target) or enumerate_candidates(
-                n, self.target, TACTICS, level
+                n, self.target, TACTICS, level, LAST_RESORTS
             )
         if self.config.optimization_level > 0:
             measurer = Measurer(self.device, self.target, self.cache, self.compiler, self.report)
@@ -173,7 +175,7 @@ class CudaCompiler:
             code.requests.values(), lambda done, total: self.report("compile", done, total, "")
         )
         compiled: dict[str, MachineCode] = {}
-        failed: dict[int, str] = {}
+        failed = dict(code.failed)
         for digest, request in code.requests.items():
             outcome = outcomes[request]
             if isinstance(outcome, MachineCode):
@@ -246,7 +248,11 @@ def cuda_compiler(
             hint=f"the oldest GPUs that Triton compiles for are sm_{min(TARGETS)}",
         )
     target = dataclasses.replace(
-        TARGETS[known], arch=arch, env=dict(env), tf32=config.precision == "tf32"
+        TARGETS[known],
+        arch=arch,
+        env=dict(env),
+        tf32=config.precision == "tf32",
+        library=None if device is None else device.library,
     )
     return CudaCompiler(config, target, report, device)
 

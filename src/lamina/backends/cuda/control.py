@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from lamina.backends.cpu.host import HostSteps
 from lamina.backends.cuda.arrays import DeviceArray
+from lamina.backends.cuda.counted import run_counted
 from lamina.backends.cuda.instance import Instance
 from lamina.backends.cuda.memory import Stream
 from lamina.errors import ExecutionError
@@ -38,6 +39,8 @@ class HostWork:
         if step.kind is StepKind.HOST:
             operands = self._fetch(instance, step.reads, stream)
             results = self._operators.run(number, operands, instance.env)
+        elif step.kind is StepKind.COUNTED:
+            results = [run_counted(instance, number, stream)]
         elif step.kind is StepKind.IF:
             condition, *captures = self._operands(instance, step, stream, on_host=1)
             which = 0 if bool(np.asarray(condition).reshape(-1)[0]) else 1

@@ -8,11 +8,13 @@ from typing import Any, Final
 
 from lamina.backends.cuda import bindings
 from lamina.backends.cuda.device import Allocator, Device
+from lamina.backends.cuda.library.steps import read_library_steps
 from lamina.backends.cuda.memory import Memory
+from lamina.backends.cuda.residency import programs_of
 from lamina.backends.cuda.resources import Resources, RunOptions
 from lamina.backends.cuda.runner import CudaRunner
 from lamina.config import cuda_run_options
-from lamina.errors import DeviceError, PlanError
+from lamina.errors import DeviceError, LaminaError, PlanError
 from lamina.plan.plan import Section
 
 SIMULATED: Final = "simulated"
@@ -72,7 +74,7 @@ class CudaDriver:
                 f"it needs a driver for CUDA {_version(version)}, here is one for "
                 f"{_version(self.device.driver_version)}"
             )
-        return None
+        return _missing_library(section, self.device)
 
     def load(self, section: Section) -> LoadedSection:
         """Bring code and constants of a section to the device."""
@@ -93,6 +95,18 @@ class LoadedSection:
     def runner(self) -> CudaRunner:
         """Return a runner with buffers of its own."""
         return CudaRunner(self.resources, self.resources.section.program)
+
+
+def _missing_library(section: Section, device: Device) -> str | None:
+    """Return which library the steps of a section need in vain, with the way to get it."""
+    for program in programs_of(section.program):
+        for step in read_library_steps(section, program).values():
+            try:
+                device.library(step.library)
+            except LaminaError as e:
+                fix = f"; {e.hint}" if e.hint else ""
+                return f"it needs the library {step.library}: {str(e).splitlines()[0]}{fix}"
+    return None
 
 
 def _version(number: int) -> str:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from lamina.backends.cuda.device import Device, Handle, current
+from lamina.backends.cuda.device import Device, Handle, KernelLaunch, current
+from lamina.backends.cuda.primitive import LibraryCall
 from lamina.backends.cuda.segment import Prepared, Segment, in_step
 from lamina.errors import DeviceError
 
@@ -68,7 +69,7 @@ class SegmentGraphs:
                     continue
                 with in_step(self._segment.program.steps[prepared.step]):
                     launch = prepared.bound(pointers)
-                    self._device.update_kernel(built.executable, built.nodes[i], launch)
+                    _update_node(self._device, built.executable, built.nodes[i], launch)
         except DeviceError as e:
             self._destroy(built)
             if self._device.lost:
@@ -103,7 +104,7 @@ def build(
 ) -> tuple[Handle, list[Handle], Handle]:
     """Return a graph of launches, its nodes and its executable form.
 
-    With ``dependent`` a kernel that can wait by itself starts early behind a single predecessor;
+    With ``dependent`` a kernel that can wait by itself starts early behind a single other kernel;
     should the driver refuse such edges, the graph is made without them.
     """
     nodes: list[Handle] = []
@@ -111,10 +112,10 @@ def build(
     try:
         for prepared, before in zip(launches, after, strict=True):
             with in_step(segment.program.steps[prepared.step]):
-                early = dependent and prepared.launch.dependent and len(before) == 1
+                early = dependent and len(before) == 1 and _is_kernel(launches[before[0]])
                 launch = prepared.bound(pointers)
                 earlier = [nodes[n] for n in before]
-                nodes.append(device.add_kernel(graph, launch, earlier, programmatic=early))
+                nodes.append(add_node(device, graph, launch, earlier, early=early))
         return graph, nodes, device.instantiate(graph)
     except DeviceError as e:
         with contextlib.suppress(DeviceError):
@@ -123,3 +124,49 @@ def build(
             raise
         _log.debug("a graph with programmatic edges was refused: %s", e)
         return build(device, segment, launches, after, pointers, dependent=False)
+
+
+def add_node(
+    device: Device,
+    graph: Handle,
+    launch: KernelLaunch | LibraryCall,
+    after: Sequence[Handle],
+    *,
+    early: bool,
+) -> Handle:
+    """Add a launch behind other nodes and return its node.
+
+    With ``early`` a kernel that can wait by itself may start before the kernel ahead has ended.
+    """
+    if isinstance(launch, KernelLaunch):
+        return device.add_kernel(graph, launch, after, programmatic=early and launch.dependent)
+    part = device.capture(launch.run)
+    try:
+        return device.add_graph(graph, part, after)
+    finally:
+        device.destroy_graph(part, None)
+
+
+def _update_node(
+    device: Device, executable: Handle, node: Handle, launch: KernelLaunch | LibraryCall
+) -> None:
+    if isinstance(launch, KernelLaunch):
+        device.update_kernel(executable, node, launch)
+        return
+    part = device.capture(launch.run)
+    try:
+        device.update_graph(executable, node, part)
+    finally:
+        device.destroy_graph(part, None)
+
+
+def _is_kernel(prepared: Prepared) -> bool:
+    return isinstance(prepared.launch, KernelLaunch)
+
+
+def start(device: Device, launch: KernelLaunch | LibraryCall, stream: int) -> None:
+    """Put a launch on a stream by itself."""
+    if isinstance(launch, KernelLaunch):
+        device.launch(launch, stream)
+    else:
+        launch.run(stream)

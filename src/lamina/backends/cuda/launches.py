@@ -107,7 +107,8 @@ def read_step(step: Step) -> KernelStep:
 
 def read_steps(program: Program) -> dict[int, KernelStep]:
     """Read the kernel steps of a program, by their numbers."""
-    return {i: read_step(s) for i, s in enumerate(program.steps) if s.kind is StepKind.KERNEL}
+    kinds = (StepKind.KERNEL, StepKind.COUNTED)
+    return {i: read_step(s) for i, s in enumerate(program.steps) if s.kind in kinds}
 
 
 def _launch(step: Step, data: dict[str, Any], counters: dict[int, int]) -> LaunchDescription:

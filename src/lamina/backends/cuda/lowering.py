@@ -9,6 +9,7 @@ from lamina.ir.pattern import Reject
 from lamina.ops import Attention, Concat, Reshape, Transpose
 from lamina.passes.cleanup import EliminateDeadNodes, FoldConstants
 from lamina.passes.decompose import DecomposeAttention
+from lamina.passes.deform import DecomposeDeformConvolution
 from lamina.passes.einsum import DecomposeEinsum
 from lamina.passes.in_place import AttentionInPlace
 from lamina.passes.parallel import MergeParallelConvolutions, MergeParallelMatmuls
@@ -22,7 +23,8 @@ def lower(graph: Graph, target: CudaTarget) -> None:
     def is_declined(node: Node) -> bool:
         return isinstance(kernel.candidates(node, target), Reject)
 
-    if DecomposeAttention(is_declined)(graph) + DecomposeEinsum()(graph):
+    changes = DecomposeAttention(is_declined)(graph) + DecomposeEinsum()(graph)
+    if changes + DecomposeDeformConvolution()(graph):
         FoldConstants()(graph)
         FuseRegions()(graph)
     MergeParallelConvolutions(_is_no_part)(graph)

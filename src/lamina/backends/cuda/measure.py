@@ -12,7 +12,7 @@ from lamina.backends.cpu.views import STRIDED_VIEW
 from lamina.backends.cuda.bench import Bench
 from lamina.backends.cuda.compile import Compiler, MachineCode
 from lamina.backends.cuda.device import Device, current
-from lamina.backends.cuda.request import CudaDraft
+from lamina.backends.cuda.request import AnyDraft
 from lamina.backends.cuda.target import CudaTarget
 from lamina.errors import DeviceError, LaminaError
 from lamina.ir.attributes import attribute_symbols
@@ -91,7 +91,7 @@ class Measurer:
     def _time_all(
         self, problems: Mapping[str, list[Choices]], wanted: Mapping[str, Sequence[Candidate]]
     ) -> None:
-        missing: list[tuple[str, Choices, Candidate, CudaDraft]] = []
+        missing: list[tuple[str, Choices, Candidate, AnyDraft]] = []
         for problem, candidates in wanted.items():
             alike = problems[problem]
             for c in candidates:
@@ -123,7 +123,7 @@ class Measurer:
                 best[problem] = min(us, best.get(problem, us))
                 self.cache.put(problem, describe(candidate), us)
 
-    def _draft(self, alike: Iterable[Choices], candidate: Candidate) -> list[CudaDraft]:
+    def _draft(self, alike: Iterable[Choices], candidate: Candidate) -> list[AnyDraft]:
         """Return the launches of a candidate on dense operands, or record why there are none."""
         node = next(iter(alike)).node
         try:

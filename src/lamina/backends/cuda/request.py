@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from lamina.backends.cpu.tactics.candidate import Role
 from lamina.ir.dims import Dim
@@ -88,7 +90,38 @@ class Launch:
 
 @dataclass(frozen=True, kw_only=True)
 class CudaDraft:
-    """A step that is not numbered yet: launches that run one after the other."""
+    """A step that is not numbered yet: launches that run one after the other.
+
+    With ``defines`` they write the number of that symbol, ``largest_count`` at most, to the role
+    ``Count``, and their one result into memory for the largest.
+    """
 
     launches: tuple[Launch, ...]
     workspace_bytes: Dim = 0
+    defines: tuple[str, ...] = ()
+    largest_count: Dim = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LibraryDraft:
+    """A step that is not numbered yet: a problem that a library of the device works on.
+
+    ``problem`` is plain data in which sizes may be dimensions; what its fields mean and what the
+    operands are called is the library's own.  ``plan`` is the algorithm as the library wrote it
+    down, if that is more than a field.
+    """
+
+    library: str
+    problem: Mapping[str, Any]
+    operands: tuple[tuple[str, Role], ...]
+    plan: bytes = b""
+    workspace_bytes: Dim = 0
+
+    @property
+    def launches(self) -> tuple[Launch, ...]:
+        """Return the launches of kernels to compile, of which there are none."""
+        return ()
+
+
+AnyDraft = CudaDraft | LibraryDraft
+"""What the candidates of a node turn into."""

@@ -34,7 +34,7 @@ def on_device(program: Program) -> frozenset[int]:
     """
     found: set[int] = set()
     for step in program.steps:
-        if step.kind in NATIVE:
+        if step.kind in NATIVE or step.kind is StepKind.COUNTED:
             found.update(base_of(program, t) for t in native_tensors(step))
         elif step.kind in CONTROL:
             found.update(base_of(program, t) for t in _handed_over(step))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -13,11 +14,13 @@ import numpy.typing as npt
 
 from lamina.backends.cuda.device import Device, Handle, current
 from lamina.backends.cuda.launches import KernelStep, read_steps
+from lamina.backends.cuda.library.steps import LibraryStep, read_library_steps
 from lamina.backends.cuda.memory import Buffer, Memory, Stream, aligned
+from lamina.backends.cuda.primitive import Library, Operation
 from lamina.backends.cuda.residency import base_of, groups, on_device, programs_of
-from lamina.errors import DeviceError, PlanError, where
+from lamina.errors import DeviceError, where
 from lamina.plan.halves import restore
-from lamina.plan.plan import CodeImage, Place, Program, Section, StepKind
+from lamina.plan.plan import CodeImage, Place, Program, Section
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,7 @@ class ProgramFacts:
     """What is known of a program before its sizes are."""
 
     kernels: dict[int, KernelStep]
+    primitives: dict[int, LibraryStep]
     resident: frozenset[int]
     groups: list[tuple[int, int]]
 
@@ -52,9 +56,11 @@ class Resources:
         self.section, self.device, self.memory, self.options = section, device, memory, options
         self.facts: dict[int, ProgramFacts] = {}
         for program in programs_of(section.program):
-            self._check_kinds(program)
             self.facts[id(program)] = ProgramFacts(
-                read_steps(program), on_device(program), groups(program.steps)
+                kernels=read_steps(program),
+                primitives=read_library_steps(section, program),
+                resident=on_device(program),
+                groups=groups(program.steps),
             )
         self._host: dict[int, npt.NDArray[Any]] = {}
         self._halves = frozenset(section.halves)
@@ -63,6 +69,7 @@ class Resources:
             self._stream = Stream(device)
             self._upload()
             self._load()
+            self._libraries = self._load_libraries()
 
     @property
     def constant_bytes(self) -> int:
@@ -90,12 +97,9 @@ class Resources:
         """Return a kernel that can be launched."""
         return self._functions[kernel, name, shared_bytes]
 
-    def _check_kinds(self, program: Program) -> None:
-        for step in program.steps:
-            if step.kind is StepKind.PRIMITIVE:
-                raise PlanError(
-                    f"step {step.name} needs a library ({step.tactic}) that the CUDA runtime lacks"
-                )
+    def operation(self, step: LibraryStep, env: Mapping[str, int]) -> Operation:
+        """Return what a library does for a step at known sizes."""
+        return self._libraries[step.library].operation(step.sized(env), step.names, step.plan)
 
     def _used_blobs(self) -> list[int]:
         used: set[int] = set()
@@ -141,6 +145,11 @@ class Resources:
                             self._modules[launch.kernel] = self.device.load(image)
                         module = self._modules[launch.kernel]
                         self._functions[key] = self.device.function(module, *key[1:])
+
+    def _load_libraries(self) -> dict[str, Library]:
+        """Load the libraries that steps name."""
+        names = {s.library for f in self.facts.values() for s in f.primitives.values()}
+        return {name: self.device.library(name) for name in sorted(names)}
 
 
 def _unload(device: Device, modules: dict[str, Handle]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from lamina.backends.cuda.arrays import Admission, DeviceArray, order
 from lamina.backends.cuda.control import HostWork
 from lamina.backends.cuda.device import Handle, OutOfMemory, current
+from lamina.backends.cuda.graph import start
 from lamina.backends.cuda.instance import Instance, Work
 from lamina.backends.cuda.memory import SharedBuffer, Staging, Stream
 from lamina.backends.cuda.ports import Ports, Wanted
@@ -207,7 +208,7 @@ class CudaRunner:
             return graph
         for prepared in work.segment.launches:
             with in_step(self.program.steps[prepared.step]):
-                device.launch(prepared.bound(instance.pointers), stream.handle)
+                start(device, prepared.bound(instance.pointers), stream.handle)
                 if options.check:
                     device.synchronize(stream.handle)
         return None

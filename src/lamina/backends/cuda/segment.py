@@ -1,4 +1,4 @@
-"""Consecutive kernel steps as launches, for known sizes and memory."""
+"""Consecutive native steps as launches, for known sizes and memory."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from lamina.backends.cuda.launches import (
     LaunchDescription,
     ScalarArgument,
 )
+from lamina.backends.cuda.library.steps import LibraryStep
+from lamina.backends.cuda.primitive import LibraryCall
 from lamina.backends.cuda.residency import base_of, native_tensors
 from lamina.backends.cuda.resources import Resources
 from lamina.errors import PlanError, where
@@ -67,13 +69,16 @@ class Patch:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A launch of step ``step`` (its number in the program) that lacks the callers' addresses."""
+    """A launch of step ``step`` (its number in the program) that lacks the callers' addresses.
 
-    launch: KernelLaunch
+    It is one of a kernel, or a library's work.
+    """
+
+    launch: KernelLaunch | LibraryCall
     patches: tuple[Patch, ...]
     step: int
 
-    def bound(self, pointers: Sequence[int]) -> KernelLaunch:
+    def bound(self, pointers: Sequence[int]) -> KernelLaunch | LibraryCall:
         """Return the launch with the addresses of the caller's arrays."""
         if not self.patches:
             return self.launch
@@ -115,6 +120,21 @@ class _Maker:
                 cluster=description.cluster,
             )
             self.launches.append(Prepared(launch, tuple(patches), number))
+
+    def add_call(self, number: int, step: LibraryStep) -> None:
+        """Add what a library does for a step."""
+        places = [self._places.locate(t) for t in step.tensors]
+        patches = [Patch(i, p.caller, p.address) for i, p in enumerate(places) if p.caller >= 0]
+        workspace = self._places.workspace(number)
+        operation = self._resources.operation(step, self._env)
+        if operation.workspace_bytes > workspace.size_bytes:
+            raise PlanError(
+                f"a library needs {operation.workspace_bytes} bytes of workspace, the plan has "
+                f"{workspace.size_bytes}",
+                hint="build the plan again with the version of the library that is installed here",
+            )
+        call = LibraryCall(operation, tuple(p.address for p in places), workspace.address)
+        self.launches.append(Prepared(call, tuple(patches), number))
 
     def _values(
         self, number: int, description: LaunchDescription
@@ -167,12 +187,15 @@ class Segment:
     ) -> None:
         self.program, self.steps = program, steps
         made = _Maker(resources, program, places, env)
-        kernels = resources.of(program).kernels
+        facts = resources.of(program)
         self.of_step: dict[int, range] = {}
         for number in steps:
             with in_step(program.steps[number]):
                 begin = len(made.launches)
-                made.add(number, kernels[number])
+                if number in facts.primitives:
+                    made.add_call(number, facts.primitives[number])
+                else:
+                    made.add(number, facts.kernels[number])
                 self.of_step[number] = range(begin, len(made.launches))
         self.launches = made.launches
         self.callers = tuple(sorted({p.caller for x in self.launches for p in x.patches}))

@@ -39,12 +39,21 @@ class Tactic(Protocol):
 
 
 def enumerate_candidates(
-    node: Node, target: CudaTarget, tactics: Sequence[Tactic], level: int
+    node: Node,
+    target: CudaTarget,
+    tactics: Sequence[Tactic],
+    level: int,
+    last_resorts: Sequence[Tactic] = (),
 ) -> Choices:
-    """Ask every tactic; of each one's configurations those with the best estimates stay."""
+    """Ask every tactic; of each one's configurations those with the best estimates stay.
+
+    Last resorts are asked while there is no candidate.
+    """
     choices = Choices(node, [], [])
     offered: list[Candidate] = []
-    for tactic in tactics:
+    for tactic in (*tactics, *last_resorts):
+        if offered and tactic in last_resorts:
+            continue
         found = tactic.candidates(node, target)
         if isinstance(found, Reject):
             choices.declined.append((tactic.name, found.reason))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from lamina.backends.cpu.form import Form
+from lamina.backends.cuda.primitive import Library
 from lamina.ir.types import DType, TensorType
 
 _DEPENDENT_SINCE = 90
@@ -18,7 +19,8 @@ class CudaTarget:
     ``arch`` is the compute capability times ten.  ``shared_bytes`` is what a block may ask for,
     ``flops_per_microsecond`` holds the dense matrix rate of each element type.  ``env`` gives the
     likeliest value of each symbol.  With ``tf32``, products of f32 numbers may round their factors
-    to 11 bits.  ``spatial_ranks`` are the ranks of images in the graph.
+    to 11 bits.  ``spatial_ranks`` are the ranks of images in the graph.  ``library`` gives a
+    library of the device by its name, or raises DeviceError; without a device there is none.
     """
 
     arch: int
@@ -30,6 +32,7 @@ class CudaTarget:
     tf32: bool = False
     env: Mapping[str, int] = field(default_factory=dict)
     spatial_ranks: frozenset[int] = frozenset({3, 4, 5})
+    library: Callable[[str], Library] | None = None
 
     @property
     def dependent(self) -> bool:

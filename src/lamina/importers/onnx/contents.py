@@ -31,7 +31,14 @@ SYMBOLIC_LIMIT = 4096
 
 Known = Sequence[Array | None]
 
-_OPAQUE: tuple[type[Op], ...] = (ops.Random, ops.BindDims, ops.HostCall, ops.PluginCall, ops.If, ops.Loop)
+_OPAQUE: tuple[type[Op], ...] = (
+    ops.Random,
+    ops.BindDims,
+    ops.HostCall,
+    ops.PluginCall,
+    ops.If,
+    ops.Loop,
+)
 _SYMBOLIC: tuple[type[Op], ...] = (
     ops.Activation,
     ops.Binary,

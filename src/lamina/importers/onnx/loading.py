@@ -57,9 +57,7 @@ def check_with(table: Table, source: Source, options: Options) -> Report:
     return Report(tuple(session.report))
 
 
-def _guarded(
-    table: Table, source: Source, options: Options
-) -> tuple[Session, Graph, list[Any]]:
+def _guarded(table: Table, source: Source, options: Options) -> tuple[Session, Graph, list[Any]]:
     try:
         return _import(table, source, options)
     except LaminaError:

@@ -26,12 +26,11 @@ LARGEST_BYTES = 1 << 31
 """What the serialization of ONNX can hold in one message."""
 
 
-def read_model(
-    source: Source, folder: Path | None = None
-) -> tuple[onnx.ModelProto, Path | None]:
+def read_model(source: Source, folder: Path | None = None) -> tuple[onnx.ModelProto, Path | None]:
     """Return the parsed model and the folder that external data is relative to.
 
-    That is the folder of a file; ``folder`` tells it for a model that is already in memory.  Raises ImportFailed when the file cannot be read or does not hold an ONNX model.
+    That is the folder of a file; ``folder`` tells it for a model that is already in memory.
+    Raises ImportFailed when the file cannot be read or does not hold an ONNX model.
     """
     if isinstance(source, onnx.ModelProto):
         return source, folder

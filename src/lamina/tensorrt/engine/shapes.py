@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from lamina import ops
 from lamina.ir.attributes import attribute_symbols
 from lamina.ir.dims import Dim, evaluate, symbols
 from lamina.ir.graph import Graph, Value
@@ -107,10 +110,22 @@ class _Evaluation:
             if v.name not in self.given:
                 raise _Open
             return self.given[v.name]
-        operands = [self._value(x) for x in v.node.inputs]
+        if isinstance(v.node.op, ops.Shape):
+            operands = [self._hollow(v.node.inputs[0])]
+        else:
+            operands = [self._value(x) for x in v.node.inputs]
         needed = [s for value in vars(v.node.op).values() for s in attribute_symbols(value)]
         for symbol in needed:
             self.resolve(symbol)
         results = run_node(v.node, operands, self.env)
         self.known.update(zip(v.node.outputs, results, strict=True))
         return self.known[v]
+
+    def _hollow(self, v: Value) -> Any:
+        """Return an array that has the shape of a value and takes no memory."""
+        for symbol in attribute_symbols(v.type):
+            self.resolve(symbol)
+        shape = tuple(_size(d, self.env) for d in v.tensor.shape)
+        if UNKNOWN in shape:
+            raise _Open
+        return np.broadcast_to(np.zeros((), v.tensor.dtype.numpy), shape)

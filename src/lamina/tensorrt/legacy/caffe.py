@@ -73,11 +73,5 @@ class CaffeParser:
     def _refuse(self, reporter: Reporter) -> None:
         Reporter(reporter.logger, self.error_recorder).error(_MISSING, "UNSUPPORTED_STATE")
 
-    def __enter__(self) -> CaffeParser:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        return None
-
 
 __all__ = ["CaffeParser", "IBlobNameToTensor", "ICaffePluginFactoryV2"]

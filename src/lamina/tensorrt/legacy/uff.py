@@ -81,12 +81,6 @@ class UffParser:
         Reporter(reporter.logger, self.error_recorder).error(_MISSING, "UNSUPPORTED_STATE")
         return False
 
-    def __enter__(self) -> UffParser:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        return None
-
 
 def shutdown_protobuf_library() -> None:
     """Release the parsers' library; there is nothing to release."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from lamina.errors import GraphError, where
+from lamina.errors import GraphError, LaminaError, where
 from lamina.importers.onnx.scope import Scope, Session
 from lamina.importers.onnx.table import Table
 from lamina.importers.onnx.tensors import TensorReader
@@ -71,7 +71,7 @@ class Walk:
     def value(self, tensor: ITensor, scope: Scope | None = None) -> Value:
         """Return the value of a tensor as ``scope`` sees it; lowers what is needed for it."""
         scope = scope or self.root
-        stack = [tensor]
+        stack, waiting = [tensor], set[int]()
         while stack:
             wanted = stack[-1]
             home = self.home(wanted, scope)
@@ -80,12 +80,15 @@ class Walk:
                 continue
             layer = self._producer(wanted)
             missing = [t for t in self.operands(layer) if key(t) not in self.home(t, scope).values]
-            if missing:
-                if len(stack) > 2 * len(self.state.layers) + 2:
-                    raise GraphError(f"layer {layer._name!r} depends on its own result")
-                stack.extend(reversed(missing))
+            if not missing:
+                self.lower(layer, home)
+                waiting.discard(layer._key)
                 continue
-            self.lower(layer, home)
+            waiting.add(layer._key)
+            for t in missing:
+                if self._producer(t)._key in waiting:
+                    raise GraphError(f"layer {layer._name!r} depends on its own result")
+            stack.extend(reversed(missing))
         found: Value = scope.lookup(key(tensor))
         return found
 
@@ -95,15 +98,20 @@ class Walk:
 
     def operands(self, layer: ILayer) -> Iterable[ITensor]:
         """Return the tensors that must be lowered before a layer."""
-        return [t for t in layer._needed() if t is not None]
+        return [*(t for t in layer._needed() if t is not None), *layer._before()]
 
     def lower(self, layer: ILayer, scope: Scope) -> None:
         """Lower one layer whose operands are there."""
         emitter = LayerEmitter(layer, self, scope)
         with where(f"in layer {layer._name!r} ({layer._kind})"):
             inputs = [None if t is None else scope.lookup(key(t)) for t in layer._needed()]
-            results = layer._lower(emitter, *inputs)
-            self.finish(emitter, results, scope)
+            try:
+                results = layer._lower(emitter, *inputs)
+                self.finish(emitter, results, scope)
+            except LaminaError:
+                raise
+            except Exception as e:
+                raise GraphError(_what_is_wrong(layer, e), hint=_MISUSE) from e
 
     def finish(self, e: LayerEmitter, results: Iterable[Value], scope: Scope) -> None:
         """Apply constraints on types, name the results and remember them."""
@@ -122,6 +130,16 @@ class Walk:
         if tensor._producer is None or tensor._state is not self.state:
             raise GraphError(f"tensor {tensor._name!r} is not part of this network")
         return tensor._producer
+
+
+_MISUSE = "check that all of its inputs and settings are given and fit together"
+
+
+def _what_is_wrong(layer: ILayer, error: Exception) -> str:
+    absent = [i for i, t in enumerate(layer._needed()) if t is None]
+    if absent:
+        return f"input {absent[0]} is not given"
+    return f"the layer cannot be used as it is set: {type(error).__name__}: {error}"
 
 
 def key(tensor: ITensor) -> str:

@@ -36,12 +36,16 @@ class BuildWalk(Walk):
         """The boundary whose inside a scope is."""
 
     def record_weights(self, layer: ILayer, role: str, name: str, array: Array) -> None:
-        """Remember weights by layer and role."""
+        """Remember weights by layer and role, unless TensorRT does not have their type."""
+        try:
+            dtype = from_ir(DType.of(array.dtype)).name
+        except KeyError:
+            return
         self.weights[layer._name, role] = WeightInfo(
             name=name,
             layer=layer._name,
             role=role,
-            dtype=from_ir(DType.of(array.dtype)).name,
+            dtype=dtype,
             shape=tuple(array.shape),
         )
 

@@ -63,7 +63,7 @@ class Membership:
         boundary: Boundary | None = getattr(layer, "_boundary", None)
         if boundary is not None and layer in boundary._exits():
             return self.externals(boundary)
-        return [t for t in layer._inputs if t is not None]
+        return [*(t for t in layer._inputs if t is not None), *layer._before()]
 
     def _of_layer(self, layer: ILayer) -> Inside:
         boundary: Boundary | None = getattr(layer, "_boundary", None)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lamina import ops
-from lamina.errors import Unsupported
+from lamina.errors import GraphError, Unsupported
 from lamina.ir.dims import Dim
 from lamina.ir.graph import Value
 from lamina.ir.types import DType
@@ -120,7 +120,7 @@ def _repeated(e: LayerEmitter, x: Value, heads: Dim) -> Value:
     if own == heads:
         return x
     if not isinstance(own, int) or not isinstance(heads, int) or heads % own:
-        raise ValueError(f"{heads} query heads cannot share {own} heads")
+        raise GraphError(f"{heads} query heads cannot share {own} heads")
     each = heads // own
     wide = e.expand(e.unsqueeze(x, (2,)), (batch, own, each, length, size))
     return e.reshape(wide, (batch, heads, length, size))

@@ -87,18 +87,18 @@ class ILRNLayer(ILayer):
         return (e.emit(op, x),)
 
 
-_COORDINATES = {
+COORDINATES = {
     "ALIGN_CORNERS": kinds.CoordinateMode.ALIGN_CORNERS,
     "ASYMMETRIC": kinds.CoordinateMode.ASYMMETRIC,
     "HALF_PIXEL": kinds.CoordinateMode.HALF_PIXEL,
 }
-_ROUNDING = {
+ROUNDING = {
     "HALF_UP": kinds.NearestMode.ROUND_PREFER_CEIL,
     "HALF_DOWN": kinds.NearestMode.ROUND_PREFER_FLOOR,
     "FLOOR": kinds.NearestMode.FLOOR,
     "CEIL": kinds.NearestMode.CEIL,
 }
-_INTERPOLATION = {
+INTERPOLATION = {
     "NEAREST": kinds.InterpolationMode.NEAREST,
     "LINEAR": kinds.InterpolationMode.LINEAR,
     "CUBIC": kinds.InterpolationMode.CUBIC,
@@ -132,9 +132,9 @@ class IResizeLayer(ILayer):
         op = ops.Resize(
             sizes=sizes,
             scales=() if upper else scales,
-            mode=_INTERPOLATION[self.resize_mode.name],
-            coordinate_mode=_COORDINATES["ASYMMETRIC" if upper else mode],
-            nearest_mode=_ROUNDING[self.nearest_rounding.name],
+            mode=INTERPOLATION[self.resize_mode.name],
+            coordinate_mode=COORDINATES["ASYMMETRIC" if upper else mode],
+            nearest_mode=ROUNDING[self.nearest_rounding.name],
             cubic_coeff_a=self.cubic_coeff,
             exclude_outside=self.exclude_outside,
         )
@@ -185,7 +185,7 @@ class IGridSampleLayer(ILayer):
         if self.sample_mode.name not in outside:
             raise self._fail(f"grid sampling knows no {self.sample_mode}")
         op = ops.GridSample(
-            mode=_INTERPOLATION[self.interpolation_mode.name],
+            mode=INTERPOLATION[self.interpolation_mode.name],
             padding_mode=outside[self.sample_mode.name],
             align_corners=self.align_corners,
         )

@@ -15,6 +15,9 @@ from lamina.tensorrt.foundation.dtype import from_ir
 from lamina.tensorrt.lowering.emitter import LayerEmitter
 from lamina.tensorrt.network.additions import Additions
 from lamina.tensorrt.network.layer import ILayer
+from lamina.tensorrt.network.pointwise import IIdentityLayer
+from lamina.tensorrt.network.setting import set_quietly
+from lamina.tensorrt.network.shown import settings_of
 from lamina.tensorrt.network.tensor import ITensor
 
 if TYPE_CHECKING:
@@ -74,7 +77,10 @@ _KINDS: dict[type[Op], str] = {
 
 
 class ImportedLayer(ILayer):
-    """One node of an imported graph; it is lowered to the same operator again."""
+    """One node of an imported graph; it is lowered to the same operator again.
+
+    Its settings can be read as those of the layer that it is shown as; what is set has no effect.
+    """
 
     _kind = "PLUGIN_V2"
 
@@ -83,7 +89,9 @@ class ImportedLayer(ILayer):
         self._kind = _KINDS.get(type(node.op), "PLUGIN_V2")
         self._op = node.op
         self._loc = node.loc
-        self._counts = frozenset[str]()
+        self._defines: dict[str, int] = {}
+        self._sizes: list[ITensor] = []
+        set_quietly(self, **settings_of(node))
 
     def _lower(self, e: LayerEmitter, *inputs: Value | None) -> Sequence[Value]:
         e.loc = self._loc
@@ -93,8 +101,18 @@ class ImportedLayer(ILayer):
                 e.walk.record_weights(self, "CONSTANT", name, self._op.weight.array)
             return (e.scope.constant(self._op.weight.array, self._loc, name),)
         present = [v for v in inputs if v is not None]
-        e.defines(self._counts)
-        return e.emit_all(self._op.substitute(e.walk.imported_symbols()), *present)
+        e.defines(self._defines)
+        results = e.emit_all(self._op.substitute(e.walk.imported_symbols()), *present)
+        for symbol, index in self._defines.items():
+            e.scope.graph.definers.setdefault(symbol, results[index])
+        return results
+
+    @property
+    def _origin(self) -> str:
+        return self._loc.text
+
+    def _before(self) -> list[ITensor]:
+        return self._sizes
 
 
 def adopt(network: INetworkDefinition, graph: Graph) -> dict[str, ITensor]:
@@ -106,20 +124,25 @@ def adopt(network: INetworkDefinition, graph: Graph) -> dict[str, ITensor]:
     tensors: dict[Value, ITensor] = {}
     for v in graph.inputs:
         tensors[v] = _input(network, v)
-    symbols_of = {s: v for s, v in graph.definers.items()}
     for number, node in enumerate(graph.nodes()):
         layer = ImportedLayer(network, node, [tensors[v] for v in node.inputs])
         network._add(layer, len(node.outputs))
         layer._name = _node_name(node.loc.text) or f"{node.op.name}_{number}"
-        layer._counts = frozenset(s for s, v in symbols_of.items() if v.node is node)
-        network._state.reserved |= layer._counts
+        layer._defines = {s: v.index for s, v in graph.definers.items() if v.node is node}
+        needed = (graph.definers[s] for s in sorted(node.op.symbols()) if s in graph.definers)
+        layer._sizes = [tensors[v] for v in needed if v.node is not node]
+        network._state.reserved |= layer._defines.keys()
         for tensor, v in zip(layer._outputs, node.outputs, strict=True):
+            if not isinstance(v.type, TensorType):
+                raise GraphError(f"{layer._name!r} gives {v.type}: a network has tensors only")
             tensor._name = v.name or tensor._name
             tensors[v] = tensor
     for v, name in zip(graph.outputs, graph.output_names, strict=True):
         tensor = tensors[v]
-        if tensor._producer is not None:
-            tensor._name = name
+        if tensor._producer is None or tensor in network._state.outputs:
+            same = network._add(IIdentityLayer(network._state, [tensor]))
+            tensor = same._outputs[0]
+        tensor._name = name
         network._state.outputs.append(tensor)
     return {t._name: t for t in tensors.values()}
 

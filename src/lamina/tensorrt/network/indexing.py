@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lamina import ops
+from lamina.errors import GraphError
 from lamina.ir.graph import Value
 from lamina.ir.types import DType
 from lamina.tensorrt.check import checked
@@ -49,7 +50,7 @@ def _has_batch(e: LayerEmitter, indices: Value) -> bool:
 def _batched(e: LayerEmitter, x: Value, indices: Value, axis: int, shared: int) -> Value:
     """Gather along an axis with indices of its own for each item of the leading axes."""
     if axis < shared:
-        raise ValueError(f"axis {axis} is one of the {shared} shared axes")
+        raise GraphError(f"axis {axis} is one of the {shared} shared axes")
     rank = x.tensor.rank
     front = (*range(shared), axis, *(a for a in range(shared, rank) if a != axis))
     places = e.unsqueeze(indices, (indices.tensor.rank,))

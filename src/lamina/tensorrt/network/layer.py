@@ -50,6 +50,15 @@ class ILayer:
         return self._inputs
 
     @property
+    def _origin(self) -> str:
+        """Text of the location that the operators of this layer have."""
+        return self._name
+
+    def _before(self) -> list[ITensor]:
+        """Return further tensors that must be lowered before this layer."""
+        return []
+
+    @property
     def _state(self) -> NetworkState:
         state = self._owner()
         assert state is not None, "the network of this layer is gone"
@@ -184,6 +193,11 @@ class ILayer:
         """What this layer has in common with its generic form alone."""
         return id(self._outputs)
 
+    def __dir__(self) -> list[str]:
+        """Return the names that the chosen version has."""
+        cls = type(self)
+        return [n for n in super().__dir__() if n.startswith("__") or _public(cls, n)]
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ILayer) and self._outputs is other._outputs
 
@@ -192,6 +206,10 @@ class ILayer:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name!r}>"
+
+
+def _public(cls: type, name: str) -> bool:
+    return not name.startswith("_") and hasattr(cls, name)
 
 
 __all__ = ["ILayer"]

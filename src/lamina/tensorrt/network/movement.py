@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lamina import ops
+from lamina.errors import GraphError
 from lamina.importers.onnx.target_shape import target_shape
 from lamina.ir.dims import is_static
 from lamina.ir.graph import Value
@@ -67,7 +68,7 @@ def _transposed(e: LayerEmitter, x: Value, order: Permutation) -> Value:
     axes = tuple(a + offset for a in list(order)[: x.tensor.rank - offset])
     perm = (0, *axes) if offset else axes
     if sorted(perm) != list(range(x.tensor.rank)):
-        raise ValueError(f"{order} is not an order of the axes of {x.tensor}")
+        raise GraphError(f"{order} is not an order of the axes of {x.tensor}")
     return e.transpose(x, perm)
 
 

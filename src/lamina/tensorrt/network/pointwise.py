@@ -18,7 +18,7 @@ from lamina.tensorrt.network.layer import ILayer
 from lamina.tensorrt.network.setting import Setting, set_quietly
 from lamina.tensorrt.network.tensor import ITensor
 
-_ACTIVATIONS = {
+ACTIVATIONS = {
     "RELU": ActivationKind.RELU,
     "SIGMOID": ActivationKind.SIGMOID,
     "TANH": ActivationKind.TANH,
@@ -37,7 +37,7 @@ _PARAMETERS = {
     "LEAKY_RELU": 1, "ELU": 1, "SELU": 2, "CLIP": 2, "HARD_SIGMOID": 2, "SCALED_TANH": 2,
     "THRESHOLDED_RELU": 1,
 }  # fmt: skip
-_BINARY = {
+BINARY = {
     "SUM": BinaryKind.ADD,
     "PROD": BinaryKind.MUL,
     "MAX": BinaryKind.MAX,
@@ -52,7 +52,7 @@ _BINARY = {
     "GREATER": BinaryKind.GREATER,
     "LESS": BinaryKind.LESS,
 }
-_UNARY = {
+UNARY = {
     "EXP": UnaryKind.EXP,
     "LOG": UnaryKind.LOG,
     "SQRT": UnaryKind.SQRT,
@@ -102,7 +102,7 @@ def apply_activation(e: LayerEmitter, x: Value, kind: str, alpha: float, beta: f
         return y if alpha == 1 else e.multiply(y, e.like(alpha, y))
     count = _PARAMETERS.get(kind, 0)
     op = ops.Activation(
-        kind=_ACTIVATIONS[kind], alpha=alpha if count else 0.0, beta=beta if count > 1 else 0.0
+        kind=ACTIVATIONS[kind], alpha=alpha if count else 0.0, beta=beta if count > 1 else 0.0
     )
     return e.emit(op, x)
 
@@ -123,7 +123,7 @@ class IElementWiseLayer(ILayer):
             )
         if self.op.name == "FLOOR_DIV":
             return (_floor_div(e, a, b),)
-        return (e.binary(_BINARY[self.op.name], a, b),)
+        return (e.binary(BINARY[self.op.name], a, b),)
 
 
 def _floor_div(e: LayerEmitter, a: Value, b: Value) -> Value:
@@ -147,7 +147,7 @@ class IUnaryLayer(ILayer):
         if self.op.name == "ISINF":
             size = e.emit(ops.Unary(kind=UnaryKind.ABS), x)
             return (e.binary(BinaryKind.EQUAL, size, e.like(np.inf, x)),)
-        return (e.emit(ops.Unary(kind=_UNARY[self.op.name]), x),)
+        return (e.emit(ops.Unary(kind=UNARY[self.op.name]), x),)
 
 
 class IParametricReLULayer(ILayer):

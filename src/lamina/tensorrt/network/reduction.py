@@ -18,7 +18,7 @@ from lamina.tensorrt.network.layer import ILayer
 from lamina.tensorrt.network.setting import OptionalSetting, Setting, set_quietly
 from lamina.tensorrt.network.tensor import ITensor
 
-_KINDS = {
+KINDS = {
     "SUM": ReduceKind.SUM,
     "PROD": ReduceKind.PROD,
     "MAX": ReduceKind.MAX,
@@ -41,7 +41,7 @@ class IReduceLayer(ILayer):
         axes = in_mask(e, self.axes, x)
         if self.op.name == "NONE":
             return (x,)
-        return (e.reduce(_KINDS[self.op.name], x, axes, keepdims=self.keep_dims),)
+        return (e.reduce(KINDS[self.op.name], x, axes, keepdims=self.keep_dims),)
 
 
 class ISoftMaxLayer(ILayer):

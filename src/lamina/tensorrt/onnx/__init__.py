@@ -1,1 +1,1 @@
-"""ONNX models as networks."""
+"""The ONNX parser: Lamina's importer filling a network."""

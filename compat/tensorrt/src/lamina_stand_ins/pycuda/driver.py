@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from cuda.bindings import runtime
+
 from lamina_stand_ins.pycuda._calls import (
     Error,
     LaunchError,

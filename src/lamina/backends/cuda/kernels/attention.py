@@ -15,13 +15,12 @@ LOG2E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
-def visible(
-    mask, row, column, rows, keys, m_row, m_column, causal_offset,
+def masked(
+    scores, mask, row, column, rows, keys, m_row, m_column, causal_offset,
     MASK: tl.constexpr, CAUSAL: tl.constexpr,
 ):  # fmt: skip
-    """Return which keys a query sees, and what is added to its scores."""
+    """Return scores in units of log 2, -inf where a query does not see a key."""
     seen = column[None, :] < keys
-    added = tl.zeros((row.shape[0], column.shape[0]), tl.float32)
     if CAUSAL:
         seen = seen & (column[None, :] <= row[:, None] + causal_offset)
     if MASK != "none":
@@ -30,8 +29,63 @@ def visible(
         if MASK == "keep":
             seen = seen & (tl.load(mask + at, mask=inside, other=0) != 0)
         else:
-            added = tl.load(mask + at, mask=inside, other=0.0).to(tl.float32)
-    return seen, added
+            scores += tl.load(mask + at, mask=inside, other=0.0).to(tl.float32) * LOG2E
+    return tl.where(seen, scores, float("-inf"))
+
+
+@triton.jit
+def scaled(products, SCALE: tl.constexpr, SOFTCAP: tl.constexpr):
+    """Return the scores of products of queries and keys, in units of log 2."""
+    if SOFTCAP > 0:
+        # tanh(x) = 1 - 2 / (exp(2 x) + 1), which neither overflows nor loses its limits
+        twice = tl.exp2(products * (2 * LOG2E * SCALE / SOFTCAP))
+        return SOFTCAP * LOG2E * (1 - 2 / (twice + 1))
+    return products * (SCALE * LOG2E)
+
+
+@triton.jit
+def absorb(
+    queries, k, v, mask, row, column, rows, keys, k_row, v_row, m_row, m_column, causal_offset,
+    peak, total, result,
+    D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
+    SCALE: tl.constexpr, SOFTCAP: tl.constexpr, MASK: tl.constexpr, CAUSAL: tl.constexpr,
+    PRECISION: tl.constexpr, CHECKED: tl.constexpr,
+):  # fmt: skip
+    """Take a block of keys into the running maximum, sum and result of each row.
+
+    Without ``CHECKED`` every query sees every key of the block.
+    """
+    d, dv = tl.arange(0, BD), tl.arange(0, BDV)
+    keys_at = k + column[None, :] * k_row + d[:, None]
+    values_at = v + column[:, None] * v_row + dv[None, :]
+    if CHECKED:
+        block = tl.load(keys_at, mask=(column[None, :] < keys) & (d[:, None] < D), other=0.0)
+    elif D != BD:
+        block = tl.load(keys_at, mask=d[:, None] < D, other=0.0)
+    else:
+        block = tl.load(keys_at)
+    scores = scaled(tl.dot(queries, block, input_precision=PRECISION), SCALE, SOFTCAP)
+    if CHECKED:
+        scores = masked(
+            scores, mask, row, column, rows, keys, m_row, m_column, causal_offset, MASK, CAUSAL
+        )
+    higher = tl.maximum(peak, tl.max(scores, 1))
+    base = higher
+    if CHECKED:
+        # A row that has seen nothing keeps the peak -inf; the difference must not be NaN.
+        base = tl.where(higher == float("-inf"), 0.0, higher)
+    p = tl.exp2(scores - base[:, None])
+    shrink = tl.exp2(peak - base)
+    if CHECKED:
+        values = tl.load(values_at, mask=(column[:, None] < keys) & (dv[None, :] < DV), other=0.0)
+    elif DV != BDV:
+        values = tl.load(values_at, mask=dv[None, :] < DV, other=0.0)
+    else:
+        values = tl.load(values_at)
+    total = total * shrink + tl.sum(p, 1)
+    result = result * shrink[:, None]
+    result = tl.dot(p.to(values.dtype), values, result, input_precision=PRECISION)
+    return higher, total, result
 
 
 @triton.jit
@@ -71,33 +125,28 @@ def attention(
     peak = tl.full((BM,), float("-inf"), tl.float32)
     total = tl.zeros((BM,), tl.float32)
     result = tl.zeros((BM, BDV), tl.float32)
-    end = keys
+    # Blocks that every query of the program sees whole come first, without any checks.
+    end, whole = keys, 0
+    if MASK == "none":
+        whole = keys // BN * BN
     if CAUSAL:
         end = tl.minimum(keys, tl.maximum((block + 1) * BM + causal_offset, 0))
-    for begin in range(0, end, BN):
+        seen_by_all = tl.maximum(block * BM + causal_offset + 1, 0) // BN * BN
+        whole = tl.minimum(whole, seen_by_all)
+    for begin in range(0, whole, BN):
         column = begin + tl.arange(0, BN)
-        k_inside = (column[None, :] < keys) & (d[:, None] < D)
-        kt = tl.load(k + column[None, :] * k_row + d[:, None], mask=k_inside, other=0.0)
-        scores = tl.dot(queries, kt, input_precision=PRECISION) * SCALE
-        if SOFTCAP > 0:
-            # tanh(x) = 1 - 2 / (exp(2 x) + 1), which neither overflows nor loses its limits
-            twice = tl.exp2(scores * (2 * LOG2E / SOFTCAP))
-            scores = SOFTCAP * (1 - 2 / (twice + 1))
-        seen, added = visible(
-            mask, row, column, rows, keys, m_row, m_column, causal_offset, MASK, CAUSAL
-        )
-        scores = tl.where(seen, (scores + added) * LOG2E, float("-inf"))
-        higher = tl.maximum(peak, tl.max(scores, 1))
-        # A row that has seen nothing keeps the peak -inf; the difference must not be NaN.
-        base = tl.where(higher == float("-inf"), 0.0, higher)
-        p = tl.exp2(scores - base[:, None])
-        shrink = tl.exp2(peak - base)
-        v_inside = (column[:, None] < keys) & (dv[None, :] < DV)
-        values = tl.load(v + column[:, None] * v_row + dv[None, :], mask=v_inside, other=0.0)
-        total = total * shrink + tl.sum(p, 1)
-        result = result * shrink[:, None]
-        result = tl.dot(p.to(values.dtype), values, result, input_precision=PRECISION)
-        peak = higher
+        peak, total, result = absorb(
+            queries, k, v, mask, row, column, rows, keys, k_row, v_row, m_row, m_column,
+            causal_offset, peak, total, result,
+            D, DV, BD, BDV, SCALE, SOFTCAP, MASK, CAUSAL, PRECISION, False,
+        )  # fmt: skip
+    for begin in range(whole, end, BN):
+        column = begin + tl.arange(0, BN)
+        peak, total, result = absorb(
+            queries, k, v, mask, row, column, rows, keys, k_row, v_row, m_row, m_column,
+            causal_offset, peak, total, result,
+            D, DV, BD, BDV, SCALE, SOFTCAP, MASK, CAUSAL, PRECISION, True,
+        )  # fmt: skip
     result = result / tl.where(total == 0.0, 1.0, total)[:, None]
     tl.store(
         y + row[:, None] * y_row + dv[None, :], result.to(y.dtype.element_ty),

@@ -57,6 +57,39 @@ def direct(
     w_row = w + filters * W_FILTER
     sums: tl.constexpr = _sum_type(x.dtype.element_ty)
     totals = (tl.zeros((BLOCK_W, BLOCK_C), sums),) * ROWS
+    totals = _summed(
+        totals, x_block, w_row, ok, real, in_d, in_h, in_w, IN_D, IN_H, IN_W,
+        CHANNELS, X_CHANNEL, W_CHANNEL, X_DEPTH, X_ROW, X_COLUMN, W_TAP, X_ZERO,
+        TAPS_D, TAPS_H, TAPS_W, STRIDE_H, DILATION_D, DILATION_H, DILATION_W,
+        ROWS, PADDED, UNROLL,
+    )  # fmt: skip
+    first = tl.program_id(1) * BLOCK_C
+    for row in tl.static_range(ROWS):
+        place = out_d * Y_DEPTH + (first_row + row) * Y_ROW + columns * Y_COLUMN
+        out = y + (Y_FIRST + first * Y_CHANNEL + image * Y_BATCH + place)
+        rest_row = None
+        if residual is not None:
+            place = out_d * RESIDUAL_DEPTH + (first_row + row) * RESIDUAL_ROW
+            place += columns * RESIDUAL_COLUMN + image * RESIDUAL_BATCH
+            rest_row = residual + (RESIDUAL_FIRST + first * RESIDUAL_CHANNEL + place)
+        total = real_sums(totals[row], factors, shift, filters, real)
+        exists = (columns < OUT_W) & (first_row + row < OUT_H)
+        finish(
+            total, added, None, rest_row, out, exists, FILTERS - first,
+            1, RESIDUAL_CHANNEL, Y_CHANNEL,
+            RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO, KIND, ALPHA, BETA, False,
+        )  # fmt: skip
+
+
+@triton.jit
+def _summed(
+    totals, x_block, w_row, ok, real, in_d, in_h, in_w, IN_D, IN_H, IN_W,
+    CHANNELS, X_CHANNEL, W_CHANNEL, X_DEPTH, X_ROW, X_COLUMN, W_TAP, X_ZERO: tl.constexpr,
+    TAPS_D: tl.constexpr, TAPS_H: tl.constexpr, TAPS_W: tl.constexpr, STRIDE_H: tl.constexpr,
+    DILATION_D: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
+    ROWS: tl.constexpr, PADDED: tl.constexpr, UNROLL: tl.constexpr,
+):  # fmt: skip
+    """Add all channels and taps to the rows of the result."""
     span: tl.constexpr = (ROWS - 1) * STRIDE_H + (TAPS_H - 1) * DILATION_H + 1
     for channel in range(CHANNELS):
         x_channel, w_channel = x_block + channel * X_CHANNEL, w_row + channel * W_CHANNEL
@@ -77,23 +110,7 @@ def direct(
                     DILATION_D, DILATION_H, DILATION_W, PADDED,
                 ),
             )  # fmt: skip
-
-    first = tl.program_id(1) * BLOCK_C
-    for row in tl.static_range(ROWS):
-        place = out_d * Y_DEPTH + (first_row + row) * Y_ROW + columns * Y_COLUMN
-        out = y + (Y_FIRST + first * Y_CHANNEL + image * Y_BATCH + place)
-        rest_row = None
-        if residual is not None:
-            place = out_d * RESIDUAL_DEPTH + (first_row + row) * RESIDUAL_ROW
-            place += columns * RESIDUAL_COLUMN + image * RESIDUAL_BATCH
-            rest_row = residual + (RESIDUAL_FIRST + first * RESIDUAL_CHANNEL + place)
-        total = real_sums(totals[row], factors, shift, filters, real)
-        exists = (columns < OUT_W) & (first_row + row < OUT_H)
-        finish(
-            total, added, None, rest_row, out, exists, FILTERS - first,
-            1, RESIDUAL_CHANNEL, Y_CHANNEL,
-            RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO, KIND, ALPHA, BETA, False,
-        )  # fmt: skip
+    return totals
 
 
 @triton.jit

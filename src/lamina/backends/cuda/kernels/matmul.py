@@ -49,7 +49,7 @@ def matmul(
     Y_ROW, Y_COLUMN, INNER, A_OUTER, A_INNER, B_OUTER, B_INNER, BIAS_OUTER, BIAS_INNER,
     RESIDUAL_OUTER, RESIDUAL_INNER, Y_OUTER, Y_INNER,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT: tl.constexpr,
-    GROUP: tl.constexpr, WHOLE_M: tl.constexpr, WHOLE_N: tl.constexpr, WHOLE_K: tl.constexpr,
+    GROUP: tl.constexpr, WHOLE_A: tl.constexpr, WHOLE_B: tl.constexpr,
     BIAS_IS_ROW: tl.constexpr, PRECISION: tl.constexpr, PREFETCH: tl.constexpr,
     RESIDUAL_SCALE: tl.constexpr, RESIDUAL_ZERO: tl.constexpr,
     Y_SCALE: tl.constexpr, Y_ZERO: tl.constexpr, HALVES: tl.constexpr,
@@ -59,7 +59,7 @@ def matmul(
 
     The matrices are numbered by two axes, the inner one with ``INNER`` entries; ``*_OUTER`` and
     ``*_INNER`` are the operands' strides there.  ``PREFETCH``: b is a constant whose columns are
-    contiguous, ``B_COLUMN`` elements from each other.
+    contiguous, ``B_COLUMN`` elements from each other.  ``WHOLE_*``: no block reaches outside.
     """
     tiles_m, tiles_n = tl.cdiv(M, BLOCK_M), tl.cdiv(N, BLOCK_N)
     program, piece = tl.program_id(0), tl.program_id(1)
@@ -102,12 +102,8 @@ def matmul(
     for step in range(first, last):
         k = step * BLOCK_K
         deep = depth < K - k
-        left = load_block(
-            a_block + k * A_COLUMN, row_inside[:, None] & deep[None, :], WHOLE_M and WHOLE_K
-        )
-        right = load_block(
-            b_block + k * B_ROW, deep[:, None] & column_inside[None, :], WHOLE_N and WHOLE_K
-        )
+        left = load_block(a_block + k * A_COLUMN, row_inside[:, None] & deep[None, :], WHOLE_A)
+        right = load_block(b_block + k * B_ROW, deep[:, None] & column_inside[None, :], WHOLE_B)
         left = signed(left, unsigned)
         total = tl.dot(left, right, total, input_precision=PRECISION, out_dtype=kind)
 

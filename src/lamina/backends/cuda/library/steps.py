@@ -31,7 +31,12 @@ class LibraryStep:
 
     def sized(self, env: Mapping[str, int]) -> dict[str, Any]:
         """Return the problem with numbers for all sizes."""
-        return {k: evaluate(v, env) if isinstance(v, Expr) else v for k, v in self.problem.items()}
+        return sized(self.problem, env)
+
+
+def sized(problem: Mapping[str, Any], env: Mapping[str, int]) -> dict[str, Any]:
+    """Return a problem with numbers for all sizes."""
+    return {k: evaluate(v, env) if isinstance(v, Expr) else v for k, v in problem.items()}
 
 
 def write_spec(library: str, problem: Mapping[str, Any], plan: int | None) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from lamina.backends.cuda.selection import Tactic
 from lamina.backends.cuda.tactics.attention import TritonAttention
 from lamina.backends.cuda.tactics.convolution import TritonConvolution, TritonConvolutionBoxes
+from lamina.backends.cuda.tactics.counted import Counting
+from lamina.backends.cuda.tactics.cublaslt import CublasLtMatmul
 from lamina.backends.cuda.tactics.direct import TritonDirect
 from lamina.backends.cuda.tactics.few_channels import TritonFewChannels
-from lamina.backends.cuda.tactics.generated import Generated
+from lamina.backends.cuda.tactics.generated import Generated, GeneratedContraction
 from lamina.backends.cuda.tactics.matmul import TritonMatmul, TritonMatmulBoxes, TritonMatvec
 from lamina.backends.cuda.tactics.scatter import Scatter
 from lamina.backends.cuda.tactics.selection import TopKByRank
@@ -21,9 +23,14 @@ TACTICS: tuple[Tactic, ...] = (
     TritonMatmul(),
     TritonMatmulBoxes(),
     TritonMatvec(),
+    CublasLtMatmul(),
     TritonAttention(),
     ChannelView(),
     Scatter(),
     TopKByRank(),
+    Counting(),
     Generated(),
 )
+
+LAST_RESORTS: tuple[Tactic, ...] = (GeneratedContraction(),)
+"""Asked for nodes that no other tactic has a kernel for."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,20 +24,35 @@ from lamina.codegen.kernel_source import NestKernel
 from lamina.codegen.kernels import KernelSource, kernel_for
 from lamina.codegen.kernels import Reject as Refused
 from lamina.codegen.layout import Layout
+from lamina.codegen.lowering import Rule
 from lamina.codegen.nest import LoopNest, Refusal, Table
+from lamina.codegen.rules import RULES
+from lamina.codegen.rules_contraction import CONTRACTIONS
 from lamina.codegen.split_reduction import SplitReduction, split_reduction
 from lamina.codegen.triton.cost import Rates
 from lamina.codegen.triton.kernel import Argument as KernelArgument
 from lamina.codegen.triton.kernel import Operand, TritonKernel
 from lamina.codegen.triton.variants import Variant, variants
 from lamina.errors import BuildError
-from lamina.ir.graph import Node
+from lamina.ir.graph import Node, Op
 from lamina.ir.pattern import Reject
 from lamina.ir.types import DType, TensorType
 from lamina.ir.weight import Weight
-from lamina.ops import Const, HostCall, PluginCall, ScatterElements, ScatterNd, TopK
+from lamina.ops import (
+    Const,
+    Convolution,
+    Deconvolution,
+    HostCall,
+    Matmul,
+    Nms,
+    NonZero,
+    PluginCall,
+    ScatterElements,
+    ScatterNd,
+    TopK,
+)
 
-_ELSEWHERE: Final = (ScatterElements, ScatterNd, TopK)
+_ELSEWHERE: Final = (Nms, NonZero, ScatterElements, ScatterNd, TopK)
 """Operators that other tactics run."""
 
 _F32_SHARE: Final = 0.5
@@ -54,6 +69,7 @@ class Generated:
     """Everything that is not a contraction."""
 
     name = "codegen"
+    rules: Mapping[type[Op], Rule] = RULES
 
     def candidates(self, node: Node, target: CudaTarget) -> list[Candidate] | Reject | None:
         """Offer some tiles for each combination of forms."""
@@ -68,15 +84,46 @@ class Generated:
                 tuple(layout(v.tensor, f) for v, f in zip(node.inputs, reads, strict=True)),
                 tuple(layout(v.tensor, f) for v, f in zip(node.outputs, writes, strict=True)),
             )
-            offered = _variants(node, ends, target)
+            offered = _variants(node, ends, target, self.rules)
             if isinstance(offered, Refused):
                 reason = reason or offered.reason
                 continue
             found += [
-                _candidate(node, target, (reads, writes), number, variant)
+                self._candidate(node, target, (reads, writes), number, variant)
                 for number, variant in enumerate(offered)
             ]
         return found or Reject(reason)
+
+    def _candidate(
+        self, node: Node, target: CudaTarget, forms: Forms, number: int, variant: Variant
+    ) -> Candidate:
+        def draft(p: Placement) -> CudaDraft:
+            placed = _variants(node, _Ends(p.operands, p.results), target, self.rules)
+            if isinstance(placed, Refused):
+                raise BuildError(f"the code generator refused the final layout: {placed.reason}")
+            chosen = placed[min(number, len(placed) - 1)]
+            return variant_draft(chosen, (len(node.inputs), len(node.outputs)), target)
+
+        return Candidate(
+            tactic=f"{self.name} {number}: {variant.name}",
+            reads=forms[0],
+            writes=forms[1],
+            estimate_microseconds=variant.microseconds,
+            draft=draft,  # type: ignore[arg-type]
+        )
+
+
+class GeneratedContraction(Generated):
+    """Contractions that nothing else takes; see :mod:`lamina.codegen.rules_contraction`."""
+
+    name = "sums"
+    rules = CONTRACTIONS
+
+    def candidates(self, node: Node, target: CudaTarget) -> list[Candidate] | Reject | None:
+        """Offer some tiles for contractions."""
+        if not isinstance(node.op, Matmul | Convolution | Deconvolution):
+            return None
+        return super().candidates(node, target)
 
 
 @dataclass(frozen=True)
@@ -126,8 +173,10 @@ def rates(target: CudaTarget) -> Rates:
     )
 
 
-def _variants(node: Node, ends: _Ends, target: CudaTarget) -> list[Variant] | Refused:
-    source = kernel_for(node, ends.operands, ends.results, _split)
+def _variants(
+    node: Node, ends: _Ends, target: CudaTarget, rules: Mapping[type[Op], Rule]
+) -> list[Variant] | Refused:
+    source = kernel_for(node, ends.operands, ends.results, _split, rules)
     if isinstance(source, Refused):
         return source
     return _of_source(source, target)
@@ -140,25 +189,6 @@ def _of_source(source: KernelSource, target: CudaTarget) -> list[Variant] | Refu
     except Refusal as reason:
         return Refused(str(reason))
     return Refused(f"{type(source).__name__} has no Triton form")
-
-
-def _candidate(
-    node: Node, target: CudaTarget, forms: Forms, number: int, variant: Variant
-) -> Candidate:
-    def draft(p: Placement) -> CudaDraft:
-        placed = _variants(node, _Ends(p.operands, p.results), target)
-        if isinstance(placed, Refused):
-            raise BuildError(f"the code generator refused the final layout: {placed.reason}")
-        chosen = placed[min(number, len(placed) - 1)]
-        return variant_draft(chosen, (len(node.inputs), len(node.outputs)), target)
-
-    return Candidate(
-        tactic=f"codegen {number}: {variant.name}",
-        reads=forms[0],
-        writes=forms[1],
-        estimate_microseconds=variant.microseconds,
-        draft=draft,  # type: ignore[arg-type]
-    )
 
 
 def copy_draft(source: KernelSource, target: CudaTarget) -> CudaDraft:

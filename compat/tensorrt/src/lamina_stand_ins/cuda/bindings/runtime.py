@@ -66,7 +66,7 @@ class cudaDeviceProp:
     """What a device says about itself: this one is the CPU."""
 
     def __init__(self) -> None:
-        free, total = memory.info()
+        _, total = memory.info()
         self.name = (platform.processor() or platform.machine()).encode()
         self.major, self.minor = 0, 0
         self.totalGlobalMem = total

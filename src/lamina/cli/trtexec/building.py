@@ -1,0 +1,223 @@
+"""From the options to an engine."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from lamina.cli.trtexec import specs
+from lamina.cli.trtexec.arguments import Arguments
+from lamina.cli.trtexec.console import Console
+from lamina.errors import ConfigError, PlanError
+from lamina.tensorrt.builder import Builder
+from lamina.tensorrt.builder_config import IBuilderConfig
+from lamina.tensorrt.calibration.cache import CacheCalibrator
+from lamina.tensorrt.engine.cuda_engine import ICudaEngine
+from lamina.tensorrt.engine.runtime import deserialize
+from lamina.tensorrt.enums import (
+    BuilderFlag,
+    DataType,
+    HardwareCompatibilityLevel,
+    NetworkDefinitionCreationFlag,
+    OnnxParserFlag,
+    ProfilingVerbosity,
+)
+from lamina.tensorrt.error_reporting import Reporter
+from lamina.tensorrt.network_definition import INetworkDefinition
+from lamina.tensorrt.onnx.parser import OnnxParser
+from lamina.tensorrt.persona import current
+
+_FLAGS = {
+    "fp16": "FP16",
+    "bf16": "BF16",
+    "int8": "INT8",
+    "fp8": "FP8",
+    "int4": "INT4",
+    "refit": "REFIT",
+    "versionCompatible": "VERSION_COMPATIBLE",
+    "excludeLeanRuntime": "EXCLUDE_LEAN_RUNTIME",
+}
+"""Options that set a flag of the builder."""
+
+
+def load(console: Console, a: Arguments) -> bytes:
+    """Return the bytes of ``--loadEngine``; raises PlanError."""
+    path = Path(a.text("loadEngine"))
+    started = time.perf_counter()
+    try:
+        data = path.read_bytes()
+    except OSError as e:
+        raise PlanError(f"cannot read the engine {str(path)!r}: {e.strerror}") from e
+    console.info(f"Engine loaded in {time.perf_counter() - started:.6g} sec.")
+    console.info(f"Loaded engine with size: {len(data) / (1 << 20):.6g} MiB")
+    return data
+
+
+def build(console: Console, a: Arguments) -> bytes | None:
+    """Return a serialized engine of the model; None, after saying why, when that fails."""
+    started = time.perf_counter()
+    builder = Builder(console)
+    network = builder.create_network(_network_flags(a))
+    if not _parse(console, a, network):
+        return None
+    config = builder.create_builder_config()
+    _configure(a, config)
+    _set_types(a, network)
+    _set_layers(a, network)
+    _mark_debug(a, network)
+    for profile in _profiles(console, a, network):
+        made = builder.create_optimization_profile()
+        for name, ranges in profile.items():
+            made.set_shape(name, *ranges)
+        config.add_optimization_profile(made)
+    cache = _timing_cache(console, a, config)
+    data = builder.build_serialized_network(network, config)
+    if data is None:
+        return None
+    if cache is not None and config._timing_cache is not None:
+        cache.write_bytes(config._timing_cache.serialize())
+    console.info(f"Created engine with size: {len(data) / (1 << 20):.6g} MiB")
+    console.info(f"Engine built in {time.perf_counter() - started:.6g} sec.")
+    if a.has("saveEngine"):
+        Path(a.text("saveEngine")).write_bytes(data)
+    return bytes(data)
+
+
+def deserialized(console: Console, data: bytes) -> ICudaEngine | None:
+    """Return the engine in bytes; None, after saying why, when there is none."""
+    started = time.perf_counter()
+    engine = deserialize(data, Reporter(console))
+    if engine is not None:
+        console.info(f"Engine deserialized in {time.perf_counter() - started:.6g} sec.")
+    return engine
+
+
+def _network_flags(a: Arguments) -> int:
+    flags = 0
+    wanted = ["EXPLICIT_BATCH"] * (current().major != "11")
+    wanted += ["STRONGLY_TYPED"] * (a.has("stronglyTyped") and current().major != "8")
+    for name in wanted:
+        flags |= 1 << int(NetworkDefinitionCreationFlag.named(name))
+    return flags
+
+
+def _parse(console: Console, a: Arguments, network: INetworkDefinition) -> bool:
+    console.info("Start parsing network model.")
+    started = time.perf_counter()
+    parser = OnnxParser(network, console)
+    if a.has("enablePluginOverride"):
+        parser.set_flag(OnnxParserFlag.named("ENABLE_PLUGIN_OVERRIDE"))
+    if not parser.parse_from_file(a.text("onnx")):
+        console.error(f"Failed to parse {a.text('onnx')}")
+        console.error("Parsing model failed")
+        return False
+    console.info(
+        f"Finished parsing network model. Parse time: {time.perf_counter() - started:.6g}"
+    )
+    return True
+
+
+def _configure(a: Arguments, config: IBuilderConfig) -> None:
+    for name, flag in _FLAGS.items():
+        if a.has(name) or (a.has("best") and name in ("fp16", "bf16", "int8")):
+            config.set_flag(BuilderFlag.named(flag))
+    if a.has("noTF32"):
+        config.clear_flag(BuilderFlag.named("TF32"))
+    constraints = a.text("precisionConstraints")
+    if constraints != "none":
+        config.set_flag(BuilderFlag.named(f"{constraints.upper()}_PRECISION_CONSTRAINTS"))
+    if a.has("builderOptimizationLevel"):
+        config.builder_optimization_level = a.integer("builderOptimizationLevel")
+    config.profiling_verbosity = ProfilingVerbosity.named(a.text("profilingVerbosity").upper())
+    level = a.text("hardwareCompatibilityLevel")
+    named = {"none": "NONE", "ampere+": "AMPERE_PLUS"}.get(level.lower(), level)
+    snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", named).upper()
+    config.hardware_compatibility_level = HardwareCompatibilityLevel.named(snake)
+    if a.has("calib"):
+        config._calibrator = CacheCalibrator(Path(a.text("calib")))
+
+
+def _set_types(a: Arguments, network: INetworkDefinition) -> None:
+    for option, tensors in (
+        ("inputIOFormats", network._state.inputs),
+        ("outputIOFormats", network._state.outputs),
+    ):
+        for tensor, kind in zip(
+            tensors, specs.io_types(a.text(option), len(tensors)), strict=False
+        ):
+            if kind is not None:
+                tensor._given_dtype = DataType.named(kind)
+    network._state.changed(None)
+
+
+def _set_layers(a: Arguments, network: INetworkDefinition) -> None:
+    precisions = specs.pairs(a.text("layerPrecisions"))
+    types = specs.pairs(a.text("layerOutputTypes"))
+    for layer in network._state.layers:
+        kind = specs.matching(precisions, layer._name)
+        if kind is not None:
+            layer._precision = _type(kind)
+        listed = specs.matching(types, layer._name)
+        for i, name in enumerate(listed.split("+") if listed else ()):
+            layer.set_output_type(i, _type(name))
+
+
+def _type(name: str) -> DataType:
+    if name not in specs.TYPES:
+        raise ConfigError(f"{name!r} is not a type", hint=f"types are {', '.join(specs.TYPES)}")
+    return DataType.named(specs.TYPES[name])
+
+
+def _mark_debug(a: Arguments, network: INetworkDefinition) -> None:
+    wanted = {name.strip("'") for name in specs.split(a.text("markDebug"))}
+    tensors = [t for layer in network._state.layers for t in layer._outputs]
+    for tensor in tensors:
+        if tensor._name in wanted:
+            network.mark_debug(tensor)
+    if missing := wanted - {t._name for t in tensors}:
+        raise ConfigError(f"the network has no tensor {sorted(missing)[0]!r} to debug")
+
+
+def _profiles(console: Console, a: Arguments, network: INetworkDefinition) -> list[Any]:
+    """Return the ranges of shapes of each profile; unset sizes become one, with a warning."""
+    dynamic = [t for t in network._state.inputs if -1 in t._given_shape]
+    if not dynamic:
+        return []
+    numbers = a.numbers("minShapes", "optShapes", "maxShapes") or [0]
+    profiles = []
+    for number in numbers:
+        given = [specs.shapes(a.text(f"{k}Shapes", number)) for k in ("min", "opt", "max")]
+        fallback = specs.shapes(a.text("shapes"))
+        profile = {}
+        for tensor in dynamic:
+            found = [specs.matching(g, tensor._name) for g in given]
+            known = [s for s in found if s is not None]
+            middle = found[1] or (known[0] if known else specs.matching(fallback, tensor._name))
+            if middle is None:
+                middle = tuple(max(d, 1) if d >= 0 else 1 for d in tensor._given_shape)
+                console.warning(
+                    f"Dynamic dimensions required for input: {tensor._name}, but no shapes were "
+                    f"provided. Automatically overriding shape to: {specs.text_of(middle)}"
+                )
+            profile[tensor._name] = (found[0] or middle, middle, found[2] or middle)
+        profiles.append(profile)
+    return profiles
+
+
+def _timing_cache(console: Console, a: Arguments, config: IBuilderConfig) -> Path | None:
+    if a.has("noBuilderCache"):
+        config.set_flag(BuilderFlag.named("DISABLE_TIMING_CACHE"))
+        return None
+    if not a.has("timingCacheFile"):
+        return None
+    path = Path(a.text("timingCacheFile"))
+    data = path.read_bytes() if path.exists() else b""
+    cache = config.create_timing_cache(data)
+    if cache is None:
+        console.warning(f"{path} is not a timing cache; it will be written anew")
+        cache = config.create_timing_cache(b"")
+    assert cache is not None
+    config.set_timing_cache(cache, ignore_mismatch=False)
+    return path
