@@ -1,8 +1,8 @@
 """Measure oneDNN's primitives on this machine, by layout, and what making them costs.
 
 Sections: load, layers (each convolution of ResNet-50 alone), networks (all 53 in a row, each with
-its own weights), precisions, alternatives, depthwise, grouped, pooling, matmul, attention,
-fully_connected, concat, recurrent.
+its own weights), whole (Lamina's whole network next to these), precisions, alternatives, depthwise,
+grouped, pooling, matmul, attention, fully_connected, concat, recurrent.
 Everything compared is interleaved in this process; times are lower quartiles, because the machine
 may be shared.  Run it alone::
 
@@ -21,7 +21,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine
+import lamina
+from benchmarks import machine, models
 from benchmarks.convolution_layers import RELU, Layer, activation, convolution, resnet50
 from benchmarks.primitive_timing import Row, Runnable, compare, interleaved_ms, timed
 from lamina.backends.cpu.onednn import library
@@ -83,6 +84,21 @@ def networks(onednn: library.Library) -> list[Row]:
             "gflops": round(2e-6 * multiply_adds * int(name.split()[-1]) / ms, 1),
         }
         for name, ms in interleaved_ms(calls, rounds=9).items()
+    ]
+
+
+def whole(onednn: library.Library) -> list[Row]:
+    """Time the whole of ResNet-50, batch 1, next to its convolutions alone, f32."""
+    model = models.find("resnet50").build(1)
+    engine = lamina.build(model, threads=onednn.threads)
+    x = engine.example_inputs()
+    calls: dict[str, Callable[[], None]] = {"Lamina, the whole network": lambda: engine.run(x)}  # type: ignore[dict-item]
+    for layout in LAYOUTS:
+        chain = [Runnable(onednn, convolution(la, layout)) for la in resnet50()]
+        calls[f"oneDNN, convolutions, {layout}"] = lambda chain=chain: [run() for run in chain]
+    return [
+        {"case": "ResNet-50 batch 1", "variant": name, "ms": round(ms, 2)}
+        for name, ms in interleaved_ms(calls, rounds=25).items()
     ]
 
 
@@ -379,7 +395,7 @@ def load(onednn: library.Library) -> list[Row]:
 
 
 _SECTIONS = (
-    load, layers, networks, precisions, alternatives, depthwise, grouped, pooling, matmul,
+    load, layers, networks, whole, precisions, alternatives, depthwise, grouped, pooling, matmul,
     attention, fully_connected, concat, recurrent,
 )  # fmt: skip
 SECTIONS: dict[str, Callable[[library.Library], list[Row]]] = {s.__name__: s for s in _SECTIONS}

@@ -42,7 +42,7 @@ from lamina.precision.pipeline import (
     multiplies_integers,
     narrow_storage,
 )
-from lamina.runtime.engine import Engine
+from lamina.runtime.engine import Engine, find_driver
 from lamina.tactics.cache import TimingCache
 
 _LOWERED = ("MergeParallelConvolutions",)
@@ -94,10 +94,19 @@ def build(
             hint="build with precision='fp32', or 'fp16' for a smaller plan",
         )
     try:
-        device = parse_targets(config.target)[0].device
-        return Engine(build_plan(model, config, progress), threads=config.threads, device=device)
+        plan = build_plan(model, config, progress)
+        return Engine(plan, threads=config.threads, device=_device_of(plan, config))
     except KeyboardInterrupt as e:
         raise BuildInterrupted("the build was interrupted; nothing was written") from e
+
+
+def _device_of(plan: Plan, config: BuildConfig) -> str:
+    """Return the first target's device that runs a section here, "none" after a cross-build."""
+    for target in parse_targets(config.target):
+        driver = find_driver(target.device, config.threads)
+        if not driver.missing and any(driver.refusal(s) is None for s in plan.sections):
+            return target.device
+    return "none"
 
 
 def build_plan(model: Any, config: BuildConfig, progress: Progress | None = None) -> Plan:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import tomllib
 
-from tests.compat.conftest import ROOT, Program
-
 from lamina.tensorrt import persona
+from tests.compat.conftest import ROOT, Program
 
 
 def test_the_package_is_a_real_one(program: Program) -> None:

@@ -13,7 +13,8 @@ def test_the_runtime_of_cuda(program: Program) -> None:
         from cuda.bindings import runtime
 
         assert cudart.cudaMalloc is runtime.cudaMalloc
-        success, invalid = runtime.cudaError_t.cudaSuccess, runtime.cudaError_t.cudaErrorInvalidValue
+        errors = runtime.cudaError_t
+        success, invalid = errors.cudaSuccess, errors.cudaErrorInvalidValue
         error, device = runtime.cudaMalloc(24)
         assert error == success and device % 256 == 0
         x, y = np.arange(6, dtype=np.float32), np.zeros(6, np.float32)
@@ -131,11 +132,14 @@ def test_the_library_itself(program: Program) -> None:
         pointer = ctypes.c_void_p()
         assert library.cudaMalloc(ctypes.byref(pointer), ctypes.c_size_t(4)) == 0 and pointer.value
         number, back = ctypes.c_int(77), ctypes.c_int(0)
-        for to, origin, kind in ((pointer, ctypes.byref(number), 1), (ctypes.byref(back), pointer, 2)):
+        up, down = (pointer, ctypes.byref(number), 1), (ctypes.byref(back), pointer, 2)
+        for to, origin, kind in (up, down):
             assert library.cudaMemcpy(to, origin, ctypes.c_size_t(4), kind) == 0
-        assert back.value == 77 and library.cudaFree(pointer) == 0 and library.cudaFree(pointer) == 1
+        assert back.value == 77
+        assert library.cudaFree(pointer) == 0 and library.cudaFree(pointer) == 1
         child = "import ctypes; print(ctypes.CDLL('libcudart.so').cudaDeviceSynchronize())"
-        assert subprocess.check_output([sys.executable, "-c", child]) == b"100\\n", "it has no device"
+        # Another process, which only finds the library's folder, has no device.
+        assert subprocess.check_output([sys.executable, "-c", child]) == b"100\\n"
         """
     )
 
@@ -151,7 +155,8 @@ network = builder.create_network()
 builder.max_batch_size = 2
 builder.max_workspace_size = 1 << 20
 x = network.add_input(name="x", dtype=trt.float32, shape=(1, 4, 4))
-conv = network.add_convolution(x, 2, (3, 3), np.ones((2, 1, 3, 3), np.float32), np.zeros(2, np.float32))
+ones, zeros = np.ones((2, 1, 3, 3), np.float32), np.zeros(2, np.float32)
+conv = network.add_convolution(x, 2, (3, 3), ones, zeros)
 conv.stride = (1, 1)
 pool = network.add_pooling(conv.get_output(0), trt.PoolingType.MAX, (2, 2))
 pool.stride = (2, 2)

@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "inspect": "Show layers, tactics with their alternatives, and memory.",
     "compare": "Check outputs, and every layer, against onnxruntime or the reference.",
     "doctor": "Say what this machine has, what is missing, and how to get it.",
+    "trtexec": "Build and time engines with trtexec's options and output.",
     "demo": "Classify real handwritten digits in f32, bf16 and int8.",
 }
 """Subcommands in the order of the help, with the first line of each one's docstring."""
@@ -72,7 +73,9 @@ def load_command(name: str) -> Any:
     """Import the module of a subcommand and return the command."""
     module = importlib.import_module(f"lamina.cli.{name}")
     single = typer.Typer(add_completion=False)
-    single.command(name, no_args_is_help=name not in ("doctor", "demo"))(module.command)
+    bare = name not in ("doctor", "demo", "trtexec")
+    settings = getattr(module, "CONTEXT_SETTINGS", None)
+    single.command(name, no_args_is_help=bare, context_settings=settings)(module.command)
     return typer.main.get_command(single)
 
 

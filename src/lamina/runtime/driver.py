@@ -12,6 +12,19 @@ from typing import Any, Protocol
 from lamina.plan.plan import Port, Section
 
 
+class Allocator(Protocol):
+    """Gives memory in place of the device's own; may be called from any thread."""
+
+    def allocate(self, size_bytes: int, stream: int) -> int:
+        """Return the address of memory for use on ``stream``, aligned to 256 bytes.
+
+        A CPU's stream is 0.  Raises MemoryError when there is none.
+        """
+
+    def free(self, pointer: int, size_bytes: int, stream: int) -> None:
+        """Take memory back once what ``stream`` has been given so far is done."""
+
+
 class Driver(Protocol):
     """One device of this machine."""
 

@@ -23,6 +23,7 @@ from lamina.runtime.report import EngineReport, LayerTime, describe_engine
 _MODULES = {
     "cpu": "lamina.backends.cpu.driver",
     "cuda": "lamina.backends.cuda.driver",
+    "none": "lamina.runtime.absent",
     "reference": "lamina.backends.cpu.driver",
 }
 
@@ -129,7 +130,8 @@ class Engine:
         """Return layers, tactics, alternatives and memory."""
         context = self.create_context()
         memory: dict[str, int] = {}
-        if all(isinstance(p.type, TensorType) for p in self.inputs):
+        tensors = all(isinstance(p.type, TensorType) for p in self.inputs)
+        if tensors and self.driver.name != "none":
             context.run(self.example_inputs())
             memory = context.memory()
         return describe_engine(self.plan, self._section, memory)
@@ -155,15 +157,13 @@ def find_driver(device: str, threads: int, allocator: Any | None = None) -> Driv
     """Return the driver of a device.
 
     Raises PlanError for an unknown one, ConfigError for what is no number of threads.
-    ``allocator`` gives a GPU's memory in place of the driver.
+    ``allocator``, a :class:`lamina.runtime.driver.Allocator`, gives memory in place of the driver.
     """
     check_threads(threads)
     kind = device.partition(":")[0]
     if kind not in _MODULES or (device != kind and kind != "cuda"):
         raise PlanError(f"device {device!r} is not known", hint=f"there are {sorted(_MODULES)}")
     options = {} if allocator is None else {"allocator": allocator}
-    if options and kind != "cuda":
-        raise PlanError(f"device {device!r} takes no allocator", hint="only GPUs take one")
     module = importlib.import_module(_MODULES[kind])
     driver: Driver = module.driver(threads or None, device, **options)
     return driver

@@ -21,10 +21,10 @@ def load(
 
     A plan without a section that fits this machine is compiled again from its portable graph;
     ``native_code=False`` does so always, and then nothing compiled in the file is ever run.
-    ``device`` is ``cpu``, ``cuda`` or, with several GPUs, ``cuda:1``; a GPU's memory comes from
-    ``allocator``, if given, with methods ``allocate(size_bytes, stream)`` and
-    ``free(pointer, size_bytes, stream)``.  Raises PlanError for a file that is damaged, truncated
-    or of another version, DeviceError for a device that is not there.
+    ``device`` is ``cpu``, ``cuda`` or, with several GPUs, ``cuda:1``; memory of contexts (on a GPU
+    all memory) comes from ``allocator``, if given, with methods ``allocate(size_bytes, stream)``
+    and ``free(pointer, size_bytes, stream)``.  Raises PlanError for a file that is damaged,
+    truncated or of another version, DeviceError for a device that is not there.
     """
     plan = read_plan(source) if isinstance(source, bytes) else load_plan(source)
     return Engine(

@@ -20,6 +20,7 @@ from lamina.tensorrt.lower import lower
 from lamina.tensorrt.network_definition import INetworkDefinition
 from lamina.tensorrt.option import names
 from lamina.tensorrt.persona import current
+from lamina.tensorrt.plugin_api.registry import IPluginRegistry, get_plugin_registry
 from lamina.tensorrt.profile import IOptimizationProfile
 
 
@@ -95,6 +96,10 @@ class Builder(LegacyBuilder):
         """Give the builder's options their defaults."""
         self._max_batch_size = 1
         self._start_legacy()
+
+    def get_plugin_registry(self) -> IPluginRegistry:
+        """Return the registry of plugin creators."""
+        return get_plugin_registry()
 
     @property
     def max_batch_size(self) -> int:

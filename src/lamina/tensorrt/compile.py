@@ -17,6 +17,7 @@ from lamina.precision.pipeline import missing_feature
 from lamina.tactics.cache import read_times
 from lamina.tensorrt import metadata, persona, platform
 from lamina.tensorrt.builder_config import IBuilderConfig
+from lamina.tensorrt.calibration.run import calibrate
 from lamina.tensorrt.error_reporting import Reporter
 from lamina.tensorrt.lower import Lowered, lower, union_of_profiles
 from lamina.tensorrt.metadata import EngineMetadata, ProfileInfo
@@ -106,6 +107,12 @@ def _quantized(
         if layer._precision is not None and layer._precision.name != "INT8"
     ]
     ranges = given_ranges(state)
+    if config._calibrator is not None:
+        shapes = _batch_shapes(state, config)
+        measured = calibrate(
+            lowered.graph, lowered.values, config._calibrator, shapes, platform.device(), reporter
+        )
+        ranges = {**measured, **ranges}
     if quantize(lowered.graph, lowered.values, ranges, skipped):
         return "int8"
     explicit = any(layer._kind in ("QUANTIZE", "DEQUANTIZE") for layer in state.layers)
@@ -115,6 +122,22 @@ def _quantized(
             "nothing is quantized"
         )
     return otherwise
+
+
+def _batch_shapes(state: NetworkState, config: IBuilderConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shape of a calibration batch of each input whose shape is known."""
+    profile = config._calibration_profile
+    if profile is None and config._profiles:
+        profile = config._profiles[0]
+    shapes = {}
+    for tensor in state.inputs:
+        if state.implicit_batch:
+            shapes[tensor._name] = (config._calibrator.get_batch_size(), *tensor._given_shape)
+        elif profile is not None and tensor._name in profile._shapes:
+            shapes[tensor._name] = profile._shapes[tensor._name][1]
+        elif -1 not in tensor._given_shape:
+            shapes[tensor._name] = tensor._given_shape
+    return shapes
 
 
 def precision_of(network: INetworkDefinition, config: IBuilderConfig) -> Precision:

@@ -6,7 +6,7 @@ A draft of a library runs in the library's stand-in.
 from __future__ import annotations
 
 import numpy as np
-from tests.backends.cuda.libraries import fake_cublaslt
+from tests.backends.cuda.libraries import stand_in
 
 from lamina.backends.cpu.tactics.candidate import Blob, Packed, Read, Scratch, Write
 from lamina.backends.cuda.interpret import run_kernel
@@ -55,7 +55,7 @@ def run(draft, operands, results, env=None, blobs=None):
 
     if isinstance(draft, LibraryDraft):
         names = [name for name, _ in draft.operands]
-        operation = fake_cublaslt().operation(sized(draft.problem, env), names, draft.plan)
+        operation = stand_in(draft.library).operation(sized(draft.problem, env), names, draft.plan)
         assert operation.workspace_bytes <= evaluate(draft.workspace_bytes, env)
         operation.run([value(role) for _, role in draft.operands], workspace.ctypes.data, 0)
     for launch in draft.launches:

@@ -10,9 +10,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from tests.backends.cuda import fake_cudnn
 
 from lamina.backends.cuda.library.cublaslt import CublasLt
 from lamina.backends.cuda.library.cublaslt_api import Api
+from lamina.backends.cuda.library.cudnn import Cudnn
 from lamina.backends.cuda.simulated import SimulatedDevice
 
 
@@ -35,3 +37,11 @@ def fake_cublaslt() -> CublasLt:
     if made is None:
         pytest.skip("the stand-in for libcublasLt needs gcc")
     return CublasLt(SimulatedDevice(), Api(made))
+
+
+@functools.cache
+def stand_in(name: str) -> CublasLt | Cudnn:
+    """Return the stand-in for a library by the name that plans have for it."""
+    if name == "cudnn":
+        return Cudnn(SimulatedDevice(), fake_cudnn)
+    return fake_cublaslt()

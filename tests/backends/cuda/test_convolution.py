@@ -251,6 +251,17 @@ def test_integers(signed):
         check(TritonConvolutionBoxes(), boxed, given, H200, most=1)
 
 
+@pytest.mark.parametrize("dtype", [DType.U8, DType.I8])
+def test_sums_that_are_rounded_before_the_residual(dtype):
+    rounding = {"rounding": Scaling(0.3, 4), "rounding_dtype": dtype}
+    op, given = quantized((1, 16, 6, 6), (24, 16, 3, 3), residual=True)
+    op = replace(op, **rounding)
+    check(TritonConvolution(), op, given, H200, most=1)
+    check(TritonDirect(), op, given, H200, most=1)
+    op, given = quantized((1, 3, 8, 8), (24, 3, 5, 5), strides=2, begin=2, end=2)
+    check(TritonFewChannels(), replace(op, **rounding), given, H200, most=1)
+
+
 def test_integers_elsewhere():
     op, given = quantized((2, 3, 8, 8), (24, 3, 5, 5), strides=2, begin=2, end=2)
     check(TritonFewChannels(), op, given, H200, most=1)

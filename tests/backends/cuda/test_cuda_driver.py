@@ -93,11 +93,6 @@ def test_unknown_devices_are_refused(name):
         Engine(plan_of(chain()), device=name)
 
 
-def test_only_gpus_take_an_allocator():
-    with pytest.raises(PlanError, match="device 'cpu' takes no allocator"):
-        Engine(plan_of(chain()), allocator=object())
-
-
 @pytest.fixture
 def engine(monkeypatch):
     """An engine on ``cuda:simulated`` whose kernels are the NumPy ones of these tests."""

@@ -119,7 +119,8 @@ def test_few_rows(rows):
 
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("result", [DType.F32, DType.U8, DType.I8])
-def test_integers(signed, result):
+@pytest.mark.parametrize("rounding", [None, Scaling(0.25, 7)])
+def test_integers(signed, result, rounding):
     low, high, dtype = (-128, 127, np.int8) if signed else (0, 255, np.uint8)
     given = [
         integers(18, 70, low=low, high=high, dtype=dtype),
@@ -134,6 +135,8 @@ def test_integers(signed, result):
         activation=RELU,
         dtype=result,
         y_scaling=None if result is DType.F32 else Scaling(0.0617, 3),
+        rounding=rounding,
+        rounding_dtype=DType.F32 if rounding is None else DType.U8,
     )
     check(TritonMatmul(), op, given, H200, most=1)
     if signed:

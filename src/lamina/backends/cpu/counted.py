@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lamina.backends.cpu.native import Words, address, aligned_bytes
+from lamina.backends.cpu.native import Words, address
 from lamina.backends.cpu.resources import Resources
 from lamina.backends.cpu.segment import Location, Memory, Segment
 from lamina.errors import ExecutionError
@@ -31,7 +31,7 @@ class CountedStep:
         self.most = evaluate(step.parameters[-1], env)
         self.size_bytes = program.tensors[step.writes[0]].size_bytes
         self._slot = np.zeros(1, np.int64)
-        self._result = aligned_bytes(self._bytes(self.most))
+        self._result = resources.allocate(self._bytes(self.most))
         self._segment = Segment(resources, [step], self, pointers, env)
 
     def _bytes(self, count: int) -> int:

@@ -11,6 +11,7 @@ from lamina.backends.cpu.runner import CpuRunner
 from lamina.config import default_threads, onednn_path, shorten_spinning
 from lamina.errors import DeviceError
 from lamina.plan.plan import Section, StepKind
+from lamina.runtime.driver import Allocator
 
 
 @lru_cache(maxsize=1)
@@ -29,7 +30,8 @@ class CpuDriver:
     name = "cpu"
     missing = ""
 
-    def __init__(self, threads: int | None = None) -> None:
+    def __init__(self, threads: int | None = None, allocator: Allocator | None = None) -> None:
+        self._allocator = allocator
         self.threads = threads or default_threads()
         self.library, self.why_not = find_library()
 
@@ -61,7 +63,7 @@ class CpuDriver:
 
     def load(self, section: Section) -> LoadedSection:
         """Map the section's code and constants."""
-        return LoadedSection(Resources(section, self.library, self.threads))
+        return LoadedSection(Resources(section, self.library, self.threads, self._allocator))
 
 
 class LoadedSection:
@@ -85,6 +87,11 @@ def _uses_library(section: Section) -> bool:
     return False
 
 
-def driver(threads: int | None = None, device: str = "cpu") -> CpuDriver:
-    """Return the driver of this machine's CPU, of which there is one."""
-    return CpuDriver(threads)
+def driver(
+    threads: int | None = None, device: str = "cpu", *, allocator: Allocator | None = None
+) -> CpuDriver:
+    """Return the driver of this machine's CPU, of which there is one.
+
+    ``allocator`` gives contexts their memory.
+    """
+    return CpuDriver(threads, allocator)

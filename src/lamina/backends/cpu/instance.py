@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lamina.backends.cpu.counted import CountedStep
-from lamina.backends.cpu.native import address, aligned_bytes
+from lamina.backends.cpu.native import address
 from lamina.backends.cpu.resources import Resources
 from lamina.backends.cpu.segment import Location, Segment
 from lamina.errors import PlanError
@@ -58,7 +58,7 @@ class Instance:
         ]
         arena = plan_arena(lifetimes)
         self.arena_bytes, self.lower_bound_bytes = arena.size_bytes, arena.lower_bound_bytes
-        self._arena = aligned_bytes(arena.size_bytes)
+        self._arena = self.resources.allocate(arena.size_bytes)
         self._offsets = dict(zip(planned, arena.offsets, strict=True))
 
     def _known(self, tensor: Tensor) -> bool:
@@ -99,7 +99,7 @@ class Instance:
         size = evaluate(t.size_bytes, self.env)
         have = self._own.get(tensor)
         if have is None or have.size != size:
-            self._own[tensor] = have = aligned_bytes(size)
+            self._own[tensor] = have = self.resources.allocate(size)
         return have
 
     def array(self, tensor: int) -> Any:

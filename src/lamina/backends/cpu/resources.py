@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -12,8 +13,10 @@ from lamina.backends.cpu.image import LoadedImage, load_image
 from lamina.backends.cpu.native import POOL_MEMBER, RUN, RUN_TIMED, address, aligned_bytes
 from lamina.backends.cpu.onednn.library import Library
 from lamina.backends.cpu.threads import ThreadPool, openmp_functions
+from lamina.errors import DeviceError
 from lamina.plan.halves import restore
 from lamina.plan.plan import Section
+from lamina.runtime.driver import Allocator
 
 NativeRun = Callable[[int], int]
 
@@ -25,8 +28,15 @@ class Resources:
     else from an aligned copy.
     """
 
-    def __init__(self, section: Section, library: Library | None, threads: int) -> None:
+    def __init__(
+        self,
+        section: Section,
+        library: Library | None,
+        threads: int,
+        allocator: Allocator | None = None,
+    ) -> None:
         self.section = section
+        self._allocator = allocator
         self.library = library
         self.threads = threads
         image = section.image
@@ -41,6 +51,12 @@ class Resources:
         run = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)
         self.run: NativeRun = run(self.image.address(RUN))
         self.run_timed: NativeRun = run(self.image.address(RUN_TIMED))
+
+    def allocate(self, size_bytes: int) -> np.ndarray:
+        """Return uninitialized memory for a context; DeviceError when there is too little."""
+        if self._allocator is None or not size_bytes:
+            return aligned_bytes(size_bytes)
+        return _allocated(self._allocator, size_bytes)
 
     @property
     def constant_bytes(self) -> int:
@@ -70,6 +86,19 @@ class Resources:
             if self._pool is None and POOL_MEMBER in self.image.addresses:
                 self._pool = ThreadPool(self.image, self.threads)
         return {} if self._pool is None else {"POOL": self._pool.address}
+
+
+def _allocated(allocator: Allocator, size_bytes: int) -> np.ndarray:
+    """Return memory of the user's, which is given back when nothing uses it any more."""
+    try:
+        pointer = allocator.allocate(size_bytes, 0)
+    except MemoryError as e:
+        raise DeviceError(f"{size_bytes} bytes of memory are not available: {e}") from e
+    if pointer % 64:
+        raise DeviceError(f"the allocator gave the address {pointer:#x}, not a multiple of 64")
+    raw = (ctypes.c_uint8 * size_bytes).from_address(pointer)
+    weakref.finalize(raw, allocator.free, pointer, size_bytes, 0).atexit = False
+    return np.ctypeslib.as_array(raw)
 
 
 def _aligned(array: np.ndarray) -> np.ndarray:

@@ -16,7 +16,6 @@ from lamina.backends.cpu.native import (
     Word,
     Words,
     address,
-    aligned_bytes,
 )
 from lamina.backends.cpu.onednn import primitives, serialization
 from lamina.backends.cpu.resources import Resources
@@ -71,7 +70,7 @@ class Segment:
             + [p.scratchpad_bytes for p in with_library if p is not None],
             default=0,
         )
-        self._workspace = aligned_bytes(self.workspace_bytes)
+        self._workspace = resources.allocate(self.workspace_bytes)
         for i, (step, primitive) in enumerate(zip(steps, with_library, strict=True)):
             with where(f"in step {step.name} ({step.tactic}) from {step.loc}"):
                 before = len(self._records)

@@ -327,8 +327,8 @@ class BindingsDevice:
 
     def capture(self, work: Callable[[int], None]) -> Handle:
         """Return a graph of what ``work`` puts on the stream that it is given."""
-        # The first call of a library's kernel loads it, which stricter modes forbid.  While a stream
-        # that waits for the default stream is captured, nobody could use the default stream.
+        # The first call of a library's kernel loads it, which stricter modes forbid.  While a
+        # stream that waits for the default stream is captured, nobody could use the default one.
         mode = self._cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
         alone = int(self._cu.CUstream_flags.CU_STREAM_NON_BLOCKING)
         stream = int(self._call("cuStreamCreate", alone))

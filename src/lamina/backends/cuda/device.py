@@ -44,19 +44,6 @@ class KernelLaunch:
     cluster: tuple[int, int, int] | None = None
 
 
-class Allocator(Protocol):
-    """Gives device memory in place of the driver's pool; may be called from any thread."""
-
-    def allocate(self, size_bytes: int, stream: int) -> int:
-        """Return the address of memory for use on ``stream``, aligned to 256 bytes.
-
-        Raises MemoryError when there is none.
-        """
-
-    def free(self, pointer: int, size_bytes: int, stream: int) -> None:
-        """Take memory back once what ``stream`` has been given so far is done."""
-
-
 class Device(Protocol):
     """One GPU; every method may be called from any thread between ``enter`` and ``leave``.
 

@@ -7,7 +7,7 @@ import re
 from typing import Any, Final
 
 from lamina.backends.cuda import bindings
-from lamina.backends.cuda.device import Allocator, Device
+from lamina.backends.cuda.device import Device
 from lamina.backends.cuda.library.steps import read_library_steps
 from lamina.backends.cuda.memory import Memory
 from lamina.backends.cuda.residency import programs_of
@@ -16,6 +16,7 @@ from lamina.backends.cuda.runner import CudaRunner
 from lamina.config import cuda_run_options
 from lamina.errors import DeviceError, LaminaError, PlanError
 from lamina.plan.plan import Section
+from lamina.runtime.driver import Allocator
 
 SIMULATED: Final = "simulated"
 _ARCHITECTURE: Final = re.compile(r"sm_(\d+)([af]?)")

@@ -104,6 +104,7 @@ def _interpreting(function: Any) -> Iterator[None]:
         interpreter.InterpreterBuilder.create_bitcast = _bitcast
         interpreter.InterpreterBuilder.create_dot = _dot
         interpreter.InterpreterBuilder.get_all_ones_value = _all_ones
+        interpreter.InterpreterBuilder.create_splat = _splat
         vars(libdevice).update(_LIBDEVICE)
         yield
     finally:
@@ -184,6 +185,12 @@ def _all_ones(_: Any, type: Any) -> Any:
     dtype = interpreter._get_np_dtype(type)
     ones = True if dtype == np.bool_ else np.array(-1).astype(dtype)
     return interpreter.TensorHandle(np.full(1, ones, dtype), type.scalar)
+
+
+def _splat(_: Any, type: Any, source: Any) -> Any:
+    """Repeat a scalar (the interpreter gives the result of a comparison the compared type)."""
+    data = np.full(type.shape, source.data.reshape(-1)[0], source.data.dtype)
+    return interpreter.TensorHandle(data, source.dtype.scalar)
 
 
 def _dot(_: Any, a: Any, b: Any, d: Any, *__: Any) -> Any:

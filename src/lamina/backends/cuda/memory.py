@@ -11,8 +11,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from lamina.backends.cuda.device import Allocator, Device, OutOfMemory, current
+from lamina.backends.cuda.device import Device, OutOfMemory, current
 from lamina.errors import DeviceError
+from lamina.runtime.driver import Allocator
 
 ALIGN_BYTES: Final = 256
 

@@ -43,7 +43,7 @@ def loss(algorithm: str, got: Array, wanted: Array, *, atol: float, rtol: float)
 
 
 def check(console: Console, a: Arguments, engine: Engine) -> bool:
-    """Run every pair of ``--loadInputs`` and ``--loadRefOutputs`` and compare; False if any fails."""
+    """Run and compare every pair of inputs and reference outputs; False if any differs."""
     passed = True
     threshold = a.number("accuracyThreshold")
     algorithm = a.text("accuracyAlgorithm")
@@ -58,9 +58,7 @@ def check(console: Console, a: Arguments, engine: Engine) -> bool:
             port = next(p for p in engine.outputs if p.name == name)
             assert isinstance(port.type, TensorType)
             wanted = read_raw(name, path, port.type.dtype, got.shape)
-            found = loss(
-                algorithm, got, wanted, atol=a.number("atol"), rtol=a.number("rtol")
-            )
+            found = loss(algorithm, got, wanted, atol=a.number("atol"), rtol=a.number("rtol"))
             good = found <= threshold
             passed &= good
             console.info(

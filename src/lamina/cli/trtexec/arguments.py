@@ -188,7 +188,10 @@ GROUPS: Final = {
     "System": SYSTEM,
 }
 _BY_NAME: Final = {
-    name: option for group in GROUPS.values() for option in group for name in (option.name, *option.aliases)
+    name: option
+    for group in GROUPS.values()
+    for option in group
+    for name in (option.name, *option.aliases)
 }
 REPEATED: Final = ("minShapes", "optShapes", "maxShapes", "loadInputs", "loadRefOutputs")
 """Options that may be given once for each ``--profile`` or ``--refPair``."""
@@ -260,7 +263,9 @@ def help_lines() -> list[str]:
     for title, group in GROUPS.items():
         lines.append(f"=== {title} Options ===")
         for o in group:
-            names = ", ".join(f"--{n}{'=' + o.takes if o.takes else ''}" for n in (o.name, *o.aliases))
+            names = ", ".join(
+                f"--{n}{'=' + o.takes if o.takes else ''}" for n in (o.name, *o.aliases)
+            )
             extra = f" (default = {o.default})" if o.default else ""
             extra += f" (changes nothing here: {o.ignored})" if o.ignored else ""
             lines.append(f"  {names:<36} {o.help}{extra}")

@@ -23,9 +23,7 @@ from lamina.runtime.engine import Engine
 _SEED = 0
 
 
-def host_inputs(
-    console: Console, a: Arguments, engine: Engine, pair: int = 0
-) -> dict[str, Array]:
+def host_inputs(console: Console, a: Arguments, engine: Engine, pair: int = 0) -> dict[str, Array]:
     """Return the inputs: from the files of ``--loadInputs``, else random; raises InputError."""
     shapes = specs.shapes(a.text("shapes") or a.text("optShapes"))
     files = specs.pairs(a.text("loadInputs", pair))
@@ -84,6 +82,9 @@ def _random(generator: np.random.Generator, dtype: DType, shape: specs.Shape) ->
 class HostRuns:
     """Runs on the CPU, which reads and writes arrays where they are: nothing is copied."""
 
+    starts_early = False
+    """Whether a call returns before its work is done."""
+
     def __init__(self, engine: Engine, inputs: Mapping[str, Array]) -> None:
         self._context = engine.create_context()
         self._inputs = dict(inputs)
@@ -107,6 +108,8 @@ class HostRuns:
 
 class DeviceRuns:
     """Runs on a GPU; inputs are copied to it and outputs back unless ``transfers`` is off."""
+
+    starts_early = True
 
     def __init__(
         self, engine: Engine, inputs: Mapping[str, Array], *, transfers: bool = True

@@ -9,11 +9,11 @@ from typing import Any
 
 from lamina.cli.trtexec import specs
 from lamina.cli.trtexec.arguments import Arguments
+from lamina.cli.trtexec.cache_ranges import CacheCalibrator
 from lamina.cli.trtexec.console import Console
 from lamina.errors import ConfigError, PlanError
 from lamina.tensorrt.builder import Builder
 from lamina.tensorrt.builder_config import IBuilderConfig
-from lamina.tensorrt.calibration.cache import CacheCalibrator
 from lamina.tensorrt.engine.cuda_engine import ICudaEngine
 from lamina.tensorrt.engine.runtime import deserialize
 from lamina.tensorrt.enums import (
@@ -41,6 +41,9 @@ _FLAGS = {
 }
 """Options that set a flag of the builder."""
 
+_INPUT_RANGE, _RESULT_RANGE = 2.0, 4.0
+"""Largest magnitudes of tensors where no calibration says better."""
+
 
 def load(console: Console, a: Arguments) -> bytes:
     """Return the bytes of ``--loadEngine``; raises PlanError."""
@@ -66,6 +69,7 @@ def build(console: Console, a: Arguments) -> bytes | None:
     _configure(a, config)
     _set_types(a, network)
     _set_layers(a, network)
+    _make_up_ranges(console, config, network)
     _mark_debug(a, network)
     for profile in _profiles(console, a, network):
         made = builder.create_optimization_profile()
@@ -113,9 +117,7 @@ def _parse(console: Console, a: Arguments, network: INetworkDefinition) -> bool:
         console.error(f"Failed to parse {a.text('onnx')}")
         console.error("Parsing model failed")
         return False
-    console.info(
-        f"Finished parsing network model. Parse time: {time.perf_counter() - started:.6g}"
-    )
+    console.info(f"Finished parsing network model. Parse time: {time.perf_counter() - started:.6g}")
     return True
 
 
@@ -162,6 +164,22 @@ def _set_layers(a: Arguments, network: INetworkDefinition) -> None:
         listed = specs.matching(types, layer._name)
         for i, name in enumerate(listed.split("+") if listed else ()):
             layer.set_output_type(i, _type(name))
+
+
+def _make_up_ranges(console: Console, config: IBuilderConfig, network: INetworkDefinition) -> None:
+    """Let INT8 be timed without calibration: give every tensor a range."""
+    state = network._state
+    explicit = any(layer._kind in ("QUANTIZE", "DEQUANTIZE") for layer in state.layers)
+    if "INT8" not in config._flags or config._calibrator is not None or explicit:
+        return
+    console.warning(
+        "INT8 without --calib: the ranges of all tensors are made up; use it for times only"
+    )
+    for tensor in state.inputs:
+        tensor._range = (-_INPUT_RANGE, _INPUT_RANGE)
+    for layer in state.layers:
+        for tensor in layer._outputs:
+            tensor._range = (-_RESULT_RANGE, _RESULT_RANGE)
 
 
 def _type(name: str) -> DataType:

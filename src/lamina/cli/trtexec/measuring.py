@@ -61,11 +61,7 @@ def measure(contexts: Sequence[Any], limits: Limits) -> Measured:
 
 def _measure_one(context: Any, limits: Limits, zero: float, into: list[Run]) -> None:
     end = zero + 1000 * limits.seconds
-    while (
-        len(into) < limits.iterations
-        or limits.seconds < 0
-        or time.perf_counter() * 1000 < end
-    ):
+    while len(into) < limits.iterations or limits.seconds < 0 or time.perf_counter() * 1000 < end:
         into.append(context.run(zero))
         if limits.idle_ms:
             time.sleep(limits.idle_ms / 1000)

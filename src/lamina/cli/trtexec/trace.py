@@ -76,7 +76,7 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
     trtexec's rule: of ``n`` times in order, entry ``n - 1 - int((1 - percent / 100) * n)``.
     """
     n = len(ordered)
-    return ordered[max(0, n - 1 - int((1 - percent / 100) * n))]
+    return ordered[max(0, n - 1 - int((100 - percent) * n / 100))]
 
 
 def statistics(times: Sequence[float], percents: Sequence[float]) -> str:
@@ -129,7 +129,6 @@ def print_summary(
     console.info(f"Total Host Walltime: {wall_seconds:.6g} s")
     console.info(f"Total GPU Compute Time: {total:.6g} s")
     _warn(console, parts)
-    console.info("Explanations of the performance metrics are printed in the verbose logs.")
     console.info()
 
 

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 from lamina.plan.plan import Step, StepKind
 
+_OPERATOR = re.compile(r" \(\w+\)$")
+"""What importers add to the name of a node."""
+
 _RULE = re.compile(r"^[A-Z]\w+\((.*)\)$", re.DOTALL)
 
 
@@ -28,7 +31,8 @@ def sources(loc: str) -> list[str]:
     """Return the layers that a location names, without the rules that joined them."""
     found = _RULE.match(loc)
     if found is None:
-        return [loc] if loc else []
+        name = _OPERATOR.sub("", loc)
+        return [name] if name else []
     return [name for part in _split(found[1]) for name in sources(part)]
 
 

@@ -46,11 +46,8 @@ def deserialize_plan(
 ) -> ICudaEngine | None:
     """Return the engine of a plan; None, after reporting why, when it cannot run here."""
     with reporter.reporting():
-        device = platform.device()
-        adapter = None
-        if allocator is not None and device != "cpu":
-            adapter = AllocatorAdapter(allocator)
-        return wrap(Engine(plan, device=device, allocator=adapter), reporter)
+        adapter = None if allocator is None else AllocatorAdapter(allocator)
+        return wrap(Engine(plan, device=platform.device(), allocator=adapter), reporter)
     return None
 
 
@@ -71,7 +68,7 @@ class Runtime:
     temporary_directory = Option(str, "", "Folder of temporary files; none are written.")
     engine_host_code_allowed = Option(bool, False, "Whether engines may hold host code; kept.")
     gpu_allocator = Option(
-        IGpuAllocator | None, None, "What gives the memory of GPUs to engines loaded later."
+        IGpuAllocator | None, None, "What gives memory to engines loaded later."
     )
 
     @checked

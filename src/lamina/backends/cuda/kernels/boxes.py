@@ -22,7 +22,9 @@ def matmul_boxes(
     a, b, factors, shift, bias, residual, y, M, N, K, A_ROW, B_COLUMN, RESIDUAL_ROW, Y_ROW,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
     RESIDUAL_SCALE: tl.constexpr, RESIDUAL_ZERO: tl.constexpr,
-    Y_SCALE: tl.constexpr, Y_ZERO: tl.constexpr, HALVES: tl.constexpr,
+    Y_SCALE: tl.constexpr, Y_ZERO: tl.constexpr,
+    ROUND_SCALE: tl.constexpr, ROUND_ZERO: tl.constexpr, ROUND_SIGNED: tl.constexpr,
+    HALVES: tl.constexpr,
     KIND: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """Compute every tile of a product; b is [N, K].  Grid: any number of programs."""
@@ -53,7 +55,8 @@ def matmul_boxes(
         finish(
             total, added, None, rest, y + tile_n * BLOCK_N + rows * Y_ROW, rows < M,
             N - tile_n * BLOCK_N, 1, 1, 1,
-            RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO, KIND, ALPHA, BETA, HALVES,
+            RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO,
+            ROUND_SCALE, ROUND_ZERO, ROUND_SIGNED, KIND, ALPHA, BETA, HALVES,
         )  # fmt: skip
 
 
@@ -69,7 +72,9 @@ def convolution_boxes(
     BOX_N: tl.constexpr, BOX_H: tl.constexpr, BOX_W: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
     RESIDUAL_SCALE: tl.constexpr, RESIDUAL_ZERO: tl.constexpr,
-    Y_SCALE: tl.constexpr, Y_ZERO: tl.constexpr, HALVES: tl.constexpr, FLIPPED: tl.constexpr,
+    Y_SCALE: tl.constexpr, Y_ZERO: tl.constexpr,
+    ROUND_SCALE: tl.constexpr, ROUND_ZERO: tl.constexpr, ROUND_SIGNED: tl.constexpr,
+    HALVES: tl.constexpr, FLIPPED: tl.constexpr,
     KIND: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """Compute every tile of a convolution of images, channels last.  Grid: any number of programs.
@@ -131,5 +136,6 @@ def convolution_boxes(
         total = real_sums(total, factors, shift, filters, filters < FILTERS)
         finish(
             total, added, None, rest, out, real, FILTERS - tile_n * BLOCK_N, 1, 1, 1,
-            RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO, KIND, ALPHA, BETA, HALVES,
+            RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO,
+            ROUND_SCALE, ROUND_ZERO, ROUND_SIGNED, KIND, ALPHA, BETA, HALVES,
         )  # fmt: skip

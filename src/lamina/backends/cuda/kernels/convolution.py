@@ -122,6 +122,7 @@ def convolution(
     PRECISION: tl.constexpr, PREFETCH: tl.constexpr, HALVES: tl.constexpr,
     X_ZERO: tl.constexpr, RESIDUAL_SCALE: tl.constexpr, RESIDUAL_ZERO: tl.constexpr,
     Y_SCALE: tl.constexpr, Y_ZERO: tl.constexpr,
+    ROUND_SCALE: tl.constexpr, ROUND_ZERO: tl.constexpr, ROUND_SIGNED: tl.constexpr,
     KIND: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """Compute a tile of pixels and filters of one group.  Grid: tiles * groups, ``SPLIT``.
@@ -178,5 +179,6 @@ def convolution(
     finish(
         total, added, None, residual, out, pixel_inside, FILTERS - tile_n * BLOCK_N,
         1, 1, 1,
-        RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO, KIND, ALPHA, BETA, HALVES,
+        RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO,
+        ROUND_SCALE, ROUND_ZERO, ROUND_SIGNED, KIND, ALPHA, BETA, HALVES,
     )  # fmt: skip

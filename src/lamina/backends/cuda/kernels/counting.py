@@ -111,7 +111,7 @@ def keep(
         tl.store(kept + found, own)
         found += 1
         tl.debug_barrier()  # what is left was stored by other threads
-        low0, high0, low1, high1, area = _box(boxes, own, None, CENTERS, REAL)
+        low0, high0, low1, high1, area = _box(boxes, own, own >= 0, CENTERS, REAL)
         best, place = lowest, tl.zeros((BLOCK,), tl.int32)
         for start in range(0, COUNT, BLOCK):
             i = start + tl.arange(0, BLOCK)
@@ -122,7 +122,11 @@ def keep(
             shared = side0 * side1
             union = area + other - shared
             valid = (shared > 0) & (area > 0) & (other > 0) & (union > 0)
-            share = tl.where(valid, tl.div_rn(shared, tl.where(valid, union, 1.0)), 0.0)
+            whole = tl.where(valid, union, 1.0)
+            if REAL == tl.float32:
+                share = tl.where(valid, tl.div_rn(shared, whole), 0.0)
+            else:
+                share = tl.where(valid, shared / whole, 0.0)
             score = tl.where((share > threshold) | (i == own), lowest, score)
             tl.store(left + i, score, mask=i < COUNT)
             place = tl.where(score > best, i, place)

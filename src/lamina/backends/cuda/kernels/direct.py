@@ -24,6 +24,7 @@ def direct(
     PADDED: tl.constexpr, WIDE: tl.constexpr, UNROLL: tl.constexpr,
     X_ZERO: tl.constexpr, RESIDUAL_SCALE: tl.constexpr, RESIDUAL_ZERO: tl.constexpr,
     Y_SCALE: tl.constexpr, Y_ZERO: tl.constexpr,
+    ROUND_SCALE: tl.constexpr, ROUND_ZERO: tl.constexpr, ROUND_SIGNED: tl.constexpr,
     KIND: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """Compute ``ROWS`` x ``BLOCK_W`` pixels of ``BLOCK_C`` filters.  Grid: pixels, filters.
@@ -77,7 +78,8 @@ def direct(
         finish(
             total, added, None, rest_row, out, exists, FILTERS - first,
             1, RESIDUAL_CHANNEL, Y_CHANNEL,
-            RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO, KIND, ALPHA, BETA, False,
+            RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO,
+            ROUND_SCALE, ROUND_ZERO, ROUND_SIGNED, KIND, ALPHA, BETA, False,
         )  # fmt: skip
 
 

@@ -137,11 +137,13 @@ def finish(
     BIAS_COLUMN, RESIDUAL_COLUMN, Y_COLUMN,
     RESIDUAL_SCALE: tl.constexpr, RESIDUAL_ZERO: tl.constexpr,
     Y_SCALE: tl.constexpr, Y_ZERO: tl.constexpr,
+    ROUND_SCALE: tl.constexpr, ROUND_ZERO: tl.constexpr, ROUND_SIGNED: tl.constexpr,
     KIND: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr, HALVES: tl.constexpr,
 ):  # fmt: skip
     """Add bias and residual, apply the activation and store a tile of sums.
 
-    Residual or result are 8-bit numbers of the given scale and zero point, where it is not None.
+    Residual or result are 8-bit numbers of the given scale and zero point, where it is not None;
+    so are the biased sums before the residual is added, with ``ROUND_SCALE``.
 
     ``bias`` and ``residual`` (each may be None) and ``y`` are vectors of pointers, one for each
     row; ``added`` is a bias that is the same in all rows, or None.  ``columns_left`` columns of
@@ -158,18 +160,21 @@ def finish(
         _finish_part(
             left, left_added, bias, residual, y, row_inside, columns_left,
             BIAS_COLUMN, RESIDUAL_COLUMN, Y_COLUMN,
-            RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO, KIND, ALPHA, BETA, 0,
+            RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO,
+            ROUND_SCALE, ROUND_ZERO, ROUND_SIGNED, KIND, ALPHA, BETA, 0,
         )  # fmt: skip
         _finish_part(
             right, right_added, bias, residual, y, row_inside, columns_left,
             BIAS_COLUMN, RESIDUAL_COLUMN, Y_COLUMN,
-            RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO, KIND, ALPHA, BETA, half,
+            RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO,
+            ROUND_SCALE, ROUND_ZERO, ROUND_SIGNED, KIND, ALPHA, BETA, half,
         )  # fmt: skip
     else:
         _finish_part(
             total, added, bias, residual, y, row_inside, columns_left,
             BIAS_COLUMN, RESIDUAL_COLUMN, Y_COLUMN,
-            RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO, KIND, ALPHA, BETA, 0,
+            RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO,
+            ROUND_SCALE, ROUND_ZERO, ROUND_SIGNED, KIND, ALPHA, BETA, 0,
         )  # fmt: skip
 
 
@@ -179,6 +184,7 @@ def _finish_part(
     BIAS_COLUMN, RESIDUAL_COLUMN, Y_COLUMN,
     RESIDUAL_SCALE: tl.constexpr, RESIDUAL_ZERO: tl.constexpr,
     Y_SCALE: tl.constexpr, Y_ZERO: tl.constexpr,
+    ROUND_SCALE: tl.constexpr, ROUND_ZERO: tl.constexpr, ROUND_SIGNED: tl.constexpr,
     KIND: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr, FIRST: tl.constexpr,
 ):  # fmt: skip
     columns = FIRST + tl.arange(0, total.shape[1])
@@ -188,6 +194,8 @@ def _finish_part(
     if bias is not None:
         block = bias[:, None] + columns[None, :] * BIAS_COLUMN
         total += tl.load(block, mask=inside, other=0).to(total.dtype)
+    if ROUND_SCALE is not None:
+        total = (quantize(total, ROUND_SCALE, ROUND_ZERO, ROUND_SIGNED) - ROUND_ZERO) * ROUND_SCALE
     if residual is not None:
         block = residual[:, None] + columns[None, :] * RESIDUAL_COLUMN
         rest = tl.load(block, mask=inside, other=0).to(total.dtype)

@@ -29,6 +29,7 @@ def few_channels(
     WIDE: tl.constexpr, PRECISION: tl.constexpr,
     X_ZERO: tl.constexpr, RESIDUAL_SCALE: tl.constexpr, RESIDUAL_ZERO: tl.constexpr,
     Y_SCALE: tl.constexpr, Y_ZERO: tl.constexpr,
+    ROUND_SCALE: tl.constexpr, ROUND_ZERO: tl.constexpr, ROUND_SIGNED: tl.constexpr,
     KIND: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """Compute a tile of pixels and filters.  Grid: tiles of pixels, tiles of filters.
@@ -92,5 +93,6 @@ def few_channels(
     )  # fmt: skip
     finish(
         total, added, None, residual, out, pixels < PIXELS, FILTERS - tile_n * BLOCK_N,
-        1, 1, 1, RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO, KIND, ALPHA, BETA, False,
+        1, 1, 1, RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO,
+        ROUND_SCALE, ROUND_ZERO, ROUND_SIGNED, KIND, ALPHA, BETA, False,
     )  # fmt: skip

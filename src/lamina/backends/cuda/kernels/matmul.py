@@ -52,7 +52,9 @@ def matmul(
     GROUP: tl.constexpr, WHOLE_A: tl.constexpr, WHOLE_B: tl.constexpr,
     BIAS_IS_ROW: tl.constexpr, PRECISION: tl.constexpr, PREFETCH: tl.constexpr,
     RESIDUAL_SCALE: tl.constexpr, RESIDUAL_ZERO: tl.constexpr,
-    Y_SCALE: tl.constexpr, Y_ZERO: tl.constexpr, HALVES: tl.constexpr,
+    Y_SCALE: tl.constexpr, Y_ZERO: tl.constexpr,
+    ROUND_SCALE: tl.constexpr, ROUND_ZERO: tl.constexpr, ROUND_SIGNED: tl.constexpr,
+    HALVES: tl.constexpr,
     KIND: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """Compute a tile of one of the matrices.  Grid: tiles * matrices, ``SPLIT``.
@@ -116,5 +118,6 @@ def matmul(
     finish(
         total, added, bias, residual, y + rows * Y_ROW, row_inside, N - tile_n * BLOCK_N,
         BIAS_COLUMN, RESIDUAL_COLUMN, Y_COLUMN,
-        RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO, KIND, ALPHA, BETA, HALVES,
+        RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO,
+        ROUND_SCALE, ROUND_ZERO, ROUND_SIGNED, KIND, ALPHA, BETA, HALVES,
     )  # fmt: skip

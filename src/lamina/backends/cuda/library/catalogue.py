@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Final
 
 from lamina.backends.cuda.device import Device
-from lamina.backends.cuda.library import cublaslt
+from lamina.backends.cuda.library import cublaslt, cudnn
 from lamina.backends.cuda.primitive import Library
 from lamina.errors import PlanError
 
 _OPENERS: Final[dict[str, Callable[[Device], Library]]] = {
     cublaslt.NAME: cublaslt.open_library,
+    cudnn.NAME: cudnn.open_library,
 }
 
 

@@ -50,7 +50,7 @@ from lamina.backends.cuda.primitive import Problem
 from lamina.errors import DeviceError, PlanError
 
 NAME: Final = "cublaslt"
-FIX: Final = "install it: pip install nvidia-cublas (for CUDA 12: nvidia-cublas-cu12)"
+FIX: Final = "install cuBLASLt: pip install 'lamina[cuda-libraries]'"
 _VERSIONS: Final = (13, 12)
 _PACKAGES: Final = ("nvidia-cublas", "nvidia-cublas-cu12")
 _ALIGNMENT_BYTES: Final = 16

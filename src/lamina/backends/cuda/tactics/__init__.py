@@ -7,9 +7,10 @@ from lamina.backends.cuda.tactics.attention import TritonAttention
 from lamina.backends.cuda.tactics.convolution import TritonConvolution, TritonConvolutionBoxes
 from lamina.backends.cuda.tactics.counted import Counting
 from lamina.backends.cuda.tactics.cublaslt import CublasLtMatmul
+from lamina.backends.cuda.tactics.cudnn import CudnnAttention, CudnnConvolution
 from lamina.backends.cuda.tactics.direct import TritonDirect
 from lamina.backends.cuda.tactics.few_channels import TritonFewChannels
-from lamina.backends.cuda.tactics.generated import Generated, GeneratedContraction
+from lamina.backends.cuda.tactics.generated import Generated, GeneratedLast
 from lamina.backends.cuda.tactics.matmul import TritonMatmul, TritonMatmulBoxes, TritonMatvec
 from lamina.backends.cuda.tactics.scatter import Scatter
 from lamina.backends.cuda.tactics.selection import TopKByRank
@@ -24,6 +25,8 @@ TACTICS: tuple[Tactic, ...] = (
     TritonMatmulBoxes(),
     TritonMatvec(),
     CublasLtMatmul(),
+    CudnnConvolution(),
+    CudnnAttention(),
     TritonAttention(),
     ChannelView(),
     Scatter(),
@@ -32,5 +35,5 @@ TACTICS: tuple[Tactic, ...] = (
     Generated(),
 )
 
-LAST_RESORTS: tuple[Tactic, ...] = (GeneratedContraction(),)
+LAST_RESORTS: tuple[Tactic, ...] = (GeneratedLast(),)
 """Asked for nodes that no other tactic has a kernel for."""

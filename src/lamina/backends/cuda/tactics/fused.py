@@ -24,7 +24,8 @@ class Fused:
     """Activation; for 8-bit operands also the scalings of operands and result.
 
     ``factors`` and ``shift`` are vectors of the columns: a real sum is an integer sum less
-    ``shift``, times ``factors``.
+    ``shift``, times ``factors``.  With ``rounding`` it is rounded to what ``rounding_dtype`` holds
+    before the residual is added.
     """
 
     activation: Epilogue | None
@@ -33,6 +34,8 @@ class Fused:
     x_zero: int = 0
     residual: Scaling | None = None
     result: Scaling | None = None
+    rounding: Scaling | None = None
+    rounding_dtype: DType = DType.F32
 
     def vectors(self, call: Call) -> None:
         """Pass factors and shift."""
@@ -47,6 +50,9 @@ class Fused:
             "RESIDUAL_ZERO": float(residual.zero_point) if residual else None,
             "Y_SCALE": result.scale if result else None,
             "Y_ZERO": float(result.zero_point) if result else None,
+            "ROUND_SCALE": self.rounding.scale if self.rounding else None,
+            "ROUND_ZERO": float(self.rounding.zero_point) if self.rounding else None,
+            "ROUND_SIGNED": self.rounding_dtype is DType.I8,
             "KIND": a.kind.value if a else None,
             "ALPHA": a.alpha if a else 0.0,
             "BETA": a.beta if a else 0.0,
@@ -70,4 +76,6 @@ def quantized(op: Quantized, weights: Array, scale: Array, x: DType, *, matrix: 
         x_zero=given.zero_point,
         residual=op.residual_scaling,
         result=op.y_scaling,
+        rounding=op.rounding,
+        rounding_dtype=op.rounding_dtype,
     )

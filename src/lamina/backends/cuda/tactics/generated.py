@@ -27,7 +27,7 @@ from lamina.codegen.layout import Layout
 from lamina.codegen.lowering import Rule
 from lamina.codegen.nest import LoopNest, Refusal, Table
 from lamina.codegen.rules import RULES
-from lamina.codegen.rules_contraction import CONTRACTIONS
+from lamina.codegen.rules_last_resort import LAST_RESORT_RULES
 from lamina.codegen.split_reduction import SplitReduction, split_reduction
 from lamina.codegen.triton.cost import Rates
 from lamina.codegen.triton.kernel import Argument as KernelArgument
@@ -49,6 +49,7 @@ from lamina.ops import (
     PluginCall,
     ScatterElements,
     ScatterNd,
+    Shape,
     TopK,
 )
 
@@ -113,15 +114,15 @@ class Generated:
         )
 
 
-class GeneratedContraction(Generated):
-    """Contractions that nothing else takes; see :mod:`lamina.codegen.rules_contraction`."""
+class GeneratedLast(Generated):
+    """What nothing else takes; see :mod:`lamina.codegen.rules_last_resort`."""
 
     name = "sums"
-    rules = CONTRACTIONS
+    rules = LAST_RESORT_RULES
 
     def candidates(self, node: Node, target: CudaTarget) -> list[Candidate] | Reject | None:
-        """Offer some tiles for contractions."""
-        if not isinstance(node.op, Matmul | Convolution | Deconvolution):
+        """Offer some tiles for contractions, and for sizes as values."""
+        if not isinstance(node.op, Matmul | Convolution | Deconvolution | Shape):
             return None
         return super().candidates(node, target)
 

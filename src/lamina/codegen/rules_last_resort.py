@@ -1,4 +1,4 @@
-"""Loop-nest rules of contractions, for those that no kernel of their own takes.
+"""Loop-nest rules that are a last resort: contractions without a kernel of their own, and sizes.
 
 A nest forms every sum by itself and so reads operands many times: right for small ones, odd types
 and operands that data shapes, slow for all else.
@@ -16,9 +16,11 @@ from lamina.codegen.rules_move import both, inside
 from lamina.codegen.rules_reduce import wide
 from lamina.ir.dims import Dim, is_static
 from lamina.ir.graph import Node, Op
+from lamina.ir.types import DType
 from lamina.ops.contraction import Convolution, Deconvolution, Matmul
 from lamina.ops.elementwise import Activation
 from lamina.ops.kinds import BinaryKind, Epilogue
+from lamina.ops.shape import Shape
 
 
 def matmul(low: Lowering, node: Node, result: int, position: Position) -> int:
@@ -96,6 +98,18 @@ def deconvolution(low: Lowering, node: Node, result: int, position: Position) ->
     return _finished(low, node, position, (channel, image), (channel, column, *taps), condition)
 
 
+def shape(low: Lowering, node: Node, result: int, position: Position) -> int:
+    """Choose a size by the place of the element."""
+    op = node.op
+    assert isinstance(op, Shape)
+    sizes = [low.index(AxisIndex(d)) for d in node.inputs[0].tensor.shape[op.start : op.end]]
+    place, value = low.index(position[0]), sizes[-1]
+    for number, size in reversed(list(enumerate(sizes[:-1]))):
+        here = low.binary(BinaryKind.EQUAL, place, low.number(place, number))
+        value = low.select(here, size, value)
+    return low.cast(value, DType.I64)
+
+
 def _loops(low: Lowering, sizes: Sequence[Dim]) -> list[AxisIndex]:
     """Return reduced loops over the channels of a group and the taps."""
     return low.reduction_loops(sizes, frozenset(range(len(low.sizes))))
@@ -154,10 +168,11 @@ def activated(low: Lowering, x: int, activation: Epilogue | None) -> int:
     return low.apply(kind, x)
 
 
-CONTRACTIONS: dict[type[Op], Rule] = {
+LAST_RESORT_RULES: dict[type[Op], Rule] = {
     **RULES,
     Matmul: matmul,
     Convolution: convolution,
     Deconvolution: deconvolution,
+    Shape: shape,
 }
 """All rules, with those of this file."""

@@ -1,0 +1,1 @@
+"""INT8 calibration: ranges of tensors from data."""

@@ -1,0 +1,1 @@
+"""Plugins: layers that programs define themselves."""
