@@ -50,6 +50,7 @@ def command(
     threads: opt.Threads = 0,
     runs: Annotated[int, typer.Option(help="Timed runs per engine, 0: by --seconds.", min=0)] = 0,
     seconds: Annotated[float, typer.Option(help="About how long each engine is timed.")] = 3.0,
+    target: opt.Device = "cpu",
     precision: opt.Precision = "fp32",
     optimization_level: opt.Level = 3,
     timing_cache: opt.TimingCache = None,
@@ -60,6 +61,7 @@ def command(
 ) -> None:
     """Measure speed and memory, also next to other engines."""
     options = opt.build_options(
+        target=target,
         precision=precision,
         shapes=shapes,
         threads=threads,

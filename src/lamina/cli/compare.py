@@ -75,6 +75,7 @@ def command(
         typer.Option("--input", "-i", metavar="NAME=FILE", help="Arrays to run on; see run."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of random inputs, used without --input.")] = 0,
+    target: opt.Device = "cpu",
     precision: opt.Precision = "fp32",
     shapes: opt.Shapes = None,
     threads: opt.Threads = 0,
@@ -85,6 +86,7 @@ def command(
 ) -> None:
     """Check outputs, and every layer, against onnxruntime or the reference."""
     options = opt.build_options(
+        target=target,
         precision=precision,
         shapes=shapes,
         threads=threads,

@@ -23,11 +23,14 @@ from lamina.config import cache_folder, default_threads, isa_limit
 from lamina.errors import LaminaError
 from lamina.ir.interpret import interpret
 from lamina.ir.text import parse_graph
+from lamina.runtime.engine import find_driver
 
 _NEEDED: Final = ("numpy", "onnx", "ml_dtypes", "typer", "rich")
 _OPTIONAL: Final = {
     "onnxruntime": "for --compare and compare --against",
     "openvino": "for bench --compare",
+    "triton": "compiles kernels for GPUs",
+    "cuda-bindings": "runs plans on GPUs",
 }
 _TINY: Final = """graph(%x: f32[1,8,12,12]) {
   %w = const() type=f32[16,8,3,3] seed=1
@@ -110,6 +113,17 @@ def examine_onednn() -> list[Finding]:
     return [Finding("oneDNN", True, f"{version}, {library.isa}, {library.path}")]
 
 
+def examine_gpu() -> list[Finding]:
+    """Report the first GPU, or why there is none to run on."""
+    try:
+        driver = find_driver("cuda", 0)
+    except LaminaError as e:
+        return [Finding("GPU", None, str(e).splitlines()[0])]
+    if driver.missing:
+        return [Finding("GPU", None, driver.missing.splitlines()[0])]
+    return [Finding("GPU", True, ", ".join(v for _, v in driver.target()))]
+
+
 def examine_packages() -> list[Finding]:
     """Report the packages that are needed to build, and those that add something."""
     found = [Finding(name, True, version) for name in _NEEDED if (version := installed(name))]
@@ -167,6 +181,7 @@ def _yes(has: bool) -> str:
 _EXAMINATIONS: Final[tuple[Callable[[], list[Finding]], ...]] = (
     examine_cpu,
     examine_onednn,
+    examine_gpu,
     examine_packages,
     examine_cache,
     self_check,

@@ -27,6 +27,7 @@ def command(
     profile: Annotated[
         bool, typer.Option("--profile", help="Time each layer now, on random inputs.")
     ] = False,
+    target: opt.Device = "cpu",
     precision: opt.Precision = "fp32",
     shapes: opt.Shapes = None,
     threads: opt.Threads = 0,
@@ -37,6 +38,7 @@ def command(
 ) -> None:
     """Show layers, tactics with their alternatives, and memory."""
     options = opt.build_options(
+        target=target,
         precision=precision,
         shapes=shapes,
         threads=threads,

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from lamina.cli.shapes import Given, parse_shapes
+from lamina.config import parse_targets
 
 _BUILD = "Build options"
 
@@ -23,10 +24,21 @@ Source = Annotated[
     ),
 ]
 Target = Annotated[
-    str, typer.Option(help="What to compile for: cpu or reference.", rich_help_panel=_BUILD)
+    str,
+    typer.Option(
+        metavar="TARGETS",
+        help="cpu, cuda (this GPU), cuda:sm_90, or several: cpu,cuda:sm_80.",
+        rich_help_panel=_BUILD,
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--target", metavar="TARGET", help="What to compile for and to run on: cpu or cuda."
+    ),
 ]
 Precision = Annotated[
-    str, typer.Option(help="fp32, fp16, bf16 or int8 (Q/DQ models).", rich_help_panel=_BUILD)
+    str, typer.Option(help="fp32, tf32, fp16, bf16 or int8 (Q/DQ models).", rich_help_panel=_BUILD)
 ]
 Shapes = Annotated[
     list[str] | None,
@@ -73,6 +85,11 @@ class BuildOptions:
     timing_cache: str | None = None
     without: tuple[str, ...] = ()
     verify: bool = False
+
+    @property
+    def device(self) -> str:
+        """The device that plans are loaded on."""
+        return parse_targets(self.target)[0].device
 
     def arguments(self) -> dict[str, Any]:
         """Return the keyword arguments of ``lamina.build``."""

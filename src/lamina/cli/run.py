@@ -30,6 +30,7 @@ def command(
         typer.Option("--output", "-o", metavar="FILE", help="y.npz, or y.npy for one output."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of random inputs, used without --input.")] = 0,
+    target: opt.Device = "cpu",
     precision: opt.Precision = "fp32",
     shapes: opt.Shapes = None,
     threads: opt.Threads = 0,
@@ -39,6 +40,7 @@ def command(
 ) -> None:
     """Run a plan or a model on arrays from files."""
     options = opt.build_options(
+        target=target,
         precision=precision,
         shapes=shapes,
         threads=threads,

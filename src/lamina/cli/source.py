@@ -40,7 +40,7 @@ def open_engine(path: Path, options: BuildOptions) -> Opened:
     if not is_plan(path):
         return build_engine(path, options, path.name)
     started = time.perf_counter()
-    engine = lamina.load(path, threads=options.threads)
+    engine = lamina.load(path, threads=options.threads, device=options.device)
     return Opened(engine, from_plan=True, seconds=time.perf_counter() - started)
 
 

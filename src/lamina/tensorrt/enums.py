@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lamina.tensorrt.enum_type import TrtEnum
+from lamina.tensorrt.enum_type import TrtEnum, fill
 
 
 class Severity(TrtEnum):
@@ -381,3 +381,6 @@ __all__ = [
 
 ALL: tuple[type[TrtEnum], ...] = (Severity, *(globals()[name] for name in __all__))
 """Every enumeration, for filling."""
+
+for _enum in ALL:  # so that modules may name members while they are imported
+    fill(_enum, "10")

@@ -36,7 +36,7 @@ LIMITS: dict[str, str] = {
     ),
     "IExecutionContext.set_communicator": "refused: an engine runs on one device",
     "IExecutionContext.set_input_consumed_event": (
-        "kept; on a CPU inputs are consumed when a call returns"
+        "recorded after the whole run on a GPU; on a CPU inputs are consumed when a call returns"
     ),
     "IExecutionContext.temporary_allocator": "kept; memory comes from the runtime's allocator",
     "IFillLayer": "random numbers differ in each run, and from TensorRT's",

@@ -28,6 +28,7 @@ from lamina.tensorrt.network.reduction import ReductionAdditions
 from lamina.tensorrt.network.slicing import SlicingAdditions
 from lamina.tensorrt.network.state import NetworkState
 from lamina.tensorrt.network.tensor import ITensor
+from lamina.tensorrt.plugin_api.additions import PluginAdditions
 
 
 class Marks:
@@ -132,6 +133,7 @@ class INetworkDefinition(
     LinearAdditions,
     MovementAdditions,
     NormalizationAdditions,
+    PluginAdditions,
     PointwiseAdditions,
     QuantizationAdditions,
     ReductionAdditions,

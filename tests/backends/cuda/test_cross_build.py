@@ -1,4 +1,4 @@
-"""Plans for a GPU that this machine does not have: built, saved, inspected; run where they can be."""
+"""Plans for a GPU that is not here: built, saved, inspected; run where they can be."""
 
 from __future__ import annotations
 

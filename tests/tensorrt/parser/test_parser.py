@@ -13,7 +13,7 @@ import lamina
 import lamina.tensorrt as trt
 from tests.tensorrt.running import Messages, close, random
 
-F, I, D = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64, onnx.TensorProto.DOUBLE
+F, D = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE
 
 
 def model(nodes: list[Any], inputs: list[Any], outputs: list[Any], weights: Any = ()) -> bytes:

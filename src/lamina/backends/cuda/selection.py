@@ -21,9 +21,9 @@ TIMED: Final = {
     5: (1 << 30, float("inf")),
 }
 """By optimization level, how many configurations of one tactic are compiled and timed for a node,
-and how many times the best estimate theirs may be.  On an H200, over the contractions of ResNet-50,
-BERT and ViT at several batch sizes, the fastest configuration was among the first six of its tactic
-in 9 of 10 cases, and the loss in the others was below 5 %."""
+and how many times the best estimate theirs may be.  Against twelve of each tactic, level 3 made the
+sum of all layers on an H200 slower by 0.5 % (ResNet-50, batch 1), 2.7 % (batch 128) and not at all
+(BERT-base, batch 1)."""
 
 _FEWEST: Final = 2
 """Configurations of each tactic that are timed whatever their estimates."""

@@ -64,7 +64,7 @@ class LayerTimes:
         self.count = len(runs)
         times = np.array(runs, np.float64).reshape(len(runs), len(names)) / 1000
         total = float(times.sum()) or 1.0
-        self.rows = [
+        self.rows: list[dict[str, Any]] = [
             {
                 "name": name,
                 "timeMs": float(times[:, i].sum()),

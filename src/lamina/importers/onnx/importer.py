@@ -136,7 +136,7 @@ def _function(node: OnnxNode, domain: str) -> tuple[Support, Sequence[Any]] | No
     body = node.scope.session.functions.get(key)
     if body is None:
         return None
-    return Support.FUNCTION, _inline(node, body, functions.arguments_of(body, node.attributes))
+    return Support.FUNCTION, inline(node, body, functions.arguments_of(body, node.attributes))
 
 
 def _definition(node: OnnxNode, domain: str) -> tuple[Support, Sequence[Any]] | None:
@@ -148,7 +148,7 @@ def _definition(node: OnnxNode, domain: str) -> tuple[Support, Sequence[Any]] | 
     if body is None:
         return None
     arguments = functions.arguments_of(body, node.attributes, schema)
-    return Support.FUNCTION, _inline(node, body, arguments)
+    return Support.FUNCTION, inline(node, body, arguments)
 
 
 def _host(node: OnnxNode, domain: str) -> tuple[Support, Sequence[Any]]:
@@ -167,11 +167,12 @@ def _is_tensor(v: Any) -> bool:
     return v is None or isinstance(v.type, TensorType)
 
 
-def _inline(
+def inline(
     node: OnnxNode,
     body: onnx.FunctionProto,
     arguments: dict[str, onnx.AttributeProto],
 ) -> list[Any]:
+    """Import the body of a function in place of ``node`` and return its results."""
     prefix = f"{node.loc.text}/"
     if prefix.count("/") > MOST_INLINED:
         raise ImportFailed(f"function {body.name!r} calls itself")

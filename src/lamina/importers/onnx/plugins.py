@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -11,7 +11,7 @@ from lamina import plugins
 from lamina.importers.onnx.node import OnnxNode
 from lamina.ir.attributes import attribute_symbols
 
-_VALUES = {
+_VALUES: dict[int, Callable[[Any], Any]] = {
     onnx.AttributeProto.INT: lambda a: int(a.i),
     onnx.AttributeProto.FLOAT: lambda a: float(a.f),
     onnx.AttributeProto.STRING: lambda a: a.s.decode(),

@@ -43,7 +43,8 @@ class IExecutionContext(ContextOptions, LegacyContext):
         self._profile = 0
         self._profiler: IProfiler | None = None
         self._watched = False
-        """Whether a profiler or a listener wants to see runs."""
+        """Whether a profiler, a listener or an event has a part in runs."""
+        self._consumed = 0
         self._listener: IDebugListener | None = None
         self._debug_states: dict[str, bool] = {}
 
@@ -243,6 +244,8 @@ class IExecutionContext(ContextOptions, LegacyContext):
         """Prepare and run; with None for a stream, wait for the results."""
         try:
             self._execution.run(stream)
+            if self._consumed:
+                self._slots.space.record(self._consumed, stream or 0)
             if self._listener is not None:
                 self._execution.show(self._listener, self._debug_states, stream or 0)
         except LaminaError as e:
@@ -276,7 +279,11 @@ class IExecutionContext(ContextOptions, LegacyContext):
     @checked
     def profiler(self, value: IProfiler | None) -> None:
         self._profiler = value
-        self._watched = value is not None or self._listener is not None
+        self._watch()
+
+    def _watch(self) -> None:
+        parts = (self._profiler, self._listener, self._consumed or None)
+        self._watched = any(part is not None for part in parts)
 
     def report_to_profiler(self) -> bool:
         """Give the profiler the time of each layer of another run on the same inputs."""
@@ -294,8 +301,22 @@ class IExecutionContext(ContextOptions, LegacyContext):
     def set_debug_listener(self, listener: IDebugListener | None) -> bool:
         """Set what is shown the debug tensors whose state is on."""
         self._listener = listener
-        self._watched = listener is not None or self._profiler is not None
+        self._watch()
         return True
+
+    @checked
+    def set_input_consumed_event(self, event: int) -> bool:
+        """Set the event that is recorded when inputs may be overwritten; 0 for none.
+
+        On a CPU they may be when a run returns, and no event is needed.
+        """
+        self._consumed = event
+        self._watch()
+        return True
+
+    def get_input_consumed_event(self) -> int:
+        """Return the event that is recorded when inputs may be overwritten."""
+        return self._consumed
 
     def get_debug_listener(self) -> IDebugListener | None:
         """Return what is shown the debug tensors."""

@@ -46,17 +46,6 @@ class ContextOptions:
         self._reporter.error("engines run on one device; there is no use for a communicator")
         return False
 
-    @checked
-    def set_input_consumed_event(self, event: int) -> bool:
-        """Set the event that is recorded when inputs may be overwritten; 0 for none."""
-        self.__dict__["_consumed_event"] = event
-        return True
-
-    def get_input_consumed_event(self) -> int:
-        """Return the event that is recorded when inputs may be overwritten."""
-        event: int = self.__dict__.get("_consumed_event", 0)
-        return event
-
     def get_runtime_config(self) -> IRuntimeConfig:
         """Return the configuration that the context was made with."""
         return self._config

@@ -7,6 +7,7 @@ from typing import Any
 
 import lamina.runtime.engine as runtime
 from lamina.plan.format import write_plan
+from lamina.plan.plan import Section
 from lamina.tensorrt import metadata as notes
 from lamina.tensorrt.check import checked
 from lamina.tensorrt.engine.context import IExecutionContext
@@ -32,7 +33,7 @@ class ICudaEngine(Description, LegacyEngine):
         self._metadata = metadata
         self._reporter = Reporter(reporter.logger, reporter.recorder)
         self._rules = ShapeRules(engine)
-        self._labels: list[str] | None = None
+        self._labels: tuple[Section, list[str]] | None = None
         self._describe()
 
     def __getitem__(self, index: Any) -> Any:
@@ -49,9 +50,10 @@ class ICudaEngine(Description, LegacyEngine):
 
     def _layer_names(self) -> list[str]:
         """Return a name for each step, by which the inspector and profilers know it."""
-        if self._labels is None:
-            self._labels = layer_names(self._engine.section.program.steps)
-        return self._labels
+        section = self._engine.section  # a refit may bring another one
+        if self._labels is None or self._labels[0] is not section:
+            self._labels = section, layer_names(section.program.steps)
+        return self._labels[1]
 
     def create_execution_context(self, *args: Any, **kwargs: Any) -> IExecutionContext | None:
         """Return a context with buffers of its own; None, after reporting why, without memory.

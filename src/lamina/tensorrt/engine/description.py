@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lamina.runtime.engine as runtime
+from lamina.plan.plan import Section
 from lamina.tensorrt.check import checked
 from lamina.tensorrt.engine.formats import FORMATS
 from lamina.tensorrt.engine.requirements import arena_bytes
@@ -32,7 +33,7 @@ class Description:
         self._tensors = {t.name: t for t in self._metadata.tensors}
         self._names = list(self._tensors)
         self._budget = self._weight_bytes()
-        self._arena: int | None = None
+        self._arena: tuple[Section, int] | None = None
 
     def _tensor(self, name: str) -> TensorInfo | None:
         found = self._tensors.get(name)
@@ -262,6 +263,7 @@ class Description:
         return sum(w.array.nbytes for w in self._engine.section.blobs)
 
     def _arena_bytes(self) -> int:
-        if self._arena is None:
-            self._arena = arena_bytes(self._engine.plan, self._engine.section.program)
-        return self._arena
+        section = self._engine.section
+        if self._arena is None or self._arena[0] is not section:
+            self._arena = section, arena_bytes(self._engine.plan, section.program)
+        return self._arena[1]

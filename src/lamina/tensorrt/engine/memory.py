@@ -50,6 +50,9 @@ class HostSpace:
         if dense.nbytes:
             ctypes.memmove(address, dense.__array_interface__["data"][0], dense.nbytes)
 
+    def record(self, event: int, stream: int) -> None:
+        """Do nothing for an event: work is done when a call returns."""
+
 
 class DeviceSpace:
     """Addresses of a GPU's memory."""
@@ -78,6 +81,11 @@ class DeviceSpace:
                 self.device.copy(address, self.address(array), array.nbytes, handle)
             if not isinstance(array, DeviceArray):
                 self.device.synchronize(handle)  # before the host array may go
+
+    def record(self, event: int, stream: int) -> None:
+        """Let an event stand for the work on a stream so far."""
+        with current(self.device):
+            self.device.record(event, stream or LEGACY_STREAM)
 
 
 Space = HostSpace | DeviceSpace

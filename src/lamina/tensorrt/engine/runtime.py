@@ -17,6 +17,7 @@ from lamina.tensorrt.enums import TempfileControlFlag
 from lamina.tensorrt.error_reporting import IErrorRecorder, Reporter
 from lamina.tensorrt.logger import ILogger
 from lamina.tensorrt.option import Option, bits
+from lamina.tensorrt.plugin_api.registry import IPluginRegistry, get_plugin_registry
 
 _NVIDIA = (b"ptrt", b"ftrt", b"rtrt")
 """How the engine files of NVIDIA's library begin."""
@@ -67,9 +68,7 @@ class Runtime:
     max_threads = Option(int, 1, "Most threads that the runtime uses; kept.")
     temporary_directory = Option(str, "", "Folder of temporary files; none are written.")
     engine_host_code_allowed = Option(bool, False, "Whether engines may hold host code; kept.")
-    gpu_allocator = Option(
-        IGpuAllocator | None, None, "What gives memory to engines loaded later."
-    )
+    gpu_allocator = Option(IGpuAllocator | None, None, "What gives memory to engines loaded later.")
 
     @checked
     def __init__(self, logger: ILogger) -> None:
@@ -104,6 +103,10 @@ class Runtime:
             "UNSUPPORTED_STATE",
         )
         return None
+
+    def get_plugin_registry(self) -> IPluginRegistry:
+        """Return the registry of plugins, of which there is one."""
+        return get_plugin_registry()
 
     @property
     def num_DLA_cores(self) -> int:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import onnx
 
 from lamina.errors import GraphError, LaminaError, where
+from lamina.importers.onnx import TABLE
 from lamina.importers.onnx.scope import Scope, Session
-from lamina.importers.onnx.table import Table
 from lamina.importers.onnx.tensors import TensorReader
 from lamina.importers.onnx.value_types import Symbols
 from lamina.ir.dims import Dim
@@ -33,7 +33,7 @@ class Walk:
 
     def __init__(self, state: NetworkState) -> None:
         self.state = state
-        self.session = Session(onnx.ModelProto(), Table(), TensorReader(None), Symbols(), {})
+        self.session = Session(onnx.ModelProto(), TABLE, TensorReader(None), Symbols(), {})
         self.graph = Graph(name=state.name)
         self.root = Scope(self.session, self.graph, {"": 21})
         self.batch: Dim | None = self.session.symbols.named(BATCH) if state.implicit_batch else None

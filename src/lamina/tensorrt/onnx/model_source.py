@@ -50,7 +50,11 @@ def put_initializer(model: Model, name: str, data: Any, size: int) -> None:
     found = next((t for t in model.proto.graph.initializer if t.name == name), None)
     if found is None:
         raise ImportFailed(f"the model has no initializer {name!r}")
-    raw = ctypes.string_at(data, size) if isinstance(data, int) else bytes(memoryview(data).cast("B")[:size])
+    raw = (
+        ctypes.string_at(data, size)
+        if isinstance(data, int)
+        else bytes(memoryview(data).cast("B")[:size])
+    )
     kind, dims = found.data_type, list(found.dims)
     expected = onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize
     for d in dims:

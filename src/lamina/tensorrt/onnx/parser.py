@@ -20,9 +20,11 @@ from lamina.tensorrt.onnx.layer_names import name_layers
 from lamina.tensorrt.onnx.model_source import Model, from_bytes, from_file, put_initializer
 from lamina.tensorrt.onnx.network_types import narrow_doubles
 from lamina.tensorrt.onnx.parser_error import ErrorList, ParserError, Places
+from lamina.tensorrt.onnx.plugin_nodes import PluginNodes
 from lamina.tensorrt.onnx.support import Subgraph, subgraphs
 from lamina.tensorrt.option import bits, names
 from lamina.tensorrt.persona import current
+from lamina.tensorrt.plugin_api.registry import find_creators
 
 
 class OnnxParser(ErrorList):
@@ -68,7 +70,7 @@ class OnnxParser(ErrorList):
     @checked
     def supports_operator(self, op_name: str) -> bool:
         """Whether an operator can be parsed: by Lamina, by ONNX's definition, or by a plugin."""
-        if importer.TABLE.find(op_name, NEWEST_OPSET):
+        if importer.TABLE.find(op_name, NEWEST_OPSET) or any(find_creators(op_name)):
             return True
         schema = find_schema("", op_name, NEWEST_OPSET)
         return schema is not None and (schema.has_function or schema.has_context_dependent_function)
@@ -180,8 +182,11 @@ class OnnxParser(ErrorList):
             raise ImportFailed("no model is loaded", hint="call load_model_proto first")
         return self._loaded
 
+    def _extensions(self) -> tuple[PluginNodes]:
+        return (PluginNodes(override="ENABLE_PLUGIN_OVERRIDE" in self._flags),)
+
     def _report(self, model: Model) -> importer.Report:
-        return importer.check(model.proto, folder=model.folder)
+        return importer.check(model.proto, folder=model.folder, extensions=self._extensions())
 
     def _add(self, model: Model) -> None:
         if self._network._state.implicit_batch:
@@ -189,7 +194,7 @@ class OnnxParser(ErrorList):
                 "ONNX models have their batch in every shape, and this network leaves it out",
                 hint="create the network with the flag EXPLICIT_BATCH",
             )
-        graph = importer.load(model.proto, folder=model.folder)
+        graph = importer.load(model.proto, folder=model.folder, extensions=self._extensions())
         if narrow_doubles(graph):
             self._reporter.warning("inputs and outputs of DOUBLE become FLOAT")
         before = len(self._network._state.layers)

@@ -49,9 +49,7 @@ def call_v2(plugin: Any, inputs: Sequence[TensorType]) -> PluginCall:
     pairs = [described(t) for t in (*inputs, *found.types)]
     _check_formats(plugin, plugin, pairs, inputs, found.types)
     with asking(plugin, "configure_plugin"):
-        plugin.configure_plugin(
-            [dynamic(t) for t in inputs], [dynamic(t) for t in found.types]
-        )
+        plugin.configure_plugin([dynamic(t) for t in inputs], [dynamic(t) for t in found.types])
     with asking(plugin, "serialize"):
         settings = bytes(plugin.serialize())
     name = (plugin.plugin_type, str(plugin.plugin_version), plugin.plugin_namespace)
@@ -94,6 +92,7 @@ def call_v3(
         "tactic": int(tactics[0]) if tactics else 0,
         "inputs": len(inputs),
         "aliases": _aliases(plugin, build, len(found.types)),
+        "sizes": size_order(found),
     }
     name = (core.plugin_name, str(core.plugin_version), core.plugin_namespace)
     text = json.dumps(settings, sort_keys=True).encode()
@@ -121,6 +120,16 @@ def results_v3(
         )
     types = tuple(_type(plugin, k, s) for k, s in zip(kinds, shapes, strict=True))
     return Results(types, builder._sizes)
+
+
+def size_order(found: Results) -> list[int]:
+    """Return the scalar results that tell sizes in the order in which their sizes appear.
+
+    Symbols may be renamed until a plan is made; their order stays.
+    """
+    tellers = {size: i for i, size in found.sizes.items()}
+    dims = [d for t in found.types for d in t.shape if d in tellers]
+    return [tellers[d] for d in dict.fromkeys(dims)]
 
 
 def capability(plugin: Any, name: str) -> Any:

@@ -24,7 +24,7 @@ class IDimensionExpr:
     def get_constant_value(self) -> int:
         """Return the number; raises ValueError for an expression."""
         if not isinstance(self._dim, int):
-            raise ValueError(f"{self._dim} is not a constant")
+            raise ValueError(f"{self._dim} is not a constant")  # noqa: TRY004 - its value is wrong
         return self._dim
 
     def is_size_tensor(self) -> bool:

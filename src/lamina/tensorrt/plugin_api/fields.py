@@ -58,7 +58,7 @@ class PluginField:
         return array.reshape(-1)[0].item() if array.size == 1 else array.reshape(-1).tolist()
 
 
-class PluginFieldCollection_:  # noqa: N801 - the name that programs use
+class PluginFieldCollection_:
     """Attributes of a plugin in order."""
 
     def __init__(self, fields: Iterable[PluginField] = ()) -> None:

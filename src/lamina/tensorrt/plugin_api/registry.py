@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import runpy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from lamina.ops.plugin import forget_plugins
@@ -150,15 +150,17 @@ def find_creators(name: str) -> Iterator[IPluginCreatorInterface]:
         yield creator
 
 
-STANDARD: list[IPluginCreatorInterface] = []
-"""Creators that ``init_libnvinfer_plugins`` registers; filled by the standard plugins."""
+STANDARD: list[Callable[[], IPluginCreatorInterface]] = []
+"""Make the creators that ``init_libnvinfer_plugins`` registers; see the standard plugins."""
 
 
 def init_libnvinfer_plugins(logger: ILogger | None, namespace: str) -> bool:
     """Register the standard plugins in a namespace; those that are registered stay."""
     if logger is not None and not isinstance(logger, ILogger):
         raise TypeError(f"init_libnvinfer_plugins(): {type(logger).__name__} is no ILogger")
-    for creator in STANDARD:
+    for make in STANDARD:
+        creator = make()
+        creator.plugin_namespace = namespace
         key = (creator.name, str(creator.plugin_version), namespace)
         REGISTRY._creators.setdefault(key, creator)
     return True

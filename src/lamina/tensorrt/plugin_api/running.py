@@ -116,9 +116,7 @@ class RunningV3:
         creator = _creator(key)
         self._settings: Mapping[str, Any] = json.loads(settings)
         fields = decode(self._settings["fields"].encode())
-        self.plugin = creator.create_plugin(
-            creator.name, fields, TensorRTPhase.named("RUNTIME")
-        )
+        self.plugin = creator.create_plugin(creator.name, fields, TensorRTPhase.named("RUNTIME"))
         runtime = capability(self.plugin, "RUNTIME")
         self.plugin = runtime.attach_to_context(IPluginResourceContext()) or self.plugin
         self._runtime = capability(self.plugin, "RUNTIME")
@@ -129,7 +127,7 @@ class RunningV3:
         """Compute the results; sizes that only the run tells are cut to what it told."""
         count = self._settings["inputs"]
         inputs = [np.ascontiguousarray(x) for x in operands[:count]]
-        upper, sizes = self._upper(inputs, operands[count:], types)
+        upper = self._upper(inputs, operands[count:], types)
         results = [np.empty(t.static_shape, t.dtype.numpy) for t in upper]
         for i, source in self._settings["aliases"].items():
             results[int(i)] = inputs[source] = inputs[source].copy()
@@ -139,7 +137,7 @@ class RunningV3:
             self._runtime.on_shape_change(given, wanted)
             self._shapes = shapes
         _enqueue(self._runtime, given, wanted, inputs, results, self._workspace(inputs, upper))
-        return _cut(results, types, sizes)
+        return cut(results, types, self._settings["sizes"])
 
     def _workspace(self, inputs: Sequence[Array], types: Sequence[TensorType]) -> int:
         build = capability(self.plugin, "BUILD")
@@ -149,23 +147,20 @@ class RunningV3:
 
     def _upper(
         self, inputs: Sequence[Array], shape_inputs: Sequence[Array], types: Sequence[TensorType]
-    ) -> tuple[Sequence[TensorType], dict[int, Any]]:
-        """Return the largest types of the results, and which results tell sizes."""
+    ) -> Sequence[TensorType]:
+        """Return the largest types of the results."""
         if all(t.is_static for t in types):
-            return types, {}
-        known = [_type_of(x) for x in inputs]
+            return types
+        known = [type_of(x) for x in inputs]
         elements = [tuple(int(v) for v in x.reshape(-1)) for x in shape_inputs]
-        found = results_v3(self.plugin, known, elements, None)
-        return found.types, dict(found.sizes)
+        return results_v3(self.plugin, known, elements, None).types
 
 
-def _cut(
-    results: list[Array], types: Sequence[TensorType], sizes: Mapping[int, Any]
-) -> list[Array]:
-    """Cut results at the sizes that scalar results tell."""
-    told = iter([int(results[i].reshape(-1)[0]) for i in sorted(sizes)])
+def cut(results: list[Array], types: Sequence[TensorType], tellers: Sequence[int]) -> list[Array]:
+    """Cut results at the sizes that scalar results tell, by the order in which they appear."""
+    told = iter([int(results[i].reshape(-1)[0]) for i in tellers])
     names: dict[Expr, int] = {}
-    cut = []
+    found = []
     for array, type_ in zip(results, types, strict=True):
         index = []
         for d in type_.shape:
@@ -175,8 +170,8 @@ def _cut(
                 index.append(slice(names[d]))
             else:
                 index.append(slice(None))
-        cut.append(np.ascontiguousarray(array[tuple(index)]) if index else array)
-    return cut
+        found.append(np.ascontiguousarray(array[tuple(index)]) if index else array)
+    return found
 
 
 def _enqueue(
@@ -202,16 +197,17 @@ def _enqueue(
         raise ExecutionError(f"plugin {type(plugin).__name__}.enqueue returned {status}")
 
 
-def _type_of(x: Array) -> TensorType:
+def type_of(x: Array) -> TensorType:
+    """Return the type of an array."""
     return TensorType(next(t for t in DType if t.numpy == x.dtype), x.shape)
 
 
 def _described(inputs: Sequence[Array]) -> Descriptions:
-    return [described(_type_of(x)) for x in inputs]
+    return [described(type_of(x)) for x in inputs]
 
 
 def _dynamic(inputs: Sequence[Array]) -> list[Any]:
-    return [dynamic(_type_of(x)) for x in inputs]
+    return [dynamic(type_of(x)) for x in inputs]
 
 
 def _provide_v2(key: str, settings: bytes) -> Computation:

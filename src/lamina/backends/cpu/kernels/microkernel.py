@@ -36,6 +36,7 @@ class Tile:
 
     ``weights`` is the type of the packed operand in memory: f32, bf16, or s8 (plain integers).
     ``pitch`` counts the registers from one depth of it to the next where that is not ``vectors``.
+    ``ahead`` asks for the packed operand so many bytes before it is read; 0 leaves that to the CPU.
     """
 
     rows: int
@@ -43,6 +44,7 @@ class Tile:
     unroll: int = 4
     weights: str = "f32"
     pitch: int = 0
+    ahead: int = 0
 
     def fits(self, registers: int) -> bool:
         """Tell whether accumulators, one row of columns and one broadcast fit the registers."""
@@ -102,6 +104,9 @@ def _one_depth(
     columns = [
         _column(k, b, column_offset + j * step, type_, tile.weights) for j in range(tile.vectors)
     ]
+    if tile.ahead:
+        for j in range(tile.vectors):
+            k.prefetch(b, tile.ahead + column_offset + j * step)
     for row in range(tile.rows):
         x = _broadcast(k, a, row * access.row_bytes + depth * access.item_bytes, type_, access)
         for j, column in enumerate(columns):

@@ -138,7 +138,7 @@ class _Steps:
         self._results(first, last, final)
 
     def _state_offset(self, d: int, row: Value, unit: Value) -> Value:
-        return (self.rows * d + row) * (self.layout.hidden * 4) + unit * 4
+        return (self.rows * d + row) * (self.layout.pitch * 4) + unit * 4
 
     def _units(self, first: Value, last: Value) -> tuple[Value, Value]:
         return first * self.layout.width, last * self.layout.width
@@ -184,17 +184,17 @@ class _Steps:
         register = self.lanes * 4
         tile_bytes = self.vectors * register
         inner = self.args["inner_bias"] + (group + d * layout.groups) * tile_bytes
-        start: list[Value] = []
         inputs = [self._inputs(d, step, group, row + i) for i in range(c.rows)]
-        for source in inputs:
-            for j in range(self.vectors):
-                separate = p.kind == "gru" and j % layout.gates == 2
-                start.append(k.load(self.vector, inner if separate else source, j * register))
+        self._prefetch(inputs)
         packed = self.args["recurrent"] + (group + d * layout.groups) * (p.hidden * tile_bytes)
         left = before + self._state_offset(d, row, k.const(I64, 0))
-        sums = self._multiplied(left, packed, self.vectors, start)
-        for i, x in enumerate(sums):
-            k.store(x, self.scratch, i * register)
+        sums = self._multiplied(left, packed, self.vectors)
+        for i, source in enumerate(inputs):
+            for j in range(self.vectors):
+                separate = p.kind == "gru" and j % layout.gates == 2
+                added = k.load(self.vector, inner if separate else source, j * register)
+                at = i * self.vectors + j
+                k.store(sums[at] + added, self.scratch, at * register)
         for i in range(c.rows):
             with k.loop(0, layout.blocks) as blocks:
                 unit = group * layout.width + blocks.index * self.lanes
@@ -244,33 +244,35 @@ class _Steps:
         """Put some gates of a tile, without their functions, into the scratch memory."""
         k, p, layout = self.k, self.p, self.layout
         register, vectors = self.lanes * 4, layout.blocks * len(gates)
-        start: list[Value] = []
-        for i in range(self.c.rows):
-            source = self._inputs(d, step, group, row + i)
-            for block in range(layout.blocks):
-                start += [
-                    k.load(self.vector, source, (block * layout.gates + g) * register)
-                    for g in gates
-                ]
+        inputs = [self._inputs(d, step, group, row + i) for i in range(self.c.rows)]
+        self._prefetch(inputs)
         # The weights of the gates that the first product makes come before all others.
         skipped = d * layout.gates * layout.groups + min(gates) * layout.groups
         packed = self.args["recurrent"] + (group * len(gates) + skipped) * (
             p.hidden * layout.blocks * register
         )
         sums = self._multiplied(
-            left + self._state_offset(d, row, k.const(I64, 0)), packed, vectors, start
+            left + self._state_offset(d, row, k.const(I64, 0)), packed, vectors
         )
-        for i, x in enumerate(sums):
-            k.store(x, self.scratch, i * register)
+        places = [b * layout.gates + g for b in range(layout.blocks) for g in gates]
+        for i, source in enumerate(inputs):
+            for j, place in enumerate(places):
+                at = i * vectors + j
+                added = k.load(self.vector, source, place * register)
+                k.store(sums[at] + added, self.scratch, at * register)
 
-    def _multiplied(
-        self, left: Value, packed: Value, vectors: int, start: list[Value]
-    ) -> list[Value]:
+    def _prefetch(self, inputs: list[Value]) -> None:
+        """Ask for a tile's products of inputs, which are added to what comes after."""
+        for source in inputs:
+            for j in range(self.vectors):
+                self.k.prefetch(source, j * self.lanes * 4)
+
+    def _multiplied(self, left: Value, packed: Value, vectors: int) -> list[Value]:
         p = self.p
         unroll = next(u for u in (4, 2, 1) if p.hidden % u == 0)
-        access = RowAccess(self.layout.hidden * 4, p.hidden, p.hidden * 4)
+        access = RowAccess(self.layout.pitch * 4, p.hidden, p.hidden * 4)
         tile = Tile(self.c.rows, vectors, unroll)
-        return multiply_accumulate(self.k, left, access, packed, tile, blocks=1, start=start)
+        return multiply_accumulate(self.k, left, access, packed, tile, blocks=1)
 
     def _inputs(self, d: int, step: Value, group: Value, row: Value) -> Value:
         """Return where the products of a row of inputs lie, for one group of hidden units."""

@@ -72,6 +72,8 @@ class Layout:
         self.width = blocks * self.lanes
         self.groups = -(-p.hidden // self.width)
         self.hidden = self.groups * self.width
+        # Rows of states an odd number of cache lines apart share no set of the first-level cache.
+        self.pitch = (self.hidden // self.lanes | 1) * self.lanes
         self.columns = self.hidden * self.gates
 
     def ordered(self, rows: NDArray[np.float32], gates: int = 0) -> NDArray[np.float32]:
@@ -156,7 +158,7 @@ class Plan:
         self.layout = Layout(p, c.blocks, isa)
         directions = len(p.reverse)
         self.rows = ceildiv(p.batch, c.rows) * c.rows
-        self.state_bytes = self.rows * directions * self.layout.hidden * 4
+        self.state_bytes = self.rows * directions * self.layout.pitch * 4
         self.patch = _COUNTER_BYTES
         product = first_product(p, self.layout, 1)
         patch = gemm.workspace_bytes(product, c.product, isa, threads)

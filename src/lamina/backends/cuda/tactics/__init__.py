@@ -12,6 +12,7 @@ from lamina.backends.cuda.tactics.direct import TritonDirect
 from lamina.backends.cuda.tactics.few_channels import TritonFewChannels
 from lamina.backends.cuda.tactics.generated import Generated, GeneratedLast
 from lamina.backends.cuda.tactics.matmul import TritonMatmul, TritonMatmulBoxes, TritonMatvec
+from lamina.backends.cuda.tactics.recurrent import Walk
 from lamina.backends.cuda.tactics.scatter import Scatter
 from lamina.backends.cuda.tactics.selection import TopKByRank
 from lamina.backends.cuda.tactics.slices import ChannelView
@@ -32,6 +33,7 @@ TACTICS: tuple[Tactic, ...] = (
     Scatter(),
     TopKByRank(),
     Counting(),
+    Walk(),
     Generated(),
 )
 

@@ -1,0 +1,106 @@
+"""What functions that compile kernels ahead of time return."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from lamina.tensorrt.enums import PluginArgDataType, PluginArgType
+from lamina.tensorrt.plugin_api.quick_types import ShapeExpr
+
+
+@dataclass
+class KernelLaunchParams:
+    """Grid, block and shared memory of a launch; sizes may be expressions."""
+
+    grid_x: Any = 1
+    grid_y: Any = 1
+    grid_z: Any = 1
+    block_x: Any = 1
+    block_y: Any = 1
+    block_z: Any = 1
+    shared_mem: Any = 0
+
+
+class ISymExpr:
+    """A symbolic argument of a kernel."""
+
+    def __init__(self, value: Any = 0) -> None:
+        """Take the value."""
+        self.expr = ShapeExpr(value)
+        self.type = PluginArgType.named("INT")
+        self.dtype = PluginArgDataType.named(self._width)
+
+    _width = "INT32"
+
+
+class SymInt8(ISymExpr):
+    """An argument of 8 bits."""
+
+    _width = "INT8"
+
+
+class SymInt16(ISymExpr):
+    """An argument of 16 bits."""
+
+    _width = "INT16"
+
+
+class ISymExprs:
+    """Symbolic arguments of a kernel in order."""
+
+    def __init__(self, count: int = 0) -> None:
+        """Take how many there will be."""
+        self._items: list[Any] = [None] * count
+
+    @property
+    def nbSymExprs(self) -> int:
+        """Number of arguments."""
+        return len(self._items)
+
+    @nbSymExprs.setter
+    def nbSymExprs(self, value: int) -> None:
+        self._items = (self._items + [None] * value)[:value]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._items[index]
+
+    def __setitem__(self, index: int, value: Any) -> None:
+        self._items[index] = value
+
+
+class SymIntExprs(ISymExprs):
+    """Whole-number arguments of a kernel."""
+
+    @classmethod
+    def from_tuple(cls, items: Iterable[Any]) -> SymIntExprs:
+        """Return arguments in order."""
+        found = cls()
+        found._items = list(items)
+        return found
+
+
+SymExprs = SymIntExprs
+
+
+class AutoTuneCombination:
+    """Types and formats of operands and results, and tactics, to try."""
+
+    def __init__(self, io_str: str = "", format: str = "LINEAR", tactics: Any = ()) -> None:
+        """Take types such as ``"FP32|FP16, FP32|FP16"``, formats and tactics."""
+        self.io, self.format, self._tactics = io_str, format, list(tactics)
+
+    def pos(self, position: Any, io_str: str) -> None:
+        """Set the types of some tensors."""
+        self.io = io_str
+
+    def tactics(self, tactics: Any) -> None:
+        """Set the tactics."""
+        self._tactics = list(tactics)
+
+
+__all__ = ["ISymExpr", "ISymExprs", "KernelLaunchParams"]
