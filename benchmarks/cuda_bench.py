@@ -1,7 +1,8 @@
 """Answer: how fast is Lamina on a GPU next to torch, eager in a CUDA graph and compiled.
 
     python -m benchmarks.cuda_bench [--cases resnet50:1,bert_base:32] [--dtype f16|bf16|f32|tf32]
-        [--engines lamina,eager,compile] [--seconds 1] [--level 3] [--layers 8] [--json FILE]
+            [--engines lamina,eager,compile] [--seconds 1] [--level 3] [--layers 8] [--json FILE]
+        [--merge]
 
 Networks come from ``benchmarks.torch_models`` and are exported to ONNX in the element type of the
 case.  Engines take turns in rounds on the same device arrays; times are those of CUDA events around
@@ -198,15 +199,21 @@ def main() -> None:
     parser.add_argument("--level", type=int, default=3)
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--json", type=pathlib.Path)
+    parser.add_argument("--merge", action="store_true", help="keep other cases of the JSON file")
     options = parser.parse_args()
     options.engines = options.engines.split(",")
-    results = []
+    results: list[dict[str, Any]] = []
+    if options.merge and options.json and options.json.exists():
+        results = json.loads(options.json.read_text())["results"]
     for case in options.cases.split(","):
         name, _, batch = case.partition(":")
         try:
             result = run_case(name, int(batch), options)
         except Exception as e:  # one case must not end the others
             result = {"model": name, "batch": int(batch), "error": f"{type(e).__name__}: {e}"}
+            result["dtype"] = options.dtype
+        key = (name, int(batch), options.dtype)
+        results = [r for r in results if (r["model"], r["batch"], r.get("dtype")) != key]
         results.append(result)
         show(result, options.layers)
         torch.cuda.empty_cache()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tomllib
+from pathlib import Path
 
 from lamina.tensorrt import persona
 from tests.compat.conftest import ROOT, Program
@@ -45,3 +49,15 @@ def test_names_follow_the_persona(program: Program) -> None:
         "8.6.1 False 5",
         f"{persona.PERSONAS['10'].version} True 4",
     ]
+
+
+def test_trtexec_is_a_command(installed: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, installed / "bin" / "trtexec", "--help"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(installed), str(ROOT)])},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0 and "--saveEngine" in done.stdout

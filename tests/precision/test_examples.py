@@ -34,6 +34,7 @@ PASSES = sorted(
 )
 ROUNDING = {
     "NarrowContraction": 2e-2,
+    "RoundRecurrentFactors": 2e-2,
     "SkipRoundingBeforeOutput": 4e-2,
     "StoreWeightsAsHalves": 2e-3,
 }

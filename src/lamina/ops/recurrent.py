@@ -26,6 +26,9 @@ class Recurrent(Op):
     sequence_lengths is i32 [B] and peephole is [dirs, 3 * H] (i, o, f).  ``activations`` holds one
     function per kind of gate (f, g, h) for each direction in turn.  Results are y [T, dirs, B, H],
     zero after the end of a sequence, and the last h and c [dirs, B, H].
+
+    ``factors`` is the type that x, the weights and the states may be rounded to where they are
+    multiplied, or wider: sums, gates and states keep their type.
     """
 
     kind: RecurrentKind
@@ -35,6 +38,7 @@ class Recurrent(Op):
     clip: float | None = None
     linear_before_reset: bool = False
     input_forget: bool = False
+    factors: DType = DType.F32
 
     def infer(
         self,
@@ -97,17 +101,21 @@ class Recurrent(Op):
             cell = _Cell(
                 self,
                 self.activations[d * _ACTIVATIONS[self.kind] :],
-                widen(w[d]),
-                widen(r[d]),
+                self.factor(widen(w[d])),
+                self.factor(widen(r[d])),
                 widen(b[d]),
                 hole if peephole is None else widen(peephole[d]),
             )
             backward = self.direction is Direction.REVERSE or d == 1
             states = (widen(h0[d]), widen(c0[d]))
-            runs.append(_run(cell, widen(x), *states, sequence_lengths, backward))
+            runs.append(_run(cell, self.factor(widen(x)), *states, sequence_lengths, backward))
         ys, hs, cs = zip(*runs, strict=True)
         y, h, c = np.stack(ys, axis=1), np.stack(hs), np.stack(cs)
         return narrow(y, x.dtype), narrow(h, x.dtype), narrow(c, x.dtype)
+
+    def factor(self, x: Array) -> Array:
+        """Round what a product multiplies."""
+        return x if self.factors is DType.F32 else widen(narrow(x, self.factors.numpy))
 
 
 @dataclass(frozen=True)
@@ -122,13 +130,13 @@ class _Cell:
     peephole: Array
 
     def step(self, x: Array, h: Array, c: Array) -> tuple[Array, Array]:
-        """Return the next h and c from x [B, I]."""
+        """Return the next h and c from x [B, I], which is rounded already."""
         if self.op.kind is RecurrentKind.LSTM:
             return self._lstm(x, h, c)
         if self.op.kind is RecurrentKind.GRU:
             return self._gru(x, h), c
         w_bias, r_bias = np.split(self.b, 2)
-        return self._activate(0, x @ self.w.T + h @ self.r.T + w_bias + r_bias), c
+        return self._activate(0, x @ self.w.T + self.op.factor(h) @ self.r.T + w_bias + r_bias), c
 
     def _activate(self, index: int, x: Array) -> Array:
         clip = self.op.clip
@@ -136,7 +144,9 @@ class _Cell:
 
     def _lstm(self, x: Array, h: Array, c: Array) -> tuple[Array, Array]:
         w_bias, r_bias = np.split(self.b, 2)
-        i, o, f, g = np.split(x @ self.w.T + h @ self.r.T + w_bias + r_bias, 4, axis=1)
+        i, o, f, g = np.split(
+            x @ self.w.T + self.op.factor(h) @ self.r.T + w_bias + r_bias, 4, axis=1
+        )
         p_i, p_o, p_f = np.split(self.peephole, 3)
         i = self._activate(0, i + p_i * c)
         f = 1 - i if self.op.input_forget else self._activate(0, f + p_f * c)
@@ -148,14 +158,14 @@ class _Cell:
     def _gru(self, x: Array, h: Array) -> Array:
         hidden = self.op.hidden_size
         w_bias, r_bias = np.split(self.b, 2)
-        gates = x @ self.w.T + w_bias
+        gates, factor = x @ self.w.T + w_bias, self.op.factor
         r_zr, r_h = self.r[: 2 * hidden], self.r[2 * hidden :]
-        zr = self._activate(0, gates[:, : 2 * hidden] + h @ r_zr.T + r_bias[: 2 * hidden])
+        zr = self._activate(0, gates[:, : 2 * hidden] + factor(h) @ r_zr.T + r_bias[: 2 * hidden])
         z, r = np.split(zr, 2, axis=1)
         if self.op.linear_before_reset:
-            recurrent = r * (h @ r_h.T + r_bias[2 * hidden :])
+            recurrent = r * (factor(h) @ r_h.T + r_bias[2 * hidden :])
         else:
-            recurrent = (r * h) @ r_h.T + r_bias[2 * hidden :]
+            recurrent = factor(r * h) @ r_h.T + r_bias[2 * hidden :]
         candidate = self._activate(1, gates[:, 2 * hidden :] + recurrent)
         return np.asarray((1 - z) * candidate + z * h)
 

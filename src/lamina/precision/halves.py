@@ -5,8 +5,10 @@ operands, weights, residuals and results of convolutions, deconvolutions and mat
 accumulate in f32 and add an f32 bias; and whatever only moves elements or takes maxima and averages
 between them.
 
+Recurrent layers read and write f32; :mod:`.factors` rounds what they multiply.
+
 What stays f32: everything pointwise, softmax and the logits under it, the statistics of norms,
-reductions and cumulative sums, recurrent networks and, unless the device multiplies 16-bit queries
+reductions and cumulative sums and, unless the device multiplies 16-bit queries
 and keys itself (``attention``), attention's operands.  Their casts are fused into them, so that
 they read and write bf16 and compute in f32; a sum that several of them read (the residual stream of
 a transformer) is stored as f32.  Inputs and outputs of the graph keep their types, and so does

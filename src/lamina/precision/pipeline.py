@@ -6,7 +6,7 @@
 ``int8``    The same, and roundings between operators that become one step are left out.  The model
             must hold Quantize and Dequantize.
 ``bf16``    Contractions read and write bf16 and accumulate in f32 (see :mod:`.halves`); on a GPU,
-            attention too.
+            attention too.  On the CPU recurrent layers multiply bf16 (see :mod:`.factors`).
 ``fp16``    On a GPU contractions and attention read and write f16 and accumulate in f32; on the CPU
             contractions' weights are stored as f16 (see :mod:`.storage`).
 ``tf32``    As ``fp32``; on a GPU, products of f32 numbers may round their factors to 11 bits.
@@ -33,6 +33,7 @@ from lamina.precision.absorption import (
 )
 from lamina.precision.affine import MergeScalings
 from lamina.precision.double_rounding import FuseRequantize, FuseRoundedResidual
+from lamina.precision.factors import RoundRecurrentFactors
 from lamina.precision.halves import (
     CancelNarrowing,
     HoistNarrowing,
@@ -190,6 +191,7 @@ def finish_precision(graph: Graph, precision: str, device: str = "cpu") -> None:
         halves_pipeline(_HALVES[precision], attention=True)(graph)
     elif precision == "bf16":
         halves_pipeline(DType.BF16, attention=False)(graph)
+        Pipeline(RoundRecurrentFactors())(graph)
     Pipeline(FuseWideningIntoReduction())(graph)
     if device == "cpu":
         Pipeline(FuseAverageOfIntegers())(graph)

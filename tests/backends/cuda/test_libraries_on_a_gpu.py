@@ -1,4 +1,4 @@
-"""cuBLASLt and cuDNN themselves, on a GPU: results, changing arrays, plans that are loaded again."""
+"""cuBLASLt and cuDNN themselves, on a GPU: results, other arrays, plans that are loaded again."""
 
 from __future__ import annotations
 

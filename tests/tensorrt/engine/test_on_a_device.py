@@ -103,3 +103,21 @@ def test_an_allocator_gives_all_memory_of_the_engine(device: Any) -> None:
     x, y = on_device(device, X), on_device(device, np.zeros(8, np.float32))
     assert context.execute_v2([x.pointer, y.pointer])
     assert pool.sizes and sum(pool.sizes.values()) >= 2 * 32
+
+
+def test_an_event_tells_when_inputs_may_be_overwritten(device: Any) -> None:
+    engine, _ = loaded(8)
+    context = engine.create_execution_context()
+    x, y = on_device(device, X), on_device(device, np.zeros(8, np.float32))
+    context.set_tensor_address("x", x.pointer)
+    context.set_tensor_address("y", y.pointer)
+    event, recorded, record = 77, [], device.record
+
+    def note(found: Any, stream: int) -> None:
+        recorded.append(found) if found == event else record(found, stream)
+
+    device.record = note
+    assert context.set_input_consumed_event(event) and context.get_input_consumed_event() == event
+    assert context.execute_async_v3(0) and recorded == [event]
+    assert context.set_input_consumed_event(0)
+    assert context.execute_async_v3(0) and recorded == [event]

@@ -102,6 +102,29 @@ def test_results(case, isa, threads):
             )
 
 
+@pytest.mark.skipif(not HOST.has("avx512bf16"), reason="needs avx512_bf16")
+@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c[0]}-{c[1]}-{c[2]}")
+def test_products_of_bf16(case):
+    kind, direction, sizes, lengths, options = case
+    node, arrays = layer(kind, direction, sizes, lengths, options | {"factors": DType.BF16})
+    target = CpuTarget(CpuDriver(2).library, HOST, 2, {})
+    want = node.op.reference(*arrays)
+    for candidate in OwnRecurrent().candidates(node, target):
+        assert "bf16" in candidate.tactic
+        results = run_candidate(node, candidate, target, arrays)
+        for a, b in zip(results, want, strict=True):
+            # Sums differ in their last bits, so states now and then round to the neighbour.
+            np.testing.assert_allclose(a, b, rtol=0, atol=4e-3, err_msg=candidate.tactic)
+            assert np.abs(a - b).mean() < 2e-4
+
+
+def test_products_stay_f32_where_the_cpu_has_no_bf16():
+    node, _ = layer(LSTM, FORWARD, (3, 2, 4, 5), False, {"factors": DType.BF16})
+    candidates = OwnRecurrent().candidates(node, CpuTarget(None, llvm_target.AVX2, 2, {}))
+    assert candidates
+    assert not any("bf16" in c.tactic for c in candidates)
+
+
 def test_declines_what_the_kernels_lack():
     target = CpuTarget(None, HOST, 2, {})
     softsign = (Epilogue(ActivationKind.SOFTSIGN, 0, 0),)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 CHANNEL_BLOCK = 16
 
 
-ITEM_BYTES = {"f32": 4, "bf16": 2}
+ITEM_BYTES = {"f32": 4, "bf16": 2, "bf16x2": 4}
 """Bytes of one activation of each type that kernels read and write."""
 
 

@@ -29,6 +29,7 @@ from lamina.backends.cpu.native import aligned_zeros
 from lamina.codegen.llvm.builder import F32, I64, Kernel, Module, Value
 from lamina.codegen.llvm.target import Isa
 
+_STORED = {"f32": np.float32, "bf16": ml_dtypes.bfloat16, "s8": np.int8, "bf16x2": np.uint32}
 _BLOCK = 16
 _FEW_ROWS = 8
 
@@ -38,7 +39,8 @@ class GemmProblem:
     """x[rows, depth] @ w[depth, columns]; strides are bytes between rows.
 
     ``rows`` is None when it is the run-time value ``params[row_param]``; ``expected_rows`` then
-    says what to tune for. A residual stride of None means no residual.
+    says what to tune for. A residual stride of None means no residual. With ``bf16x2`` as both
+    ``dtype`` and ``weights``, depth counts pairs and results are f32.
     """
 
     rows: int | None
@@ -116,13 +118,14 @@ def packed_shape(problem: GemmProblem, config: GemmConfig, isa: Isa) -> tuple[in
 
 
 def pack_weights(
-    w: NDArray[np.float32], problem: GemmProblem, config: GemmConfig, isa: Isa
+    w: NDArray[np.float32] | NDArray[np.uint32], problem: GemmProblem, config: GemmConfig, isa: Isa
 ) -> NDArray[np.generic]:
     """Return w[depth, columns] as [column block][depth][column of the block], padded with zeros.
 
-    For ``s8`` the values must be whole numbers from -128 to 127; the scales are an operand.
+    For ``s8`` the values must be whole numbers from -128 to 127; the scales are an operand.  For
+    ``bf16x2`` each value is a pair of bf16, the earlier depth in its lower half.
     """
-    dtype = {"f32": np.float32, "bf16": ml_dtypes.bfloat16, "s8": np.int8}[problem.weights]
+    dtype = _STORED[problem.weights]
     packed = aligned_zeros(packed_shape(problem, config, isa), dtype)
     width = packed.shape[2]
     for block in range(len(packed)):

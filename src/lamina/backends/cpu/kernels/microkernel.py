@@ -1,4 +1,9 @@
-"""The register-blocked f32 matrix product that every contraction kernel is built on."""
+"""The register-blocked matrix product that every contraction kernel is built on.
+
+It multiplies f32, or with the type ``bf16x2`` on both sides pairs of bf16: a value of the left
+operand is then two depths, a lane of a packed register the same two depths of its column, and the
+CPU's own instruction (avx512_bf16) adds both products to the f32 sum.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ from dataclasses import dataclass
 from lamina.backends.cpu.kernels.convolution import ITEM_BYTES
 from lamina.codegen.llvm.builder import BF16, F32, I8, I16, I32, Builder, Type, Value
 
-WEIGHT_BYTES = {"f32": 4, "bf16": 2, "s8": 1}
+WEIGHT_BYTES = {"f32": 4, "bf16": 2, "s8": 1, "bf16x2": 4}
 """Bytes of one packed weight of each supported type."""
 
 
@@ -34,9 +39,9 @@ class RowAccess:
 class Tile:
     """The register tile: ``rows`` by ``vectors`` accumulators, ``unroll`` depths per loop step.
 
-    ``weights`` is the type of the packed operand in memory: f32, bf16, or s8 (plain integers).
+    ``weights`` is the type of the packed operand in memory: f32, bf16, s8 (plain integers) or
+    bf16x2, which the left operand must then be too.
     ``pitch`` counts the registers from one depth of it to the next where that is not ``vectors``.
-    ``ahead`` asks for the packed operand so many bytes before it is read; 0 leaves that to the CPU.
     """
 
     rows: int
@@ -44,7 +49,6 @@ class Tile:
     unroll: int = 4
     weights: str = "f32"
     pitch: int = 0
-    ahead: int = 0
 
     def fits(self, registers: int) -> bool:
         """Tell whether accumulators, one row of columns and one broadcast fit the registers."""
@@ -104,20 +108,26 @@ def _one_depth(
     columns = [
         _column(k, b, column_offset + j * step, type_, tile.weights) for j in range(tile.vectors)
     ]
-    if tile.ahead:
-        for j in range(tile.vectors):
-            k.prefetch(b, tile.ahead + column_offset + j * step)
     for row in range(tile.rows):
         x = _broadcast(k, a, row * access.row_bytes + depth * access.item_bytes, type_, access)
         for j, column in enumerate(columns):
             at = row * tile.vectors + j
-            sums[at] = k.fma(x, column, sums[at])
+            sums[at] = _multiply_add(k, x, column, sums[at])
+
+
+def _multiply_add(k: Builder, x: Value, column: Value, total: Value) -> Value:
+    if x.type.is_float and x.type.bits == 16:
+        name = "x86.avx512bf16.dpbf16ps"
+        return k.intrinsic(name, total.type, total, x, column, suffix=f"{32 * total.type.lanes}")
+    return k.fma(x, column, total)
 
 
 def _broadcast(k: Builder, pointer: Value, offset: int, type_: Type, access: RowAccess) -> Value:
     """Load one value of the left operand and repeat it in each lane as f32."""
     if access.dtype == "f32":
         return k.load_broadcast(type_, pointer, offset)
+    if access.dtype == "bf16x2":
+        return _pairs(k, k.load_broadcast(I32.like(type_), pointer, offset))
     # Both halves of each lane get the value; the shift leaves it in the upper one, as f32 has it.
     pairs = k.load_broadcast(I16.vector(2 * type_.lanes), pointer, offset)
     words = k.emit(I32.like(type_), f"bitcast {pairs} to {I32.like(type_)}")
@@ -128,5 +138,12 @@ def _column(k: Builder, pointer: Value, offset: int, type_: Type, weights: str) 
     """Load one register of the packed operand as f32."""
     if weights == "f32":
         return k.load(type_, pointer, offset)
+    if weights == "bf16x2":
+        return _pairs(k, k.load(I32.like(type_), pointer, offset))
     narrow = k.load({"bf16": BF16, "s8": I8}[weights].like(type_), pointer, offset)
     return k.convert(narrow, F32)
+
+
+def _pairs(k: Builder, words: Value) -> Value:
+    type_ = BF16.vector(2 * words.type.lanes)
+    return k.emit(type_, f"bitcast {words} to {type_}")

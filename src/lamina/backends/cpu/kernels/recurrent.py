@@ -1,14 +1,16 @@
 """Recurrent layers: all inputs times their weights at once, then one step after the other.
 
-The first kernel multiplies the whole sequence by the input weights.  The second walks through time;
+One kernel multiplies the whole sequence by the input weights.  Another one walks through time;
 each thread owns some hidden units with all their gates, so that a step ends with one barrier.
 Threads read their recurrent weights forwards in one step and backwards in the next: what a core's
-cache still holds of them is read first.
+cache still holds of them is read first.  With bf16 factors, a kernel before these rounds the
+inputs, and states are kept a second time, rounded, for the products.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from lamina.backends.cpu.kernels import epilogue, gemm
 from lamina.backends.cpu.kernels.barrier import Barrier
@@ -23,9 +25,14 @@ from lamina.backends.cpu.kernels.recurrent_layout import (
     first_product,
     parameters,
 )
-from lamina.codegen.llvm.builder import F32, I32, I64, Builder, Kernel, Module, Value
+from lamina.codegen.llvm.builder import BF16, F32, I32, I64, Builder, Kernel, Module, Value
 from lamina.codegen.llvm.target import Isa
 from lamina.ir.dims import Dim, Expr
+
+
+def multiplies(isa: Isa, factors: str) -> bool:
+    """Whether the kernels multiply factors of this type on such a CPU."""
+    return factors == "f32" or (factors == "bf16" and isa.has("avx512bf16"))
 
 
 def why_not(problem: RecurrentProblem) -> str | None:
@@ -58,25 +65,54 @@ def configs(
 def build(
     module: Module, name: str, problem: RecurrentProblem, config: RecurrentConfig, threads: int
 ) -> tuple[str, ...]:
-    """Write the two kernels and return their names."""
+    """Write the kernels and return their names, in the order of running."""
     plan = Plan(problem, config, module.isa, threads)
     names = (f"{name}x", f"{name}h")
-    with module.kernel(names[0]) as k:
+    if problem.paired:
+        names = (f"{name}r", *names)
+        with module.kernel(names[0]) as k:
+            _round_inputs(k, problem, plan, _Sizes(k, problem, plan, threads, config))
+    with module.kernel(names[-2]) as k:
         args = {n: k.arg(i) for i, n in enumerate(problem.operands)}
         with k.if_(k.eq(k.tid, 0)):
             k.store(k.const(I64, 0), args["workspace"])
         product = first_product(problem, plan.layout, 1)
+        sizes = _Sizes(k, problem, plan, threads, config)
+        rounded = args["workspace"] + sizes.of(plan.rounded)
         operands = {
-            "src": args["x"],
+            "src": rounded if problem.paired else args["x"],
             "weights": args["weights"],
             "bias": args["bias"],
-            "dst": args["workspace"] + _Sizes(k, problem, plan, threads, config).of(plan.gates),
+            "dst": args["workspace"] + sizes.of(plan.gates),
             "workspace": args["workspace"] + plan.patch,
         }
         gemm.Writer(k, product, config.product, operands).write()
-    with module.kernel(names[1]) as k:
+    with module.kernel(names[-1]) as k:
         _Steps(k, problem, config, plan, threads).write()
     return names
+
+
+def _round_inputs(k: Kernel, p: RecurrentProblem, plan: Plan, sizes: _Sizes) -> None:
+    """Write this thread's rows of inputs as bf16, padded with zeros."""
+    args = {n: k.arg(i) for i, n in enumerate(p.operands)}
+    target, lanes = args["workspace"] + sizes.of(plan.rounded), plan.layout.lanes
+    first, last = k.my_range(sizes.of(p.time * p.batch))
+    with k.loop(first, last) as rows:
+        source = args["x"] + rows.index * (p.inputs * 4)
+        with k.loop(0, p.inputs, lanes) as columns:
+            at = columns.index
+            mask = k.lane_mask(p.inputs - at, lanes)
+            x = k.load(F32.vector(lanes), source, at * 4, mask=mask)
+            k.store(k.convert(x, BF16, quick=True), target + rows.index * p.rounded_stride, at * 2)
+
+
+class _Turn(NamedTuple):
+    """Where a step finds the states and leaves the next ones; and the same as factors."""
+
+    before: Value
+    after: Value
+    factors: Value
+    next_factors: Value
 
 
 class _Sizes:
@@ -104,6 +140,7 @@ class _Steps:
         self.lanes = self.layout.lanes
         self.vector = F32.vector(self.lanes)
         self.vectors = self.layout.blocks * self.layout.gates
+        self.depth = p.depths(p.hidden)
         self.args = {n: k.arg(i) for i, n in enumerate(p.operands)}
         sizes = _Sizes(k, p, plan, threads, c)
         self.time, self.batch, self.rows = (sizes.of(d) for d in (p.time, p.batch, plan.rows))
@@ -112,6 +149,11 @@ class _Steps:
         self.state_bytes = sizes.of(plan.state_bytes)
         self.h, self.cell = work + sizes.of(plan.h), work + sizes.of(plan.c)
         self.gates = work + sizes.of(plan.gates)
+        self.factors, self.factor_bytes = (
+            work + sizes.of(plan.factors),
+            sizes.of(plan.factor_bytes),
+        )
+        self.factor_item = 2 if p.paired else 4
         self.update, self.reset = work + sizes.of(plan.update), work + sizes.of(plan.reset)
         self.scratch = k.alloca(c.rows * self.vectors * self.lanes * 4)
 
@@ -124,7 +166,12 @@ class _Steps:
         with k.loop(0, self.time) as steps:
             step = steps.index
             odd = step & 1
-            before, after = self.h + odd * self.state_bytes, self.h + (1 - odd) * self.state_bytes
+            turn = _Turn(
+                self.h + odd * self.state_bytes,
+                self.h + (1 - odd) * self.state_bytes,
+                self.factors + odd * self.factor_bytes,
+                self.factors + (1 - odd) * self.factor_bytes,
+            )
             split = [self._gates_tile, self._candidate_tile]
             for product in split if self.p.reset_first else [self._tile]:
                 for d in range(len(self.p.reverse)):
@@ -132,13 +179,23 @@ class _Steps:
                         group = first + last - 1 - groups.index
                         group = k.select(k.eq(odd, 0), groups.index, group)
                         with k.loop(0, self.rows, self.c.rows) as tiles:
-                            product(d, step, group, tiles.index, before, after)
+                            product(d, step, group, tiles.index, turn)
                 self.barrier.wait()
         final = self.h + (self.time & 1) * self.state_bytes
         self._results(first, last, final)
 
     def _state_offset(self, d: int, row: Value, unit: Value) -> Value:
         return (self.rows * d + row) * (self.layout.pitch * 4) + unit * 4
+
+    def _factor_offset(self, d: int, row: Value, unit: Value) -> Value:
+        pitch = self.layout.pitch * self.factor_item
+        return (self.rows * d + row) * pitch + unit * self.factor_item
+
+    def _keep_factor(self, x: Value, target: Value, d: int, row: Value, unit: Value) -> None:
+        """Store what the next product multiplies, where that is not the f32 state itself."""
+        if self.p.paired:
+            rounded = self.k.convert(x, BF16, quick=True)
+            self.k.store(rounded, target, self._factor_offset(d, row, unit))
 
     def _units(self, first: Value, last: Value) -> tuple[Value, Value]:
         return first * self.layout.width, last * self.layout.width
@@ -159,6 +216,8 @@ class _Steps:
                             self.vector, self.args[name] + source, units.index * 4, mask=mask
                         )
                         k.store(x, target, at)
+                        if name == "h0":
+                            self._keep_factor(x, self.factors, d, rows.index, units.index)
 
     def _results(self, first: Value, last: Value, final: Value) -> None:
         k = self.k
@@ -175,9 +234,7 @@ class _Steps:
                     kept = k.load(self.vector, cell or self.cell, at)
                     k.store(kept, self.args["c"] + target, units.index * 4, mask=mask)
 
-    def _tile(
-        self, d: int, step: Value, group: Value, row: Value, before: Value, after: Value
-    ) -> None:
+    def _tile(self, d: int, step: Value, group: Value, row: Value, turn: _Turn) -> None:
         """Compute the gates of some rows and hidden units, then their states."""
         k, p, c = self.k, self.p, self.c
         layout = self.layout
@@ -186,8 +243,8 @@ class _Steps:
         inner = self.args["inner_bias"] + (group + d * layout.groups) * tile_bytes
         inputs = [self._inputs(d, step, group, row + i) for i in range(c.rows)]
         self._prefetch(inputs)
-        packed = self.args["recurrent"] + (group + d * layout.groups) * (p.hidden * tile_bytes)
-        left = before + self._state_offset(d, row, k.const(I64, 0))
+        packed = self.args["recurrent"] + (group + d * layout.groups) * (self.depth * tile_bytes)
+        left = turn.factors + self._factor_offset(d, row, k.const(I64, 0))
         sums = self._multiplied(left, packed, self.vectors)
         for i, source in enumerate(inputs):
             for j in range(self.vectors):
@@ -200,14 +257,12 @@ class _Steps:
                 unit = group * layout.width + blocks.index * self.lanes
                 at = blocks.index * (layout.gates * register)
                 gates = self.scratch + at + i * tile_bytes
-                self._unit(d, step, row + i, unit, (gates, inputs[i] + at), (before, after))
+                self._unit(d, step, row + i, unit, (gates, inputs[i] + at), turn)
 
-    def _gates_tile(
-        self, d: int, step: Value, group: Value, row: Value, before: Value, after: Value
-    ) -> None:
+    def _gates_tile(self, d: int, step: Value, group: Value, row: Value, turn: _Turn) -> None:
         """Compute the update gate, and what the reset gate leaves of the states."""
-        k, layout = self.k, self.layout
-        self._product(d, step, group, row, before, (0, 1))
+        k, p, layout = self.k, self.p, self.layout
+        self._product(d, step, group, row, turn.factors, (0, 1))
         for i in range(self.c.rows):
             with k.loop(0, layout.blocks) as blocks:
                 unit = group * layout.width + blocks.index * self.lanes
@@ -220,11 +275,13 @@ class _Steps:
                     for j in (0, 1)
                 )
                 k.store(z, self.update, place)
-                k.store(r * k.load(self.vector, before, place), self.reset, place)
+                left = r * k.load(self.vector, turn.before, place)
+                if p.paired:
+                    self._keep_factor(left, self.reset, d, row + i, unit)
+                else:
+                    k.store(left, self.reset, place)
 
-    def _candidate_tile(
-        self, d: int, step: Value, group: Value, row: Value, before: Value, after: Value
-    ) -> None:
+    def _candidate_tile(self, d: int, step: Value, group: Value, row: Value, turn: _Turn) -> None:
         """Compute the candidates from what the reset gate left, then the next states."""
         k, layout = self.k, self.layout
         self._product(d, step, group, row, self.reset, (2,))
@@ -234,25 +291,25 @@ class _Steps:
                 place = self._state_offset(d, row + i, unit)
                 at = (blocks.index + i * layout.blocks) * (self.lanes * 4)
                 new = self._activated(d, 1, k.load(self.vector, self.scratch, at))
-                h = k.load(self.vector, before, place)
+                h = k.load(self.vector, turn.before, place)
                 h = k.fma(k.load(self.vector, self.update, place), h - new, new)
-                self._keep(d, step, row + i, unit, (h, None), (before, after))
+                self._keep(d, step, row + i, unit, (h, None), turn)
 
     def _product(
         self, d: int, step: Value, group: Value, row: Value, left: Value, gates: tuple[int, ...]
     ) -> None:
         """Put some gates of a tile, without their functions, into the scratch memory."""
-        k, p, layout = self.k, self.p, self.layout
+        k, layout = self.k, self.layout
         register, vectors = self.lanes * 4, layout.blocks * len(gates)
         inputs = [self._inputs(d, step, group, row + i) for i in range(self.c.rows)]
         self._prefetch(inputs)
         # The weights of the gates that the first product makes come before all others.
         skipped = d * layout.gates * layout.groups + min(gates) * layout.groups
         packed = self.args["recurrent"] + (group * len(gates) + skipped) * (
-            p.hidden * layout.blocks * register
+            self.depth * layout.blocks * register
         )
         sums = self._multiplied(
-            left + self._state_offset(d, row, k.const(I64, 0)), packed, vectors
+            left + self._factor_offset(d, row, k.const(I64, 0)), packed, vectors
         )
         places = [b * layout.gates + g for b in range(layout.blocks) for g in gates]
         for i, source in enumerate(inputs):
@@ -269,9 +326,10 @@ class _Steps:
 
     def _multiplied(self, left: Value, packed: Value, vectors: int) -> list[Value]:
         p = self.p
-        unroll = next(u for u in (4, 2, 1) if p.hidden % u == 0)
-        access = RowAccess(self.layout.pitch * 4, p.hidden, p.hidden * 4)
-        tile = Tile(self.c.rows, vectors, unroll)
+        unroll = next(u for u in (4, 2, 1) if self.depth % u == 0)
+        pitch = self.layout.pitch * self.factor_item
+        access = RowAccess(pitch, self.depth, self.depth * 4, p.product_type)
+        tile = Tile(self.c.rows, vectors, unroll, p.product_type)
         return multiply_accumulate(self.k, left, access, packed, tile, blocks=1)
 
     def _inputs(self, d: int, step: Value, group: Value, row: Value) -> Value:
@@ -301,15 +359,15 @@ class _Steps:
         row: Value,
         unit: Value,
         gates: tuple[Value, Value],
-        states: tuple[Value, Value],
+        turn: _Turn,
     ) -> None:
         """Turn the gates of a register of hidden units into its next states."""
         k, p = self.k, self.p
         place = self._state_offset(d, row, unit)
-        before = k.load(self.vector, states[0], place)
+        before = k.load(self.vector, turn.before, place)
         cell = k.load(self.vector, self.cell, place)
         h, c = self._cell(d, gates, unit, before, cell)
-        self._keep(d, step, row, unit, (h, c if p.kind == "lstm" else None), states)
+        self._keep(d, step, row, unit, (h, c if p.kind == "lstm" else None), turn)
 
     def _keep(
         self,
@@ -318,7 +376,7 @@ class _Steps:
         row: Value,
         unit: Value,
         following: tuple[Value, Value | None],
-        states: tuple[Value, Value],
+        turn: _Turn,
     ) -> None:
         """Store the next states of a register of hidden units, and their result."""
         k, p = self.k, self.p
@@ -329,10 +387,11 @@ class _Steps:
         if alive is not None:
             kept = k.broadcast(alive, self.lanes)
             result = k.select(kept, h, k.const(self.vector, 0.0))
-            h = k.select(kept, h, k.load(self.vector, states[0], place))
+            h = k.select(kept, h, k.load(self.vector, turn.before, place))
             if c is not None:
                 c = k.select(kept, c, k.load(self.vector, self.cell, place))
-        k.store(h, states[1], place)
+        k.store(h, turn.after, place)
+        self._keep_factor(h, turn.next_factors, d, row, unit)
         if c is not None:
             k.store(c, self.cell, place)
         with k.if_(row < self.batch):

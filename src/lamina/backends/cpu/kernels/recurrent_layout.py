@@ -1,13 +1,15 @@
 """What recurrent kernels are told, and where their weights and buffers lie.
 
 Columns are ordered [group][block of the group][gate][lane]: a group is what one register tile
-computes, a block one register of hidden units.
+computes, a block one register of hidden units.  Products of bf16 factors take two depths at a
+time: each lane of their weights is a pair.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,6 +31,9 @@ class RecurrentProblem:
     ``activations`` has the functions of each direction in turn.  A GRU applies its reset gate after
     the product (``linear_before_reset``), or before it with ``reset_first``: each step is then two
     products, with a barrier between.
+
+    ``factors`` is the type that inputs, states and weights are rounded to where they are
+    multiplied: f32 or bf16; sums, gates and states stay f32.
     """
 
     kind: str
@@ -43,6 +48,26 @@ class RecurrentProblem:
     lengths: bool = False
     reset_first: bool = False
     peephole: bool = False
+    factors: str = "f32"
+
+    @property
+    def paired(self) -> bool:
+        """Whether products multiply pairs of bf16."""
+        return self.factors == "bf16"
+
+    @property
+    def product_type(self) -> str:
+        """Return what the matrix product calls its operands."""
+        return "bf16x2" if self.paired else "f32"
+
+    def depths(self, size: int) -> int:
+        """Return the number of depths, or of pairs of them, in a product over ``size`` values."""
+        return -(-size // 2) if self.paired else size
+
+    @property
+    def rounded_stride(self) -> int:
+        """Return the bytes from one row of rounded inputs to the next, an odd number of lines."""
+        return (-(-self.inputs // 32) | 1) * 64
 
     @property
     def operands(self) -> tuple[str, ...]:
@@ -96,7 +121,15 @@ def first_product(p: RecurrentProblem, layout: Layout, likely: int) -> GemmProbl
     columns = len(p.reverse) * layout.columns
     static = rows if isinstance(rows, int) else None
     return GemmProblem(
-        static, p.inputs, columns, p.inputs * 4, columns * 4, bias=True, expected_rows=likely
+        static,
+        p.depths(p.inputs),
+        columns,
+        p.rounded_stride if p.paired else p.inputs * 4,
+        columns * 4,
+        weights=p.product_type,
+        dtype=p.product_type,
+        bias=True,
+        expected_rows=likely,
     )
 
 
@@ -122,8 +155,9 @@ def pack(
         inner[:] = 0
     weights = [layout.ordered(w[d]).swapaxes(0, 1).reshape(problem.inputs, -1) for d in directions]
     product = first_product(problem, layout, 1)
+    columns = _stored(np.concatenate(weights, 1), problem)
     return {
-        "weights": gemm.pack_weights(np.concatenate(weights, 1), product, config.product, isa),
+        "weights": gemm.pack_weights(columns, product, config.product, isa),
         "recurrent": np.stack([_recurrent_weights(r[d], problem, layout) for d in directions]),
         "bias": np.concatenate([layout.ordered(outer[d]).reshape(-1) for d in directions]),
         "inner_bias": np.stack([layout.ordered(inner[d]) for d in directions]),
@@ -132,13 +166,27 @@ def pack(
 
 def _recurrent_weights(
     r: NDArray[np.float32], problem: RecurrentProblem, layout: Layout
-) -> NDArray[np.float32]:
+) -> NDArray[np.generic]:
     """Return one direction's weights: all gates of a group, or the candidate's after all others."""
     if not problem.reset_first:
-        return layout.ordered(r)
+        return _stored(layout.ordered(r).reshape(layout.groups, problem.hidden, -1), problem)
     gates, candidate = r[: 2 * problem.hidden], r[2 * problem.hidden :]
     parts = [layout.ordered(gates, 2), layout.ordered(candidate, 1)]
-    return np.concatenate([part.reshape(-1) for part in parts])
+    stored = [_stored(x.reshape(layout.groups, problem.hidden, -1), problem) for x in parts]
+    return np.concatenate([x.reshape(-1) for x in stored])
+
+
+def _stored(
+    rows: NDArray[np.float32], problem: RecurrentProblem
+) -> NDArray[np.float32] | NDArray[np.uint32]:
+    """Return weights [..., depth, columns] as the products read them, perhaps as pairs."""
+    if not problem.paired:
+        return rows
+    depth, columns = rows.shape[-2:]
+    even = np.zeros((*rows.shape[:-2], problem.depths(depth) * 2, columns), ml_dtypes.bfloat16)
+    even[..., :depth, :] = rows
+    pairs = even.reshape(*rows.shape[:-2], -1, 2, columns).swapaxes(-1, -2)
+    return np.ascontiguousarray(pairs).view(np.uint32)[..., 0]
 
 
 def pack_peephole(
@@ -167,14 +215,22 @@ class Plan:
         # Before its second product, a GRU keeps its update gate and what the reset gate leaves.
         self.update = self.c + self.state_bytes
         self.reset = self.update + self.state_bytes
-        self.gates = self.reset + self.state_bytes if p.reset_first else self.update
+        end = self.reset + self.state_bytes if p.reset_first else self.update
+        # What products multiply: the states and the inputs themselves, or these rounded.
+        self.factor_bytes = self.state_bytes
+        self.factors, self.rounded, self.gates = self.h, end, end
+        if p.paired:
+            self.factor_bytes = self.rows * directions * self.layout.pitch * 2
+            self.factors, self.rounded = end, end + 2 * self.factor_bytes
+            self.gates = self.rounded + p.time * p.batch * p.rounded_stride
         self.row_bytes = directions * self.layout.columns * 4
         self.nbytes: Dim = self.gates + p.time * p.batch * self.row_bytes
 
     def dims(self, p: RecurrentProblem) -> tuple[Dim, ...]:
         """Return every size that code needs."""
-        states = (self.state_bytes, self.c, self.update, self.reset, self.gates)
-        return (p.time * p.batch, p.time, p.batch, self.rows, *states)
+        states = (self.state_bytes, self.c, self.update, self.reset)
+        others = (self.factor_bytes, self.factors, self.rounded, self.gates)
+        return (p.time * p.batch, p.time, p.batch, self.rows, *states, *others)
 
 
 def workspace_bytes(

@@ -54,7 +54,7 @@ class OwnRecurrent:
             return None
         if reason := _refusal(node, op):
             return Reject(reason)
-        problem = _problem(node, op)
+        problem = _problem(node, op, target.isa)
         if reason := recurrent.why_not(problem):
             return Reject(reason)
         known = sizes_known(node, target.env)
@@ -82,8 +82,9 @@ def _refusal(node: Node, op: Recurrent) -> str | None:
     return None
 
 
-def _problem(node: Node, op: Recurrent) -> RecurrentProblem:
+def _problem(node: Node, op: Recurrent, isa: Isa) -> RecurrentProblem:
     time, batch, inputs = node.inputs[0].tensor.shape
+    factors = op.factors.value
     return RecurrentProblem(
         kind=op.kind.value,
         time=time,
@@ -97,6 +98,7 @@ def _problem(node: Node, op: Recurrent) -> RecurrentProblem:
         lengths=len(node.inputs) > 6,
         reset_first=op.kind is RecurrentKind.GRU and not op.linear_before_reset,
         peephole=op.kind is RecurrentKind.LSTM and len(node.inputs) > 7,
+        factors=factors if recurrent.multiplies(isa, factors) else "f32",
     )
 
 
@@ -109,8 +111,9 @@ def _candidate(
     weights = node.inputs[2].tensor
     cost = time * weights.static_shape[1] * weights.static_shape[2] * 4 / _BYTES_PER_MICROSECOND
     reads: list[Form | None] = [Form.PLAIN, None, None, None, *[Form.PLAIN] * 3, None]
+    kind = "bf16," if problem.paired else ""
     return Candidate(
-        f"recurrent(rows={config.rows},blocks={config.blocks})",
+        f"recurrent({kind}rows={config.rows},blocks={config.blocks})",
         tuple(reads[: len(node.inputs)]),
         (Form.PLAIN,) * 3,
         cost,

@@ -88,10 +88,11 @@ def walk(
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """Walk through time from direction ``FIRST`` on; ``work`` holds two h, one c and one reset
-    state of [DIRECTIONS, BATCH, H], then the gates of the inputs [TIME, BATCH, COLUMNS].
+    """Walk through time from direction ``FIRST`` on.
 
-    ``CELL`` is rnn, lstm or gru; ``LINEAR`` resets the GRU's product instead of its state.
+    ``work`` holds two h, one c and one reset state of [DIRECTIONS, BATCH, H], then the gates of the
+    inputs [TIME, BATCH, COLUMNS].  ``CELL`` is rnn, lstm or gru; ``LINEAR`` resets the
+    GRU's product instead of its state.
     """
     if DEPENDENT:
         gdc_wait()

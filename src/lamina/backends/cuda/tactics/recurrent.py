@@ -135,7 +135,7 @@ class _Layer:
         for number, letter in enumerate("FGH"):
             f = functions[number] if number < len(functions) else functions[0]
             names = {f"KIND_{letter}": f.kind.value, f"ALPHA_{letter}": f.alpha}
-            call.constants(**names, **{f"BETA_{letter}": f.beta})  # type: ignore[arg-type]
+            call.constants(**names, **{f"BETA_{letter}": f.beta})
         self._blocks(call, m, n, k)
         grid = (ceildiv(self.batch, m), count)
         return call.launch(grid, warps=warps, stages=2, dependent=self.target.dependent)
