@@ -83,6 +83,14 @@ def _ask_all(workers: Sequence[_Worker], questions: list[dict[str, Any]]) -> lis
         return list(threads.map(ask, questions))
 
 
+def _version(package: str) -> str:
+    """Return a package's version; one that runs from its sources has none."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "from source"
+
+
 def run_on_gpu(device: Device, known: Mapping[str, Reason]) -> dict[str, Any]:
     """Run every case; the summary's ``wrong`` are the failures that are not known ones."""
     start, cases = time.perf_counter(), all_cases()
@@ -108,7 +116,7 @@ def run_on_gpu(device: Device, known: Mapping[str, Reason]) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": device.model,
         "driver": device.driver_version,
-        "versions": {n: importlib.metadata.version(n) for n in PACKAGES},
+        "versions": {n: _version(n) for n in PACKAGES},
         "python": platform.python_version(),
         "seconds": {
             "kernels": round(compiled - start, 1),

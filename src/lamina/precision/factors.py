@@ -22,7 +22,7 @@ class RoundRecurrentFactors(GraphPass):
           %w = const() type=f32[1,3,4] seed=1
           %r = const() type=f32[1,3,3] seed=2
           %b = const() type=f32[1,6] seed=3
-          %y, %l, %c = recurrent(%x, %w, %r, %b, %h, %h) kind=rnn hidden_size=3 \\
+          %y, %l, %c = recurrent(%x, %w, %r, %b, %h, %h) kind=rnn hidden_size=3 \
 direction=forward activations=({tanh,0.0,0.0})
           return %y
         }
@@ -33,7 +33,7 @@ direction=forward activations=({tanh,0.0,0.0})
           %w = const() type=f32[1,3,4] seed=1
           %r = const() type=f32[1,3,3] seed=2
           %b = const() type=f32[1,6] seed=3
-          %y, %l, %c = recurrent(%x, %w, %r, %b, %h, %h) kind=rnn hidden_size=3 \\
+          %y, %l, %c = recurrent(%x, %w, %r, %b, %h, %h) kind=rnn hidden_size=3 \
 direction=forward activations=({tanh,0.0,0.0}) factors=bf16
           return %y
         }

@@ -53,8 +53,17 @@ LIMITS: dict[str, str] = {
     "IOptimizationProfile": (
         "one program serves all profiles: tuned for the first, allowed for what any of them allows"
     ),
+    "IPluginV2DynamicExt.configure_plugin": (
+        "at build time sizes that are not known are told as 1, whatever the profiles say"
+    ),
+    "IPluginV3OneBuild.format_combination_limit": "kept; plugins get linear tensors",
+    "IPluginV3OneBuild.get_valid_tactics": "the first tactic is taken, without timing",
+    "IPluginV3OneBuild.timing_cache_id": "kept; plugins are not timed",
     "IRuntimeConfig": "kept; contexts allocate when they first run with new shapes",
     "ITensor.allowed_formats": "kept; inputs and outputs are linear",
+    "OnnxParser.set_builder_config": (
+        "kept; the configuration does not change how a model is parsed"
+    ),
     "Refitter": (
         "folds and packs again through the passes of the build, about as long as a cached build"
     ),

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
+
 from lamina.backends.cuda.arrays import Admission, DeviceArray, order
 from lamina.backends.cuda.control import HostWork
 from lamina.backends.cuda.device import Handle, OutOfMemory, current
@@ -172,6 +174,9 @@ class CudaRunner:
     def run_nested(self, inputs: Sequence[Any], stream: Stream) -> list[Any]:
         """Run as a part of another program, on its stream; results stay where they are."""
         outputs: list[Any] = [None] * len(self.program.outputs)
+        if any(type(x) is np.ndarray for x in inputs):
+            # What an earlier iteration staged may still be on its way to the device.
+            self._device.synchronize(stream.handle)
         self._go(inputs, outputs, stream, Wanted.EITHER)
         return outputs
 

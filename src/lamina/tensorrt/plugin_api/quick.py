@@ -179,8 +179,11 @@ class RunningQuick:
             for x, p, a in zip(results, places[len(inputs) :], aliases, strict=True)
         )
         extra = {"tactic": 0} if self._takes_tactic else {}
-        self._implement(*tensors, **attributes, outputs=outputs, stream=space.stream, **extra)
-        space.finish(results)
+        given = {**attributes, **extra}
+        try:
+            self._implement(*tensors, **given, outputs=outputs, stream=space.stream)
+        finally:
+            space.finish(results)
         return cut(results, types, self._settings["sizes"])
 
 

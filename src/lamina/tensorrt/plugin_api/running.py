@@ -46,11 +46,12 @@ class DeviceMemory:
     def __init__(self, arrays: Sequence[Array], workspace_bytes: int) -> None:
         self._device: Device = find_driver("cuda", 0).device  # type: ignore[attr-defined]
         self._arrays = list(arrays)
+        self._workspace_bytes = max(workspace_bytes, 1)
         self.stream = LEGACY_STREAM
         with current(self._device):
             sizes = [max(a.nbytes, 1) for a in arrays]
             self.addresses = [self._device.allocate(n, self.stream) for n in sizes]
-            self.workspace = self._device.allocate(max(workspace_bytes, 1), self.stream)
+            self.workspace = self._device.allocate(self._workspace_bytes, self.stream)
             for address, a in zip(self.addresses, arrays, strict=True):
                 self._device.copy(address, a.ctypes.data, a.nbytes, self.stream)
             self._device.synchronize(self.stream)
@@ -63,7 +64,7 @@ class DeviceMemory:
                 self._device.copy(a.ctypes.data, address, a.nbytes, self.stream)
             for address, a in zip(self.addresses, self._arrays, strict=True):
                 self._device.free(address, max(a.nbytes, 1), self.stream)
-            self._device.free(self.workspace, 1, self.stream)
+            self._device.free(self.workspace, self._workspace_bytes, self.stream)
             self._device.synchronize(self.stream)
 
 
@@ -184,15 +185,17 @@ def _enqueue(
 ) -> None:
     space = memory([*inputs, *results], workspace_bytes)
     addresses = space.addresses
-    status = plugin.enqueue(
-        given,
-        wanted,
-        addresses[: len(inputs)],
-        addresses[len(inputs) :],
-        space.workspace,
-        space.stream,
-    )
-    space.finish(results)
+    try:
+        status = plugin.enqueue(
+            given,
+            wanted,
+            addresses[: len(inputs)],
+            addresses[len(inputs) :],
+            space.workspace,
+            space.stream,
+        )
+    finally:
+        space.finish(results)
     if status:
         raise ExecutionError(f"plugin {type(plugin).__name__}.enqueue returned {status}")
 

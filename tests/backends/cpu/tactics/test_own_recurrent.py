@@ -40,6 +40,7 @@ CASES = [
     (LSTM, REVERSE, (5, 9, 4, 16), False, {"clip": 0.5}),
     (LSTM, FORWARD, (5, 13, 4, 70), False, {"input_forget": True}),
     (LSTM, FORWARD, (3, 2, 5, 1), False, {}),
+    (LSTM, BOTH, (3, 33, 5, 20), False, {}),
     (RNN, BOTH, (6, 1, 20, 33), False, {}),
     (RNN, FORWARD, (6, 11, 20, 130), True, {"activations": (RELU,)}),
     (GRU, BOTH, (6, 1, 20, 33), False, {}),

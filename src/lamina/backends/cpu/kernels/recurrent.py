@@ -10,6 +10,7 @@ inputs, and states are kept a second time, rounded, for the products.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from lamina.backends.cpu.kernels import epilogue, gemm
@@ -28,6 +29,9 @@ from lamina.backends.cpu.kernels.recurrent_layout import (
 from lamina.codegen.llvm.builder import BF16, F32, I32, I64, Builder, Kernel, Module, Value
 from lamina.codegen.llvm.target import Isa
 from lamina.ir.dims import Dim, Expr
+
+_PRODUCTS = 2
+"""Ways of multiplying the inputs that are worth timing for each register tile."""
 
 
 def multiplies(isa: Isa, factors: str) -> bool:
@@ -50,16 +54,18 @@ def configs(
     gates = GATES[problem.kind]
     many = isa.registers >= 32
     most = (6 if many else 2) if gates > 1 else 8
-    rows = -(-batch // -(-batch // most))
-    choices = [max(1, 8 // gates)] if rows <= (2 if many else 1) else [max(1, 4 // gates)]
-    if rows == 1:
-        choices.append(max(1, 4 // gates))
-    for blocks in dict.fromkeys(choices):
-        layout = Layout(problem, blocks, isa)
-        product = first_product(problem, layout, time * batch)
-        for config in gemm.configs(product, isa, threads):
-            yield RecurrentConfig(rows, blocks, config)
-            break
+    even = -(-batch // -(-batch // most))
+    # Rows that a last tile lacks are computed all the same.
+    whole = min(range(most, most // 2, -1), key=lambda rows: -batch % rows)
+    for rows in dict.fromkeys((even, min(whole, even))):
+        choices = [max(1, 8 // gates)] if rows <= (2 if many else 1) else [max(1, 4 // gates)]
+        if rows == 1:
+            choices.append(max(1, 4 // gates))
+        for blocks in dict.fromkeys(choices):
+            layout = Layout(problem, blocks, isa)
+            product = first_product(problem, layout, time * batch)
+            for config in islice(gemm.configs(product, isa, threads), _PRODUCTS):
+                yield RecurrentConfig(rows, blocks, config)
 
 
 def build(
@@ -67,9 +73,8 @@ def build(
 ) -> tuple[str, ...]:
     """Write the kernels and return their names, in the order of running."""
     plan = Plan(problem, config, module.isa, threads)
-    names = (f"{name}x", f"{name}h")
+    names = [f"{name}{kernel}" for kernel in ("rxh" if problem.paired else "xh")]
     if problem.paired:
-        names = (f"{name}r", *names)
         with module.kernel(names[0]) as k:
             _round_inputs(k, problem, plan, _Sizes(k, problem, plan, threads, config))
     with module.kernel(names[-2]) as k:
@@ -89,7 +94,7 @@ def build(
         gemm.Writer(k, product, config.product, operands).write()
     with module.kernel(names[-1]) as k:
         _Steps(k, problem, config, plan, threads).write()
-    return names
+    return tuple(names)
 
 
 def _round_inputs(k: Kernel, p: RecurrentProblem, plan: Plan, sizes: _Sizes) -> None:
@@ -250,8 +255,8 @@ class _Steps:
             for j in range(self.vectors):
                 separate = p.kind == "gru" and j % layout.gates == 2
                 added = k.load(self.vector, inner if separate else source, j * register)
-                at = i * self.vectors + j
-                k.store(sums[at] + added, self.scratch, at * register)
+                number = i * self.vectors + j
+                k.store(sums[number] + added, self.scratch, number * register)
         for i in range(c.rows):
             with k.loop(0, layout.blocks) as blocks:
                 unit = group * layout.width + blocks.index * self.lanes

@@ -215,14 +215,13 @@ class Plan:
         # Before its second product, a GRU keeps its update gate and what the reset gate leaves.
         self.update = self.c + self.state_bytes
         self.reset = self.update + self.state_bytes
-        end = self.reset + self.state_bytes if p.reset_first else self.update
+        end: Dim = self.reset + self.state_bytes if p.reset_first else self.update
         # What products multiply: the states and the inputs themselves, or these rounded.
-        self.factor_bytes = self.state_bytes
-        self.factors, self.rounded, self.gates = self.h, end, end
-        if p.paired:
-            self.factor_bytes = self.rows * directions * self.layout.pitch * 2
-            self.factors, self.rounded = end, end + 2 * self.factor_bytes
-            self.gates = self.rounded + p.time * p.batch * p.rounded_stride
+        self.factor_bytes = self.rows * directions * self.layout.pitch * (2 if p.paired else 4)
+        self.factors: Dim = end if p.paired else self.h
+        self.rounded = end + 2 * self.factor_bytes if p.paired else end
+        inputs = p.time * p.batch * p.rounded_stride
+        self.gates = self.rounded + inputs if p.paired else end
         self.row_bytes = directions * self.layout.columns * 4
         self.nbytes: Dim = self.gates + p.time * p.batch * self.row_bytes
 

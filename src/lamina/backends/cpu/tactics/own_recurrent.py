@@ -111,9 +111,10 @@ def _candidate(
     weights = node.inputs[2].tensor
     cost = time * weights.static_shape[1] * weights.static_shape[2] * 4 / _BYTES_PER_MICROSECOND
     reads: list[Form | None] = [Form.PLAIN, None, None, None, *[Form.PLAIN] * 3, None]
-    kind = "bf16," if problem.paired else ""
+    kind, inputs = "bf16," if problem.paired else "", config.product
     return Candidate(
-        f"recurrent({kind}rows={config.rows},blocks={config.blocks})",
+        f"recurrent({kind}rows={config.rows},blocks={config.blocks},"
+        f"inputs={inputs.rows}x{inputs.vectors})",
         tuple(reads[: len(node.inputs)]),
         (Form.PLAIN,) * 3,
         cost,

@@ -68,5 +68,5 @@ def matvec(
     out = y + tile * BLOCK_N + rows * Y_ROW
     finish(
         total, added, None, residual, out, rows >= 0, left, 1, 1, 1,
-        None, None, None, None, KIND, ALPHA, BETA, False
+        None, None, None, None, None, None, None, KIND, ALPHA, BETA, False,
     )  # fmt: skip

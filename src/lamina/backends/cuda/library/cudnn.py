@@ -23,6 +23,7 @@ from lamina.errors import DeviceError
 NAME: Final = "cudnn"
 FIX: Final = "install cuDNN and its front end: pip install 'lamina[cuda-libraries]'"
 _KEPT_GRAPHS: Final = 32
+_DEFAULT_STREAM: Final = 0
 _HELPERS: Final = (
     ("libcublasLt", (13, 12), ("nvidia-cublas", "nvidia-cublas-cu12")),
     ("libnvrtc", (13, 12), ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12")),
@@ -95,7 +96,11 @@ class Cudnn:
         with self.lock:
             try:
                 self._module.set_stream(handle=self._handle, stream=stream)
-                graph.execute(pointers, workspace, handle=self._handle)
+                try:
+                    graph.execute(pointers, workspace, handle=self._handle)
+                finally:
+                    # Plans are loaded through the handle, perhaps when this stream is gone.
+                    self._module.set_stream(handle=self._handle, stream=_DEFAULT_STREAM)
             except RuntimeError as e:
                 raise DeviceError(f"cuDNN failed: {_first_line(e)}") from e
 
