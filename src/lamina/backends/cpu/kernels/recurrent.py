@@ -10,6 +10,7 @@ inputs, and states are kept a second time, rounded, for the products.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 
@@ -65,7 +66,8 @@ def configs(
             layout = Layout(problem, blocks, isa)
             product = first_product(problem, layout, time * batch)
             for config in islice(gemm.configs(product, isa, threads), _PRODUCTS):
-                yield RecurrentConfig(rows, blocks, config)
+                # Several layers in turn leave little in the shared cache: weights are read once.
+                yield RecurrentConfig(rows, blocks, replace(config, by_columns=True))
 
 
 def build(

@@ -78,6 +78,64 @@ def _gate(x, CLIP: tl.constexpr, KIND: tl.constexpr, ALPHA: tl.constexpr, BETA: 
 
 
 @triton.jit
+def _begin(h, c, h0, c0, row, there, H, BLOCK_N: tl.constexpr):
+    """Copy the first states to where they change."""
+    for first in range(0, H, BLOCK_N):
+        column = first + tl.arange(0, BLOCK_N)
+        place = row.to(tl.int64)[:, None] * H + column[None, :]
+        inside = there[:, None] & (column < H)[None, :]
+        tl.store(h + place, tl.load(h0 + place, mask=inside).to(tl.float32), mask=inside)
+        tl.store(c + place, tl.load(c0 + place, mask=inside).to(tl.float32), mask=inside)
+
+
+@triton.jit
+def _end(h, c, last_h, last_c, row, there, H, BLOCK_N: tl.constexpr):
+    """Copy the last states to the results."""
+    for first in range(0, H, BLOCK_N):
+        column = first + tl.arange(0, BLOCK_N)
+        place = row.to(tl.int64)[:, None] * H + column[None, :]
+        inside = there[:, None] & (column < H)[None, :]
+        state = tl.load(h + place, mask=inside)
+        tl.store(last_h + place, state.to(last_h.dtype.element_ty), mask=inside)
+        state = tl.load(c + place, mask=inside)
+        tl.store(last_c + place, state.to(last_c.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _lstm(
+    a, c, old, r, given, peephole, direction, row, there, column, inside, H,
+    INPUT_FORGET: tl.constexpr, CLIP: tl.constexpr,
+    KIND_F: tl.constexpr, ALPHA_F: tl.constexpr, BETA_F: tl.constexpr,
+    KIND_G: tl.constexpr, ALPHA_G: tl.constexpr, BETA_G: tl.constexpr,
+    KIND_H: tl.constexpr, ALPHA_H: tl.constexpr, BETA_H: tl.constexpr,
+    BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Return the next h and c of an LSTM; ``a`` is the sum of its input gate."""
+    real = column < H
+    o = _product(old, r + H * H, row, there, column, H, BLOCK_K, PRECISION)
+    o += tl.load(given + H, mask=inside, other=0)
+    f = _product(old, r + 2 * H * H, row, there, column, H, BLOCK_K, PRECISION)
+    f += tl.load(given + 2 * H, mask=inside, other=0)
+    g = _product(old, r + 3 * H * H, row, there, column, H, BLOCK_K, PRECISION)
+    g += tl.load(given + 3 * H, mask=inside, other=0)
+    hole = peephole
+    if peephole is not None:
+        hole = peephole + direction * 3 * H + column
+        a += tl.load(hole, mask=real, other=0).to(tl.float32)[None, :] * c
+        f += tl.load(hole + 2 * H, mask=real, other=0).to(tl.float32)[None, :] * c
+    i = _gate(a, CLIP, KIND_F, ALPHA_F, BETA_F)
+    if INPUT_FORGET:
+        f = 1 - i
+    else:
+        f = _gate(f, CLIP, KIND_F, ALPHA_F, BETA_F)
+    next_c = f * c + i * _gate(g, CLIP, KIND_G, ALPHA_G, BETA_G)
+    if peephole is not None:
+        o += tl.load(hole + H, mask=real, other=0).to(tl.float32)[None, :] * next_c
+    o = _gate(o, CLIP, KIND_F, ALPHA_F, BETA_F)
+    return o * activate(next_c, KIND_H, ALPHA_H, BETA_H), next_c
+
+
+@triton.jit
 def walk(
     r, b, h0, c0, lengths, peephole, y, last_h, last_c, work,
     TIME, BATCH, H, COLUMNS, GATES_AT, FIRST, DIRECTIONS,
@@ -110,14 +168,7 @@ def walk(
     end = tl.full((BLOCK_M,), 0, tl.int32) + TIME
     if lengths is not None:
         end = tl.load(lengths + row, mask=there, other=0)
-    for first in range(0, H, BLOCK_N):
-        column = first + tl.arange(0, BLOCK_N)
-        place = row.to(tl.int64)[:, None] * H + column[None, :]
-        inside = there[:, None] & (column < H)[None, :]
-        tl.store(
-            work + own + place, tl.load(h0 + own + place, mask=inside).to(tl.float32), mask=inside
-        )
-        tl.store(cells + place, tl.load(c0 + own + place, mask=inside).to(tl.float32), mask=inside)
+    _begin(work + own, cells, h0 + own, c0 + own, row, there, H, BLOCK_N)
     tl.debug_barrier()
     for t in range(TIME):
         old = work + (t % 2) * states + own
@@ -168,38 +219,16 @@ def walk(
                 n = _gate(n, CLIP, KIND_G, ALPHA_G, BETA_G)
                 next_h, next_c = (1 - z) * n + z * h, c
             else:
-                o = _product(old, r + H * H, row, there, column, H, BLOCK_K, PRECISION)
-                o += tl.load(given + H, mask=inside, other=0)
-                f = _product(old, r + 2 * H * H, row, there, column, H, BLOCK_K, PRECISION)
-                f += tl.load(given + 2 * H, mask=inside, other=0)
-                g = _product(old, r + 3 * H * H, row, there, column, H, BLOCK_K, PRECISION)
-                g += tl.load(given + 3 * H, mask=inside, other=0)
-                hole = peephole
-                if peephole is not None:
-                    hole = peephole + direction * 3 * H + column
-                    a += tl.load(hole, mask=real, other=0).to(tl.float32)[None, :] * c
-                    f += tl.load(hole + 2 * H, mask=real, other=0).to(tl.float32)[None, :] * c
-                i = _gate(a, CLIP, KIND_F, ALPHA_F, BETA_F)
-                if INPUT_FORGET:
-                    f = 1 - i
-                else:
-                    f = _gate(f, CLIP, KIND_F, ALPHA_F, BETA_F)
-                next_c = f * c + i * _gate(g, CLIP, KIND_G, ALPHA_G, BETA_G)
-                if peephole is not None:
-                    o += tl.load(hole + H, mask=real, other=0).to(tl.float32)[None, :] * next_c
-                o = _gate(o, CLIP, KIND_F, ALPHA_F, BETA_F)
-                next_h = o * activate(next_c, KIND_H, ALPHA_H, BETA_H)
+                next_h, next_c = _lstm(
+                    a, c, old, r, given, peephole, direction, row, there, column, inside, H,
+                    INPUT_FORGET, CLIP, KIND_F, ALPHA_F, BETA_F, KIND_G, ALPHA_G, BETA_G,
+                    KIND_H, ALPHA_H, BETA_H, BLOCK_K, PRECISION,
+                )  # fmt: skip
             tl.store(new + place, tl.where(alive[:, None], next_h, h), mask=inside)
             tl.store(cells + place, tl.where(alive[:, None], next_c, c), mask=inside)
             shown = tl.where(alive[:, None], next_h, 0.0).to(y.dtype.element_ty)
             target = (at.to(tl.int64) * DIRECTIONS + direction) * BATCH + row
             tl.store(y + target[:, None] * H + column[None, :], shown, mask=inside)
         tl.debug_barrier()
-    for first in range(0, H, BLOCK_N):
-        column = first + tl.arange(0, BLOCK_N)
-        place = row.to(tl.int64)[:, None] * H + column[None, :]
-        inside = there[:, None] & (column < H)[None, :]
-        h = tl.load(work + (TIME % 2) * states + own + place, mask=inside)
-        tl.store(last_h + own + place, h.to(last_h.dtype.element_ty), mask=inside)
-        c = tl.load(cells + place, mask=inside)
-        tl.store(last_c + own + place, c.to(last_c.dtype.element_ty), mask=inside)
+    last = work + (TIME % 2) * states + own
+    _end(last, cells, last_h + own, last_c + own, row, there, H, BLOCK_N)
