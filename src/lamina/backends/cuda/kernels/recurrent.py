@@ -174,10 +174,8 @@ def walk(
         old = work + (t % 2) * states + own
         new = work + (1 - t % 2) * states + own
         alive = (t < end) & there
-        if BACKWARD:
-            at = tl.where(alive, end - 1 - t, t)
-        else:
-            at = tl.where(alive & (direction == 1), end - 1 - t, t)
+        turned = alive if BACKWARD else alive & (direction == 1)
+        at = tl.where(turned, end - 1 - t, t)
         line = (at.to(tl.int64) * BATCH + row) * COLUMNS + direction * gates_of * H
         if CELL == "gru" and not LINEAR:
             for first in range(0, H, BLOCK_N):
