@@ -8,6 +8,7 @@ from lamina.backends.cpu.tactics.generated import Generated
 from lamina.backends.cpu.tactics.library_convolution import LibraryConvolution
 from lamina.backends.cpu.tactics.library_gemm_convolution import LibraryGemmConvolution
 from lamina.backends.cpu.tactics.library_matmul import LibraryMatmul
+from lamina.backends.cpu.tactics.library_normalization import LibraryNormalization
 from lamina.backends.cpu.tactics.library_pooling import LibraryPooling
 from lamina.backends.cpu.tactics.library_quantized import LibraryQuantized
 from lamina.backends.cpu.tactics.library_recurrent import LibraryRecurrent
@@ -29,6 +30,7 @@ TACTICS: tuple[Tactic, ...] = (
     OwnMatmul(),
     PlainMatmul(),
     LibraryPooling(),
+    LibraryNormalization(),
     LibraryQuantized(),
     OwnQuantized(),
     OwnAverage(),
