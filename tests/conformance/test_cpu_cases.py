@@ -26,7 +26,6 @@ def test_sample():
     check(0)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("shard", range(1, SHARDS))
 def test_all(shard):
     check(shard)

@@ -17,14 +17,11 @@ from tests.conformance.cases import DATA
 from tests.conformance.execution import interpreted
 
 LARGE = ("bvlc_alexnet", "vgg19", "zfnet512")
-SMALL = tuple(name for name in LIGHT_NAMES if name not in LARGE)
 TOLERANCE = 2e-5
 """Largest difference over the standard deviation of the logits; f32 sums in other orders."""
 
 
-@pytest.mark.parametrize(
-    "name", [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)]
-)
+@pytest.mark.parametrize("name", LIGHT_NAMES)
 def test_random_weights(name):
     model = light_model(name)
     x = np.random.default_rng(0).normal(size=(1, 3, 224, 224)).astype(np.float32)
