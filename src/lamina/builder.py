@@ -140,7 +140,7 @@ def optimize(graph: Graph, config: BuildConfig, device: str = "cpu") -> None:
     late = (FuseChannelShuffle(), FuseRegions())  # they must see the casts of finish_precision
     try:
         later = {*(p.name for p in late), *(_LOWERED if device == "cuda" else ())}
-        pipeline = OPTIMIZE.without(*{*config.without, *later})
+        pipeline = OPTIMIZE.without(*{*config.without, *later} - {PatchesToMatmul().name})
     except ValueError as e:
         raise ConfigError(str(e).partition("; ")[0], hint=_nearest_passes(config.without)) from e
     integers = device == "cuda" or multiplies_integers(cpu_features())

@@ -65,3 +65,27 @@ def test_equal_builds_give_equal_bytes():
 def test_targets_that_mean_nothing(target, message):
     with pytest.raises(ConfigError, match=message):
         build(target)
+
+
+PATCHES = """graph(%x: f32[1,3,32,32]) {
+  %v = const() type=f32[64,3,8,8] seed=1
+  %p = convolution(%x, %v) strides=(8,8) dilations=(1,1) pads_begin=(0,0) pads_end=(0,0)
+  %a = const() type=f32[16,64,1,1] seed=2
+  %b = const() type=f32[16,64,1,1] seed=3
+  %y = convolution(%p, %a) strides=(1,1) dilations=(1,1) pads_begin=(0,0) pads_end=(0,0)
+  %z = convolution(%p, %b) strides=(1,1) dilations=(1,1) pads_begin=(0,0) pads_end=(0,0)
+  return %y, %z
+}"""
+
+
+@pytest.mark.parametrize(
+    ("without", "convolutions"),
+    [((), 1), (("PatchesToMatmul",), 2), (("PatchesToMatmul", "MergeParallelConvolutions"), 3)],
+)
+def test_passes_of_the_gpu_can_be_left_out(without, convolutions):
+    graph = parse_graph(PATCHES, ops.BY_NAME)
+    engine = lamina.build(
+        graph, target="cuda:sm_90", without=without, optimization_level=0, timing_cache=""
+    )
+    names = [s.name for s in engine.section.program.steps]
+    assert names.count("convolution") == convolutions

@@ -10,21 +10,19 @@ from dataclasses import dataclass
 from lamina.backends.cpu.assemble import Assembler
 from lamina.backends.cpu.code import Code, Objects
 from lamina.backends.cpu.driver import CpuDriver
-from lamina.backends.cpu.form import Form, same_bytes, size_bytes
+from lamina.backends.cpu.layouts import LayoutCosts, choose_layouts
 from lamina.backends.cpu.lowering import lower
 from lamina.backends.cpu.measure import Measurer
 from lamina.backends.cpu.native import RUN
 from lamina.backends.cpu.selection import Choices, enumerate_candidates, problem_key
-from lamina.backends.cpu.tactics.candidate import Candidate, CpuTarget, constant
+from lamina.backends.cpu.tactics.candidate import Candidate, CpuTarget
 from lamina.backends.cpu.tactics.counted import COUNTED
 from lamina.backends.cpu.views import likely_share, plan_concats, view_offset
 from lamina.codegen.llvm import target as llvm_target
 from lamina.codegen.llvm.compile_pool import CompilePool
 from lamina.config import BuildConfig, isa_limit
 from lamina.errors import where
-from lamina.ir.dims import evaluate, symbols
-from lamina.ir.graph import Graph, Node, Value
-from lamina.ir.types import TensorType
+from lamina.ir.graph import Graph, Node
 from lamina.ops import (
     Concat,
     Const,
@@ -38,13 +36,10 @@ from lamina.ops import (
 )
 from lamina.plan.halves import halve
 from lamina.plan.plan import Program, Section
-from lamina.schedule.forms import Assignment, NodeOptions, Option, assign_forms
 from lamina.tactics.cache import TimingCache
 
 _SPATIAL = (Convolution, QuantizedConvolution, Deconvolution, Pool, MaxPoolIndices)
-_REORDER_BYTES_PER_MICROSECOND = 8e3
-_REORDER_MICROSECONDS = 2.0
-_HOST_MICROSECONDS = 50.0
+_COSTS = LayoutCosts(start=2.0, bytes_per_microsecond=8e3, host=50.0)
 
 _POOL_NODES = 60
 """Smaller graphs compile faster in this process than others start."""
@@ -114,7 +109,9 @@ class CpuCompiler:
         choices = {n: Choices(n, [], []) if n in on_host else self._choices(n) for n in nodes}
         if self.config.optimization_level > 0:
             self.measurer.measure([c for c in choices.values() if _worth_timing(c)])
-        chosen, forms = self._layouts(graph, nodes, choices)
+        chosen, forms = choose_layouts(
+            graph, choices, self.target.forms, _is_view, _COSTS, self.target.env
+        )
         views = plan_concats(graph, forms, chosen, may_copy=True)
         assembler = Assembler(code, self.target, graph, views)
         for node in nodes:
@@ -163,60 +160,6 @@ class CpuCompiler:
         programs = tuple(self._program(g, assembler.code, fallbacks) for g in graphs)
         spec = str(op.carried) if isinstance(op, Loop) else ""
         assembler.host(choices, programs, spec)
-
-    def _layouts(
-        self, graph: Graph, nodes: list[Node], choices: Mapping[Node, Choices]
-    ) -> tuple[dict[Node, Candidate], dict[Value, str]]:
-        values: dict[Value, int] = {}
-        for v in (*graph.inputs, *(v for n in nodes for v in (*n.inputs, *n.outputs))):
-            values.setdefault(v, len(values))
-        listed = list(values)
-        options = [self._options(n, values, choices[n]) for n in nodes]
-        fixed = {values[v]: str(Form.PLAIN) for v in (*graph.inputs, *graph.outputs) if v in values}
-        fixed |= {i: str(Form.PLAIN) for i, v in enumerate(listed) if constant(v) is not None}
-        possible = [[str(f) for f in self.target.forms(v.type)] for v in listed]
-        result: Assignment = assign_forms(options, possible, fixed, self._reorder_cost(listed))
-        chosen = {
-            n: choices[n].candidates[i]
-            for n, i in zip(nodes, result.chosen, strict=True)
-            if choices[n].candidates
-        }
-        return chosen, dict(zip(listed, result.forms, strict=True))
-
-    def _options(self, node: Node, values: Mapping[Value, int], choices: Choices) -> NodeOptions:
-        inputs = tuple(values[v] for v in node.inputs)
-        outputs = tuple(values[v] for v in node.outputs)
-        plain = str(Form.PLAIN)
-        if not choices.candidates:
-            cost = 0.0 if _is_view(node) else _HOST_MICROSECONDS
-            only = Option((plain,) * len(inputs), (plain,) * len(outputs), cost)
-            return NodeOptions(inputs, outputs, (only,))
-        options = tuple(
-            Option(
-                tuple(
-                    None if f is None or constant(v) is not None else str(f)
-                    for f, v in zip(c.reads, node.inputs, strict=True)
-                ),
-                tuple(map(str, c.writes)),
-                us,
-            )
-            for c, us in zip(choices.candidates, choices.microseconds, strict=True)
-        )
-        return NodeOptions(inputs, outputs, options)
-
-    def _reorder_cost(self, values: list[Value]) -> Callable[[int, str, str], float]:
-        env = dict(self.target.env)
-
-        def cost(v: int, have: str, need: str) -> float:
-            type = values[v].type
-            if not isinstance(type, TensorType) or same_bytes(type, have, need):
-                return 0.0
-            size = size_bytes(type, need)
-            if any(s not in env for s in symbols(size)):
-                return _REORDER_MICROSECONDS
-            return _REORDER_MICROSECONDS + 2 * evaluate(size, env) / _REORDER_BYTES_PER_MICROSECOND
-
-        return cost
 
 
 def _worth_timing(choices: Choices) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from lamina.backends.cpu.assemble import Assembler
 from lamina.backends.cpu.compiler import Compiled
 from lamina.backends.cpu.form import Form
+from lamina.backends.cpu.layouts import LayoutCosts, choose_layouts
 from lamina.backends.cpu.selection import Choices
 from lamina.backends.cpu.tactics.candidate import Candidate, Draft
 from lamina.backends.cpu.tactics.counted import COUNTED
@@ -24,7 +25,6 @@ from lamina.backends.cuda.tactics import LAST_RESORTS, TACTICS
 from lamina.backends.cuda.tactics.reorder import reorder_draft
 from lamina.backends.cuda.tactics.slices import ChannelView, channel_offset, no_launches
 from lamina.backends.cuda.target import TARGETS, CudaTarget
-from lamina.backends.program.layouts import LayoutCosts, choose_layouts
 from lamina.codegen.layout import Layout
 from lamina.config import BuildConfig
 from lamina.errors import BuildError, ConfigError, DeviceError, where
@@ -69,7 +69,7 @@ class CudaCompiler:
     def compile(self, graph: Graph, cache: TimingCache) -> Compiled:
         """Return the section that runs ``graph`` on devices of the target."""
         self.target = dataclasses.replace(self.target, spatial_ranks=_spatial_ranks(graph))
-        lower(graph, self.target)
+        lower(graph, self.target, self.config.without)
         with self.kernels(self.target.arch, os.cpu_count() or 1) as self.compiler:
             self.cache = cache
             if self.device is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from lamina.backends.cuda.tactics.attention import TritonAttention
 from lamina.backends.cuda.target import CudaTarget
 from lamina.ir.graph import Graph, Node
@@ -16,8 +18,11 @@ from lamina.passes.parallel import MergeParallelConvolutions, MergeParallelMatmu
 from lamina.passes.regions import FuseRegions
 
 
-def lower(graph: Graph, target: CudaTarget) -> None:
-    """Rewrite, in place, what runs better or only in another form on the device."""
+def lower(graph: Graph, target: CudaTarget, without: Collection[str] = ()) -> None:
+    """Rewrite, in place, what runs better or only in another form on the device.
+
+    ``without`` names passes that the user leaves out.
+    """
     kernel = TritonAttention()
 
     def is_declined(node: Node) -> bool:
@@ -27,8 +32,13 @@ def lower(graph: Graph, target: CudaTarget) -> None:
     if changes + DecomposeDeformConvolution()(graph):
         FoldConstants()(graph)
         FuseRegions()(graph)
-    MergeParallelConvolutions(_is_no_part)(graph)
-    MergeParallelMatmuls(_feeds_attention)(graph)  # which reads heads where they are
+    merges = (
+        MergeParallelConvolutions(_is_no_part),
+        MergeParallelMatmuls(_feeds_attention),  # which reads heads where they are
+    )
+    for merge in merges:
+        if merge.name not in without:
+            merge(graph)
     AttentionInPlace()(graph)
     EliminateDeadNodes()(graph)
 

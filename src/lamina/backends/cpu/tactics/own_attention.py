@@ -23,6 +23,7 @@ from lamina.backends.cpu.tactics.candidate import (
     Write,
     sizes_known,
 )
+from lamina.backends.cpu.tactics.heads import attention_of, operand_of, operand_view, result_view
 from lamina.codegen.layout import Layout
 from lamina.codegen.llvm.builder import Module
 from lamina.codegen.llvm.target import Isa
@@ -30,8 +31,7 @@ from lamina.ir.dims import Dim, evaluate, floordiv, is_static, product
 from lamina.ir.graph import Node, Value
 from lamina.ir.pattern import Reject
 from lamina.ir.strided import StridedView
-from lamina.ops import Attention, Region
-from lamina.passes.in_place import KIND, viewed, written
+from lamina.ops import Attention
 from lamina.plan.plan import StepKind
 
 _FLOPS_PER_MICROSECOND = 1e5
@@ -78,15 +78,6 @@ class OwnAttention:
         ]
 
 
-def attention_of(node: Node) -> Node | None:
-    """Return the attention that a node is, or that its region computes."""
-    if isinstance(node.op, Attention):
-        return node
-    if isinstance(node.op, Region) and node.op.kind == KIND:
-        return next(n for n in node.op.body.nodes() if isinstance(n.op, Attention))
-    return None
-
-
 def _config(problem: AttentionProblem, target: CpuTarget) -> AttentionConfig:
     env = target.env
     rows, keys = evaluate(problem.rows, env), evaluate(problem.keys, env)
@@ -130,36 +121,14 @@ def _problem(node: Node, core: Node, p: Placement) -> AttentionProblem | Reject:
     )
 
 
-def _source(node: Node, v: Value) -> tuple[int, list[Node]]:
-    """Return the number of the node's operand behind ``v``, and the steps from there."""
-    steps: list[Node] = []
-    if node.op is not None and isinstance(node.op, Attention):
-        return node.inputs.index(v), steps
-    assert isinstance(node.op, Region)
-    while v.node is not None:
-        steps.insert(0, v.node)
-        v = v.node.inputs[0]
-    return node.op.body.inputs.index(v), steps
-
-
 def _place(node: Node, v: Value, p: Placement) -> HeadsLayout | None:
-    index, steps = _source(node, v)
-    source, where = node.inputs[index].tensor, p.operands[index]
-    view = viewed(StridedView(source.shape, where.strides, where.offset), steps)
-    return _heads(view, source.dtype.value, source.dtype.itemsize)
+    source = node.inputs[operand_of(node, v)[0]].tensor
+    return _heads(operand_view(node, v, p), source.dtype.value, source.dtype.itemsize)
 
 
 def _result_place(node: Node, core: Node, p: Placement) -> HeadsLayout | None:
-    steps: list[Node] = []
-    if core is not node:
-        assert isinstance(node.op, Region)
-        v = node.op.body.outputs[0]
-        while v.node is not core and v.node is not None:
-            steps.insert(0, v.node)
-            v = v.node.inputs[0]
-    result, where = node.output.tensor, p.results[0]
-    view = written(StridedView(result.shape, where.strides, where.offset), steps)
-    return _heads(view, result.dtype.value, result.dtype.itemsize)
+    result = node.output.tensor
+    return _heads(result_view(node, core, p), result.dtype.value, result.dtype.itemsize)
 
 
 def _heads(view: StridedView | None, dtype: str, itemsize: int) -> HeadsLayout | None:
@@ -191,7 +160,7 @@ def _draft(
     problem = _problem(node, core, p)
     assert isinstance(problem, AttentionProblem)
     text, symbols = _code(problem, config, target.isa)
-    reads: list[Role] = [Read(_source(node, v)[0]) for v in core.inputs]
+    reads: list[Role] = [Read(operand_of(node, v)[0]) for v in core.inputs]
     bytes_per_thread = attention.workspace_bytes(problem, config, target.isa)
     return Draft(
         kind=StepKind.KERNEL,

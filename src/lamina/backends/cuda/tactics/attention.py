@@ -8,6 +8,7 @@ from typing import Final
 
 from lamina.backends.cpu.form import Form
 from lamina.backends.cpu.tactics.candidate import Candidate, Placement, Read, Write
+from lamina.backends.cpu.tactics.heads import attention_of, operand_of, operand_view, result_view
 from lamina.backends.cuda.request import (
     MODULE,
     Argument,
@@ -19,7 +20,6 @@ from lamina.backends.cuda.request import (
 )
 from lamina.backends.cuda.target import CudaTarget
 from lamina.backends.cuda.triton_types import TRITON_TYPES
-from lamina.backends.program.heads import attention_of, operand_of, operand_view, result_view
 from lamina.codegen.layout import Layout
 from lamina.ir.dims import Dim, ceildiv, divides, floordiv, is_static, product
 from lamina.ir.graph import Node

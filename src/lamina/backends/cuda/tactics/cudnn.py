@@ -17,6 +17,7 @@ from lamina.backends.cpu.tactics.candidate import (
     Role,
     Write,
 )
+from lamina.backends.cpu.tactics.heads import attention_of, operand_of, operand_view, result_view
 from lamina.backends.cuda.library.cudnn import NAME, Cudnn
 from lamina.backends.cuda.library.cudnn_graphs import ACTIVATIONS
 from lamina.backends.cuda.request import LibraryDraft
@@ -24,7 +25,6 @@ from lamina.backends.cuda.tactics.convolution_case import Case, case_of
 from lamina.backends.cuda.tactics.matmul_case import FLOATS
 from lamina.backends.cuda.tactics.windows import AXES, Image
 from lamina.backends.cuda.target import CudaTarget
-from lamina.backends.program.heads import attention_of, operand_of, operand_view, result_view
 from lamina.codegen.layout import Layout
 from lamina.errors import BuildError, LaminaError
 from lamina.ir.dims import divides, is_static
