@@ -27,16 +27,6 @@ import torch
 import torch.nn.functional as F
 from cuda.bindings import driver as cu
 
-from lamina.backends.cpu.form import Form, layout
-from lamina.backends.cpu.tactics.candidate import (
-    Blob,
-    Candidate,
-    Packed,
-    Placement,
-    Read,
-    Scratch,
-    Write,
-)
 from lamina.backends.cuda.compile import Compiler, MachineCode
 from lamina.backends.cuda.request import Counters, CudaDraft, Launch, Scalar
 from lamina.backends.cuda.tactics.convolution import TritonConvolution, TritonConvolutionBoxes
@@ -57,6 +47,8 @@ from lamina.ops import (
     QuantizedConvolution,
     Scaling,
 )
+from lamina.tactics.candidate import Blob, Candidate, Packed, Placement, Read, Scratch, Write
+from lamina.tactics.form import Form, layout
 
 HERE = Loc("benchmark")
 RELU, GELU = Epilogue(ActivationKind.RELU), Epilogue(ActivationKind.GELU)

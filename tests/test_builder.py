@@ -14,6 +14,7 @@ import pytest
 
 import lamina
 from lamina.codegen.llvm.compile_pool import CompilePool
+from lamina.codegen.workers import Message
 from lamina.config import ProgressEvent
 from lamina.errors import BuildInterrupted, ConfigError, ImportFailed, LaminaError
 from tests.plan.plans import CONVOLUTION, DYNAMIC, SHAPES, graph
@@ -62,7 +63,7 @@ def test_an_interrupt_ends_the_processes_that_compile(monkeypatch: pytest.Monkey
     before = _children()
     seen: list[set[int]] = []
 
-    def interrupted(pool: CompilePool, text: str, *, level: int = 1) -> Future[bytes]:
+    def interrupted(pool: CompilePool, text: str, *, level: int = 1) -> Future[Message]:
         begun = real(pool, text, level=level)
         assert begun.result()
         seen.append(_children() - before)

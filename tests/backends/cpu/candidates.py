@@ -3,14 +3,14 @@
 import numpy as np
 
 from lamina.backends.cpu.code import Code, Objects
-from lamina.backends.cpu.form import Form, layout, size_bytes
 from lamina.backends.cpu.native import address, aligned_bytes
 from lamina.backends.cpu.resources import Resources
 from lamina.backends.cpu.segment import Location, Segment
-from lamina.backends.cpu.selection import dense_layouts
-from lamina.backends.cpu.tactics.candidate import Blob, Packed, Read, Scratch
 from lamina.ir.types import TensorType
 from lamina.plan.plan import Program, Section, Step
+from lamina.tactics.candidate import Blob, Packed, Read, Scratch
+from lamina.tactics.choices import dense_layouts
+from lamina.tactics.form import Form, layout, size_bytes
 
 GUARD = 4096
 

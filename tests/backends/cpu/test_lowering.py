@@ -9,7 +9,7 @@ from tests.passes.checking import parse
 import lamina
 from lamina.backends.cpu.driver import CpuDriver
 from lamina.backends.cpu.lowering import lower
-from lamina.backends.cpu.tactics.candidate import CpuTarget
+from lamina.backends.cpu.target import CpuTarget
 from lamina.codegen.llvm import target as llvm_target
 from lamina.ir.interpret import interpret
 from lamina.ir.types import DType

@@ -12,14 +12,8 @@ from lamina.backends.cpu.code import Code, Objects
 from lamina.backends.cpu.kernels import winograd
 from lamina.backends.cpu.measure import Measurer
 from lamina.backends.cpu.onednn import library, packing
-from lamina.backends.cpu.selection import (
-    Choices,
-    dense_layouts,
-    describe,
-    enumerate_candidates,
-    problem_key,
-)
-from lamina.backends.cpu.tactics.candidate import CpuTarget, Packed
+from lamina.backends.cpu.selection import enumerate_candidates, problem_key
+from lamina.backends.cpu.target import CpuTarget
 from lamina.codegen.llvm import target as llvm_target
 from lamina.errors import DeviceError
 from lamina.ir.graph import Graph, emit_node
@@ -27,6 +21,8 @@ from lamina.ir.loc import Loc
 from lamina.ir.types import DType, TensorType
 from lamina.ir.weight import Weight
 from lamina.tactics.cache import TimingCache
+from lamina.tactics.candidate import Packed
+from lamina.tactics.choices import Choices, dense_layouts, describe
 
 
 def _target() -> CpuTarget:

@@ -11,8 +11,7 @@ from lamina import ops
 from lamina.backends.cpu.driver import CpuDriver
 from lamina.backends.cpu.lowering import lower
 from lamina.backends.cpu.selection import enumerate_candidates
-from lamina.backends.cpu.tactics.candidate import CpuTarget
-from lamina.backends.cpu.views import view_offset
+from lamina.backends.cpu.target import CpuTarget
 from lamina.codegen.llvm import target as llvm_target
 from lamina.codegen.scalar import SCALAR_DTYPES
 from lamina.errors import LaminaError
@@ -22,6 +21,7 @@ from lamina.ir.loc import Loc
 from lamina.ir.types import DType, TensorType
 from lamina.ir.weight import Weight
 from lamina.ops.kinds import CoordinateMode
+from lamina.tactics.views import view_offset
 
 ON_HOST = {
     ops.HostCall: "an operator that only ONNX's evaluator knows: images, text, rare mathematics",

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 from tests.backends.cuda.interpreter import run
 
-from lamina.backends.cpu.form import Form, layout
-from lamina.backends.cpu.tactics.candidate import Placement
 from lamina.codegen.layout import Layout
 from lamina.ir.dims import evaluate, product
 from lamina.ir.graph import Graph, emit, emit_node
 from lamina.ir.loc import Loc
 from lamina.ir.types import DType, TensorType
 from lamina.ops import Const
+from lamina.tactics.candidate import Placement
+from lamina.tactics.form import Form, layout
 
 HERE = Loc("test")
 TOLERANCE = {"f32": 2e-5, "f16": 4e-3, "bf16": 3e-2, "f64": 1e-12}

@@ -8,11 +8,11 @@ from __future__ import annotations
 import numpy as np
 from tests.backends.cuda.libraries import stand_in
 
-from lamina.backends.cpu.tactics.candidate import Blob, Packed, Read, Scratch, Write
 from lamina.backends.cuda.interpret import run_kernel
 from lamina.backends.cuda.library.steps import sized
 from lamina.backends.cuda.request import Counters, LibraryDraft, Scalar
 from lamina.ir.dims import evaluate
+from lamina.tactics.candidate import Blob, Packed, Read, Scratch, Write
 
 POISON = 0xA5
 

@@ -7,7 +7,6 @@ import pytest
 from tests.backends.cuda.interpreter import run
 
 from lamina import ops
-from lamina.backends.cpu.tactics.candidate import Placement
 from lamina.backends.cuda.compile import MachineCode
 from lamina.backends.cuda.tactics.attention import TritonAttention
 from lamina.backends.cuda.target import TARGETS
@@ -17,6 +16,7 @@ from lamina.ir.interpret import interpret
 from lamina.ir.text import parse_graph
 from lamina.ir.types import TensorType
 from lamina.passes.in_place import AttentionInPlace
+from lamina.tactics.candidate import Placement
 
 TOLERANCE = {"f32": 2e-6, "f16": 2e-3, "bf16": 2e-2}
 

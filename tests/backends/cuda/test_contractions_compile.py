@@ -11,8 +11,6 @@ import pytest
 import triton
 from tests.backends.cuda.contractions import node_of
 
-from lamina.backends.cpu.form import Form, layout
-from lamina.backends.cpu.tactics.candidate import Placement
 from lamina.backends.cuda.tactics.convolution import TritonConvolution, TritonConvolutionBoxes
 from lamina.backends.cuda.tactics.direct import TritonDirect
 from lamina.backends.cuda.tactics.few_channels import TritonFewChannels
@@ -21,6 +19,8 @@ from lamina.backends.cuda.target import TARGETS
 from lamina.backends.cuda.triton_compile import compile_request
 from lamina.ir.types import DType
 from lamina.ops import ActivationKind, Convolution, Epilogue, Matmul, QuantizedConvolution, Scaling
+from lamina.tactics.candidate import Placement
+from lamina.tactics.form import Form, layout
 
 GELU = Epilogue(ActivationKind.GELU)
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"

@@ -10,7 +10,6 @@ import pytest
 from tests.backends.cuda.contractions import check, node_of
 from tests.samples.sample import integers, normal
 
-from lamina.backends.cpu.form import Form
 from lamina.backends.cuda.tactics.convolution import TritonConvolution, TritonConvolutionBoxes
 from lamina.backends.cuda.tactics.direct import TritonDirect
 from lamina.backends.cuda.tactics.few_channels import TritonFewChannels
@@ -26,6 +25,7 @@ from lamina.ops import (
     QuantizedConvolution,
     Scaling,
 )
+from lamina.tactics.form import Form
 
 H200 = TARGETS[90]
 RELU = Epilogue(ActivationKind.RELU)

@@ -11,7 +11,6 @@ from tests.backends.cuda.contractions import check, node_of, run_candidate
 from tests.backends.cuda.libraries import fake_cublaslt
 from tests.samples.sample import integers, normal
 
-from lamina.backends.cpu.tactics.candidate import Placement
 from lamina.backends.cuda.library.cublaslt_api import Algorithm
 from lamina.backends.cuda.tactics.cublaslt import CublasLtMatmul
 from lamina.backends.cuda.target import TARGETS
@@ -20,6 +19,7 @@ from lamina.errors import DeviceError, PlanError
 from lamina.ir.dims import sym
 from lamina.ir.pattern import Reject
 from lamina.ops import ActivationKind, Convolution, Epilogue, Matmul, QuantizedMatmul, Scaling
+from lamina.tactics.candidate import Placement
 
 RELU = Epilogue(ActivationKind.RELU)
 UNIT = {"strides": (1, 1), "dilations": (1, 1), "pads_begin": (0, 0), "pads_end": (0, 0)}

@@ -12,8 +12,6 @@ from tests.backends.cuda.libraries import stand_in
 from tests.samples.sample import integers, normal
 
 from lamina import ops
-from lamina.backends.cpu.form import Form, layout
-from lamina.backends.cpu.tactics.candidate import Placement
 from lamina.backends.cuda.tactics.cudnn import CudnnAttention, CudnnConvolution
 from lamina.backends.cuda.target import TARGETS
 from lamina.errors import DeviceError, PlanError
@@ -23,6 +21,8 @@ from lamina.ir.pattern import Reject
 from lamina.ir.text import parse_graph
 from lamina.ops import ActivationKind, Attention, Convolution, Epilogue
 from lamina.passes.in_place import AttentionInPlace
+from lamina.tactics.candidate import Placement
+from lamina.tactics.form import Form, layout
 
 H200 = replace(TARGETS[90], library=stand_in)
 RELU = Epilogue(ActivationKind.RELU)

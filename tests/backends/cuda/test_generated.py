@@ -14,8 +14,6 @@ from tests.codegen.test_symbolic import CASES as SYMBOLIC
 from tests.samples import all_samples
 
 from lamina import ops
-from lamina.backends.cpu.form import Form, layout
-from lamina.backends.cpu.tactics.candidate import Placement
 from lamina.backends.cuda.tactics.generated import Generated, variant_draft
 from lamina.backends.cuda.target import TARGETS
 from lamina.codegen.kernels import Reject as Refused
@@ -29,6 +27,8 @@ from lamina.ir.loc import Loc
 from lamina.ir.pattern import Reject
 from lamina.ir.types import DType, TensorType
 from lamina.ops.kinds import ReduceKind
+from lamina.tactics.candidate import Placement
+from lamina.tactics.form import Form, layout
 
 TARGET = TARGETS[90]
 TOLERANCE = {"float64": 1e-9, "float32": 3e-6, "float16": 2e-3, "bfloat16": 1e-2}

@@ -11,8 +11,6 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from lamina import ops
-from lamina.backends.cpu.form import Form, layout
-from lamina.backends.cpu.tactics.candidate import Placement
 from lamina.backends.cuda.tactics.generated import Generated
 from lamina.backends.cuda.target import TARGETS
 from lamina.backends.cuda.triton_compile import load_function
@@ -26,6 +24,8 @@ from lamina.ops.kinds import (
     PoolKind,
     ReduceKind,
 )
+from lamina.tactics.candidate import Placement
+from lamina.tactics.form import Form, layout
 
 F16, BF16, F32, F64 = DType.F16, DType.BF16, DType.F32, DType.F64
 POOL = ops.Pool(

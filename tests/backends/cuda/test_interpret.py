@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from tests.backends.cuda.interpreter import run
 
-from lamina.backends.cpu.tactics.candidate import Read, Scratch, Write
 from lamina.backends.cuda.interpret import run_kernel
 from lamina.backends.cuda.request import Counters, CudaDraft, KernelRequest, Launch, Scalar
 from lamina.backends.cuda.triton_compile import compile_request
 from lamina.ir.dims import ceildiv, sym
+from lamina.tactics.candidate import Read, Scratch, Write
 
 SOFTMAX = """
 import triton

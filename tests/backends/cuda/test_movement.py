@@ -10,7 +10,6 @@ from tests.codegen.running import node_graph, type_of
 from tests.samples import all_samples
 
 from lamina import ops
-from lamina.backends.cpu.tactics.candidate import Placement
 from lamina.backends.cuda.tactics.scatter import Scatter
 from lamina.backends.cuda.tactics.selection import TopKByRank
 from lamina.backends.cuda.target import TARGETS
@@ -22,6 +21,7 @@ from lamina.ir.loc import Loc
 from lamina.ir.pattern import Reject
 from lamina.ir.types import DType, TensorType
 from lamina.ops.kinds import ScatterReduction
+from lamina.tactics.candidate import Placement
 
 SAMPLES = [s for op in (ops.ScatterElements, ops.ScatterNd) for s in all_samples()[op]]
 

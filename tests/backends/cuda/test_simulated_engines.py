@@ -12,13 +12,13 @@ from tests.samples import all_samples
 
 import lamina
 from lamina import ops
-from lamina.backends.cpu.views import view_offset
 from lamina.backends.cuda.lowering import lower
 from lamina.backends.cuda.selection import enumerate_candidates
 from lamina.backends.cuda.tactics import LAST_RESORTS, TACTICS
 from lamina.backends.cuda.target import TARGETS
 from lamina.errors import LaminaError
 from lamina.ir.dims import sym
+from lamina.tactics.views import view_offset
 
 DATA = Path(lamina.__file__).parent / "cli" / "data"
 TOLERANCE = {2: 4e-3, 4: 2e-5, 8: 1e-9}

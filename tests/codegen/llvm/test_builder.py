@@ -132,7 +132,7 @@ def test_private_functions_externals_and_merged_objects():
     texts = [str(first), str(second)]
     with compile_pool.CompilePool(target.host_isa(), 2) as pool:
         begun = [pool.submit(text) for text in texts]
-        objects = [b.result() for b in begun]
+        objects = [compile_pool.compiled(b) for b in begun]
     assert objects == [target.compile_module(t, target.host_isa()) for t in texts]
     built = link.link(objects)
     assert set(built.symbols) == {"times2", "times3"}

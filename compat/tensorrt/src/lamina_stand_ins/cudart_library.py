@@ -1,4 +1,7 @@
-"""A stand-in for ``libcudart.so``, for programs that load that library themselves."""
+"""A stand-in for ``libcudart.so``, for programs that load that library themselves.
+
+Its functions are those of ``cuda.bindings.runtime``: on a GPU the real ones, else the stand-ins.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from lamina_stand_ins.cuda.bindings import runtime
+from cuda.bindings import runtime
+
 from lamina_stand_ins.shared_object import TABLE, write_library
 
 _NAME = "libcudart.so"
@@ -68,12 +72,14 @@ _kept: list[Any] = []
 def preload() -> bool:
     """Load the stand-in, so that programs which look for ``libcudart.so`` find it; False elsewhere.
 
-    The loader knows a library by the name it was linked with.  Programs that search folders find
+    The library itself, where the loader finds it, is left in its place on a GPU.  The loader knows a library by the name it was linked with.  Programs that search folders find
     it first on ``LD_LIBRARY_PATH``, in a folder that is there as long as the process.
     """
     if _kept:
         return True
     if sys.platform != "linux" or platform.machine() != "x86_64":
+        return False
+    if not getattr(runtime, "IS_STAND_IN", False) and _is_installed():
         return False
     folder = tempfile.TemporaryDirectory(prefix="lamina_cudart")
     path = Path(folder.name) / _NAME
@@ -92,16 +98,26 @@ def preload() -> bool:
     return True
 
 
+def _is_installed() -> bool:
+    try:
+        ctypes.CDLL(_NAME)
+    except OSError:
+        return False
+    return True
+
+
 def _callback(name: str, results: str, arguments: str) -> Any:
-    """Return a C function that calls a function of the stand-in for CUDA's Python bindings."""
+    """Return a C function that calls a function of CUDA's Python bindings."""
     function = getattr(runtime, name)
     kinds = [ctypes.c_void_p] * len(results) + [_TYPES[t] for t in arguments]
     targets = [ctypes.POINTER(_TYPES[t]) for t in results]
 
     def call(*given: Any) -> int:
         error, *values = function(*(x or 0 for x in given[len(results) :]))
-        for kind, place, value in zip(targets, given, values, strict=False):
-            ctypes.cast(place, kind)[0] = value
+        if int(error) == 0:
+            for kind, place, value in zip(targets, given, values, strict=False):
+                number = value if isinstance(value, float) else int(value)
+                ctypes.cast(place, kind)[0] = number
         return int(error)
 
     return ctypes.CFUNCTYPE(ctypes.c_int, *kinds)(call)

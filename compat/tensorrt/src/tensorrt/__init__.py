@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from lamina_stand_ins import choice, cudart_library
+from lamina_stand_ins import cudart_library
 
 import lamina.tensorrt as tensorrt
 
 sys.modules[f"{__name__}.tensorrt"] = tensorrt
 
-if not choice.use_gpu():
-    cudart_library.preload()
+cudart_library.preload()
 
 
 def __getattr__(name: str) -> Any:

@@ -9,15 +9,16 @@ from concurrent.futures import Future
 from typing import Final
 
 from lamina.backends.cpu.native import RUN, RUN_TIMED, Kind, PoolWord, Word
-from lamina.backends.cpu.tactics.candidate import Candidate, Draft, Placement
 from lamina.codegen.layout import Layout
 from lamina.codegen.llvm.builder import Module
-from lamina.codegen.llvm.compile_pool import CompilePool
+from lamina.codegen.llvm.compile_pool import CompilePool, compiled
 from lamina.codegen.llvm.link import link
 from lamina.codegen.llvm.step_loop import step_loop_module
 from lamina.codegen.llvm.target import Isa, compile_module
+from lamina.codegen.workers import Message
 from lamina.ir.weight import Weight
 from lamina.plan.plan import CodeImage
+from lamina.tactics.candidate import Candidate, Draft, Placement
 
 Layouts = tuple[Layout, ...]
 
@@ -31,7 +32,8 @@ class Objects:
 
     def __init__(self, isa: Isa, pool: CompilePool | None = None) -> None:
         self.isa, self.pool = isa, pool
-        self._begun: dict[str, Future[bytes]] = {}
+        self._begun: dict[str, Future[Message]] = {}
+        self._objects: dict[str, bytes] = {}
 
     def begin(self, text: str) -> None:
         """Let a pool compile a module while this process does something else."""
@@ -40,10 +42,10 @@ class Objects:
 
     def compiled(self, text: str) -> bytes:
         """Return the object of a module; raises BuildError when it is malformed."""
-        if text not in self._begun:
-            self._begun[text] = Future()
-            self._begun[text].set_result(compile_module(text, self.isa))
-        return self._begun[text].result()
+        if text not in self._objects:
+            begun = self._begun.get(text)
+            self._objects[text] = compiled(begun) if begun else compile_module(text, self.isa)
+        return self._objects[text]
 
 
 class Code:

@@ -5,24 +5,23 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
-from lamina.backends.cpu.assemble import Assembler
-from lamina.backends.cpu.code import Code, Objects
+from lamina.backends.compiled import Compiled, Report
+from lamina.backends.cpu.code import STEM, Code, Objects
 from lamina.backends.cpu.driver import CpuDriver
-from lamina.backends.cpu.layouts import LayoutCosts, choose_layouts
 from lamina.backends.cpu.lowering import lower
 from lamina.backends.cpu.measure import Measurer
 from lamina.backends.cpu.native import RUN
-from lamina.backends.cpu.selection import Choices, enumerate_candidates, problem_key
-from lamina.backends.cpu.tactics.candidate import Candidate, CpuTarget
-from lamina.backends.cpu.tactics.counted import COUNTED
-from lamina.backends.cpu.views import likely_share, plan_concats, view_offset
+from lamina.backends.cpu.selection import enumerate_candidates, problem_key
+from lamina.backends.cpu.tactics.reorder import reorder_draft
+from lamina.backends.cpu.target import CpuTarget
+from lamina.codegen.layout import Layout
 from lamina.codegen.llvm import target as llvm_target
 from lamina.codegen.llvm.compile_pool import CompilePool
 from lamina.config import BuildConfig, isa_limit
 from lamina.errors import where
 from lamina.ir.graph import Graph, Node
+from lamina.ir.types import TensorType
 from lamina.ops import (
     Concat,
     Const,
@@ -36,23 +35,18 @@ from lamina.ops import (
 )
 from lamina.plan.halves import halve
 from lamina.plan.plan import Program, Section
+from lamina.tactics.assemble import Assembler
 from lamina.tactics.cache import TimingCache
+from lamina.tactics.candidate import COUNTED, Candidate, Draft, Placement
+from lamina.tactics.choices import Choices
+from lamina.tactics.layouts import LayoutCosts, choose_layouts, spatial_ranks
+from lamina.tactics.views import ViewPlan, likely_share, plan_concats, view_offset
 
 _SPATIAL = (Convolution, QuantizedConvolution, Deconvolution, Pool, MaxPoolIndices)
 _COSTS = LayoutCosts(start=2.0, bytes_per_microsecond=8e3, host=50.0)
 
 _POOL_NODES = 60
 """Smaller graphs compile faster in this process than others start."""
-
-Report = Callable[[str, int, int, str], None]
-
-
-@dataclass
-class Compiled:
-    """A section, and what in it runs on the host."""
-
-    section: Section
-    fallbacks: list[str]
 
 
 class CpuCompiler:
@@ -67,7 +61,7 @@ class CpuCompiler:
 
     def compile(self, graph: Graph, cache: TimingCache) -> Compiled:
         """Return the section that runs ``graph`` on this machine."""
-        self.target = dataclasses.replace(self.target, spatial_ranks=_spatial_ranks(graph))
+        self.target = dataclasses.replace(self.target, spatial_ranks=spatial_ranks(graph, _SPATIAL))
         if not self.reference:
             lower(graph, self.target)
         with self._pool(graph) as pool:
@@ -113,7 +107,7 @@ class CpuCompiler:
             graph, choices, self.target.forms, _is_view, _COSTS, self.target.env
         )
         views = plan_concats(graph, forms, chosen, may_copy=True)
-        assembler = Assembler(code, self.target, graph, views)
+        assembler = CpuAssembler(code, self.target, graph, views)
         for node in nodes:
             with where(f"at {node}"), where(f"from {node.loc}"):
                 self._emit(assembler, node, choices[node], chosen.get(node), fallbacks)
@@ -137,7 +131,7 @@ class CpuCompiler:
 
     def _emit(
         self,
-        assembler: Assembler,
+        assembler: CpuAssembler,
         node: Node,
         choices: Choices,
         candidate: Candidate | None,
@@ -154,7 +148,7 @@ class CpuCompiler:
         else:
             assembler.run(choices, candidate)
 
-    def _control(self, assembler: Assembler, choices: Choices, fallbacks: list[str]) -> None:
+    def _control(self, assembler: CpuAssembler, choices: Choices, fallbacks: list[str]) -> None:
         op = choices.node.op
         graphs = [op.then_branch, op.else_branch] if isinstance(op, If) else [op.body]  # type: ignore[attr-defined]
         programs = tuple(self._program(g, assembler.code, fallbacks) for g in graphs)
@@ -162,22 +156,24 @@ class CpuCompiler:
         assembler.host(choices, programs, spec)
 
 
+class CpuAssembler(Assembler):
+    """Builds one program of native calls."""
+
+    code: Code
+
+    def __init__(self, code: Code, target: CpuTarget, graph: Graph, views: ViewPlan) -> None:
+        super().__init__(code, graph, views)
+        self.target = target
+
+    def copy_draft(self, type: TensorType, before: Layout, after: Layout) -> Draft:
+        """Return the step that copies a tensor from one layout into another."""
+        return self.code.add(reorder_draft(type, Placement((before,), (after,), STEM), self.target))
+
+
 def _worth_timing(choices: Choices) -> bool:
     """Whether tactics compete; the forms of one generated kernel differ only by their reorders."""
     tactics = {c.tactic for c in choices.candidates}
     return len(choices.candidates) > 1 and tactics != {"codegen"}
-
-
-def _spatial_ranks(graph: Graph) -> frozenset[int]:
-    """Return the ranks of the operands of convolutions, poolings and the like."""
-    ranks = set()
-    for node in graph.nodes():
-        if isinstance(node.op, _SPATIAL):
-            ranks.add(node.inputs[0].tensor.rank)
-        for value in vars(node.op).values():
-            if isinstance(value, Graph):
-                ranks |= _spatial_ranks(value)
-    return frozenset(ranks)
 
 
 def _is_view(node: Node) -> bool:

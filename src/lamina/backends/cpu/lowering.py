@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lamina.backends.cpu.tactics.candidate import CpuTarget
 from lamina.backends.cpu.tactics.own_attention import OwnAttention
+from lamina.backends.cpu.target import CpuTarget
 from lamina.ir.graph import Graph, Node
 from lamina.ir.pattern import Reject
 from lamina.ir.types import DType

@@ -13,16 +13,21 @@ from typing import Final
 import numpy as np
 
 from lamina.backends.cpu.code import Code, Objects
-from lamina.backends.cpu.form import Form, size_bytes
 from lamina.backends.cpu.native import Words, address, aligned_bytes
 from lamina.backends.cpu.resources import Resources
 from lamina.backends.cpu.segment import Location, Segment
-from lamina.backends.cpu.selection import Choices, dense_layouts, describe, problem_key
-from lamina.backends.cpu.tactics.candidate import (
+from lamina.backends.cpu.selection import problem_key
+from lamina.backends.cpu.target import CpuTarget
+from lamina.errors import DeviceError, LaminaError
+from lamina.ir.dims import evaluate
+from lamina.ir.graph import Node
+from lamina.ir.types import DType
+from lamina.plan.plan import WORKSPACE, Program, Section, Step
+from lamina.tactics.cache import TimingCache
+from lamina.tactics.candidate import (
     Blob,
     Candidate,
     Count,
-    CpuTarget,
     Draft,
     Packed,
     Read,
@@ -30,12 +35,8 @@ from lamina.backends.cpu.tactics.candidate import (
     Write,
     constant,
 )
-from lamina.errors import DeviceError, LaminaError
-from lamina.ir.dims import evaluate
-from lamina.ir.graph import Node
-from lamina.ir.types import DType
-from lamina.plan.plan import WORKSPACE, Program, Section, Step
-from lamina.tactics.cache import TimingCache
+from lamina.tactics.choices import Choices, dense_layouts, describe
+from lamina.tactics.form import Form, size_bytes
 
 _ENOUGH_SECONDS: Final = 0.004
 _MOST_RUNS: Final = 40

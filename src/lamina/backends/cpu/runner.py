@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from lamina.backends.cpu.host import HostSteps
 from lamina.backends.cpu.instance import NATIVE, Instance
 from lamina.backends.cpu.resources import Resources
 from lamina.errors import ExecutionError, InputError, where
@@ -16,6 +15,7 @@ from lamina.ir.attributes import attribute_symbols
 from lamina.ir.interpret import bind_shape
 from lamina.ir.types import TensorType
 from lamina.plan.plan import Place, Program, Step, StepKind
+from lamina.runtime.host import HostSteps
 
 _KEPT_INSTANCES = 8
 

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
 from typing import Final
 
-from lamina.backends.cpu.form import Form, layout
 from lamina.backends.cpu.tactics import TACTICS
-from lamina.backends.cpu.tactics.candidate import Candidate, CpuTarget, Draft, Placement
-from lamina.codegen.layout import Layout
+from lamina.backends.cpu.target import CpuTarget
 from lamina.ir.graph import Node, Value
 from lamina.ir.pattern import Reject
+from lamina.tactics.candidate import Candidate, Draft, Placement
+from lamina.tactics.choices import Choices
 
 _MAYBE_ALONE: Final = 60.0
 _SURELY_ALONE: Final = 3.0
 """Microseconds of one thread: between the two, one thread and all are both timed."""
-
-
-@dataclass
-class Choices:
-    """What was offered for a node, with times, and what declined."""
-
-    node: Node
-    candidates: list[Candidate]
-    microseconds: list[float]
-    declined: list[tuple[str, str]] = field(default_factory=list)
 
 
 def enumerate_candidates(node: Node, target: CpuTarget) -> Choices:
@@ -59,12 +48,6 @@ def _thread_variants(c: Candidate) -> list[Candidate]:
     return [alone] if c.estimate_microseconds < _SURELY_ALONE else [c, alone]
 
 
-def describe(candidate: Candidate) -> str:
-    """Return the tactic with the forms it works on, as the timing cache names it."""
-    reads = ",".join(form or "-" for form in candidate.reads)
-    return f"{candidate.tactic} [{reads}>{','.join(candidate.writes)}]"
-
-
 def problem_key(node: Node, target: CpuTarget) -> str:
     """Return what decides the time of a node: operator, types, likeliest sizes, threads."""
     types = [_type_text(v, target) for v in (*node.inputs, *node.outputs)]
@@ -73,17 +56,3 @@ def problem_key(node: Node, target: CpuTarget) -> str:
 
 def _type_text(v: Value, target: CpuTarget) -> str:
     return str(v.type.substitute(dict(target.env)))
-
-
-def dense_layouts(
-    node: Node, candidate: Candidate
-) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:
-    """Return the layouts of operands and results when nothing is a view of anything else."""
-    operands = tuple(
-        layout(v.type, form or Form.PLAIN)
-        for v, form in zip(node.inputs, candidate.reads, strict=True)
-    )
-    results = tuple(
-        layout(v.type, form) for v, form in zip(node.outputs, candidate.writes, strict=True)
-    )
-    return operands, results

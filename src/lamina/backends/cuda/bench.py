@@ -15,16 +15,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from lamina.backends.cpu.form import Form, size_bytes
-from lamina.backends.cpu.tactics.candidate import (
-    Blob,
-    Candidate,
-    Packed,
-    Read,
-    Scratch,
-    Write,
-    constant,
-)
 from lamina.backends.cuda.compile import MachineCode
 from lamina.backends.cuda.device import Device, Handle, KernelLaunch
 from lamina.backends.cuda.graph import add_node, start
@@ -42,6 +32,8 @@ from lamina.backends.cuda.target import CudaTarget
 from lamina.ir.dims import evaluate
 from lamina.ir.graph import Node
 from lamina.ir.types import DType
+from lamina.tactics.candidate import Blob, Candidate, Packed, Read, Scratch, Write, constant
+from lamina.tactics.form import Form, size_bytes
 
 _WARP: Final = 32
 _ALIGN: Final = 256

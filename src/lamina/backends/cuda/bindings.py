@@ -48,15 +48,39 @@ _STICKY: Final = (
 """Errors after which every call of this process on the device fails (driver API, CUresult)."""
 
 _lock = threading.Lock()
-_devices: dict[int, BindingsDevice] = {}
+_devices: dict[tuple[int, int], BindingsDevice] = {}
 
 
 def open_device(ordinal: int) -> BindingsDevice:
-    """Return a GPU of this machine; DeviceError says what is missing."""
+    """Return a GPU of this machine; DeviceError says what is missing.
+
+    It works in the GPU's primary context, unless the thread's current one is another of that GPU,
+    as PyCUDA makes it: the addresses and streams of such a program are valid in that one only.
+    """
+    cu = _driver()
     with _lock:
-        if ordinal not in _devices:
-            _devices[ordinal] = BindingsDevice(_driver(), ordinal)
-        return _devices[ordinal]
+        context = _other_context(cu, ordinal)
+        key = (ordinal, 0 if context is None else int(context))
+        if key not in _devices:
+            _devices[key] = BindingsDevice(cu, ordinal, context)
+        return _devices[key]
+
+
+def _other_context(cu: Any, ordinal: int) -> Any | None:
+    """Return the current context if it is one of this GPU and not the primary one."""
+    success = cu.CUresult.CUDA_SUCCESS
+    error, context = cu.cuCtxGetCurrent()
+    if error != success or not int(context):
+        return None
+    error, device = cu.cuCtxGetDevice()
+    if error != success or int(device) != ordinal:
+        return None
+    error, _, active = cu.cuDevicePrimaryCtxGetState(device)
+    if error != success or not active:
+        return context
+    _, primary = cu.cuDevicePrimaryCtxRetain(device)  # there is no other way to learn it
+    cu.cuDevicePrimaryCtxRelease(device)
+    return None if int(primary) == int(context) else context
 
 
 def _driver() -> Any:
@@ -91,9 +115,12 @@ def _describe(cu: Any, error: Any) -> str:
 
 
 class BindingsDevice:
-    """A GPU through its primary context, which other libraries in the process share."""
+    """A GPU through its primary context, which other libraries in the process share.
 
-    def __init__(self, cu: Any, ordinal: int) -> None:
+    Or through another ``context``, which must stay as long as this object.
+    """
+
+    def __init__(self, cu: Any, ordinal: int, context: Any | None = None) -> None:
         self._cu = cu
         self._success = cu.CUresult.CUDA_SUCCESS
         self.ordinal, self.name, self.lost = ordinal, f"cuda:{ordinal}", ""
@@ -106,7 +133,10 @@ class BindingsDevice:
         self.arch = 10 * self._attribute("COMPUTE_CAPABILITY_MAJOR") + self._attribute(
             "COMPUTE_CAPABILITY_MINOR"
         )
-        self._context = self._call("cuDevicePrimaryCtxRetain", self._device)
+        self._is_primary = context is None
+        self._context = (
+            self._call("cuDevicePrimaryCtxRetain", self._device) if context is None else context
+        )
         self._context_number = int(self._context)
         self._libraries: dict[str, Library] = {}
         self._library_lock = threading.Lock()
@@ -155,7 +185,7 @@ class BindingsDevice:
         number = int(self._cu.cuCtxGetCurrent()[1])
         if number == self._context_number:
             return False
-        if not number and not self.ordinal:
+        if not number and not self.ordinal and self._is_primary:
             # The first GPU is what every library takes when a thread has chosen none.
             self._call("cuCtxSetCurrent", self._context)
             return False
@@ -224,6 +254,11 @@ class BindingsDevice:
         (error,) = self._cu.cuStreamSynchronize(stream)
         if error != self._success:
             self._fail("cuStreamSynchronize", error)
+
+    def is_capturing(self, stream: int) -> bool:
+        """Whether work on a stream goes into a graph that the user records."""
+        error, status = self._cu.cuStreamIsCapturing(stream)
+        return bool(error == self._success and int(status))
 
     def event(self, *, timing: bool = False) -> Handle:
         """Return a new event."""

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from lamina.backends.cpu.tactics.candidate import Candidate, Draft, Placement, Role, Scratch
 from lamina.backends.cuda.compile import MachineCode
 from lamina.backends.cuda.library.steps import write_spec
 from lamina.backends.cuda.request import (
@@ -27,6 +26,7 @@ from lamina.ir.dims import Dim, is_static
 from lamina.ir.types import TensorType
 from lamina.ir.weight import Weight
 from lamina.plan.plan import CodeImage, Program, Step, StepKind
+from lamina.tactics.candidate import Candidate, Draft, Placement, Role, Scratch
 
 _ALIGNMENT: Final = 64
 

@@ -7,29 +7,25 @@ sources of all such modules.
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import hashlib
 import importlib.metadata
 import json
 import os
-import signal
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, as_completed
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any
 
 from lamina.backends.cuda.request import MODULE, KernelRequest
+from lamina.codegen.workers import Message, Workers
 from lamina.config import cache_folder, worker_environment
 from lamina.errors import BuildError
 
 _KERNELS = Path(__file__).parent / "kernels"
+_WORKER = "lamina.backends.cuda.compile_worker"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +53,7 @@ class Compiler:
     def __init__(self, arch: int, workers: int) -> None:
         self.arch, self.workers = arch, workers
         self.known: dict[KernelRequest, Outcome] = {}
-        self._pool: _Workers | None = None
+        self._pool: Workers | None = None
 
     def compile(
         self, requests: Iterable[KernelRequest], progress: Callable[[int, int], None] | None = None
@@ -72,10 +68,7 @@ class Compiler:
             else:
                 self.known[r] = found
         if missing:
-            if self._pool is None:
-                self._pool = _Workers(min(self.workers, len(missing)), self.arch)
-            self._pool.grow(min(self.workers, len(missing)))
-            for done, (r, outcome) in enumerate(self._pool.compile(missing), 1):
+            for done, (r, outcome) in enumerate(self._compiled(missing), 1):
                 self.known[r] = outcome
                 if isinstance(outcome, MachineCode):
                     _write(self._path(r), outcome)
@@ -89,6 +82,17 @@ class Compiler:
         if isinstance(outcome, str):
             raise BuildError(outcome)
         return outcome
+
+    def _compiled(self, requests: list[KernelRequest]) -> Iterator[tuple[KernelRequest, Outcome]]:
+        """Yield requests with their outcomes as they come."""
+        if self._pool is None:
+            self._pool = Workers(_WORKER, self.workers, worker_environment())
+        begun = {
+            self._pool.submit({"arch": self.arch, "request": dataclasses.asdict(r)}): r
+            for r in requests
+        }
+        for future in as_completed(begun):
+            yield begun[future], _outcome(begun[future], future)
 
     def close(self) -> None:
         """End the workers."""
@@ -162,74 +166,9 @@ def _replace(path: Path, data: bytes) -> None:
         raise
 
 
-class _Workers:
-    """Processes that compile one request after the other, asked by one thread each."""
-
-    def __init__(self, count: int, arch: int) -> None:
-        self.arch = arch
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self._idle: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
-        self.grow(count)
-
-    def grow(self, count: int) -> None:
-        """Start processes until there are ``count``."""
-        while len(self._processes) < count:
-            self._start()
-
-    def _start(self) -> None:
-        root = str(Path(__file__).parents[3])
-        start = (
-            f"import sys; sys.path.insert(0, {root!r}); "
-            "from lamina.backends.cuda import compile_worker; compile_worker.serve()"
-        )
-        process = subprocess.Popen(
-            [sys.executable, "-c", start],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            process_group=0,  # Ctrl-C is for this process, which ends the workers itself
-            env=worker_environment(),
-        )
-        self._processes.append(process)
-        self._idle.put(process)
-
-    def compile(self, requests: list[KernelRequest]) -> Iterable[tuple[KernelRequest, Outcome]]:
-        """Yield requests with their outcomes as they come."""
-        with ThreadPoolExecutor(len(self._processes)) as threads:
-            done: SimpleQueue[tuple[KernelRequest, Outcome]] = SimpleQueue()
-            for r in requests:
-                threads.submit(lambda r=r: done.put((r, self._ask(r))))  # type: ignore[misc]
-            for _ in requests:
-                yield done.get()
-
-    def _ask(self, request: KernelRequest) -> Outcome:
-        process = self._idle.get()
-        try:
-            assert process.stdin is not None and process.stdout is not None
-            question = {"arch": self.arch, "request": dataclasses.asdict(request)}
-            process.stdin.write(json.dumps(question).encode() + b"\n")
-            process.stdin.flush()
-            line = process.stdout.readline()
-            if not line:
-                return f"the compiler of {request.function} ended with status {process.wait()}"
-            return _outcome(json.loads(line))
-        except (OSError, ValueError) as e:
-            return f"the compiler of {request.function} failed: {e}"
-        finally:
-            if process.poll() is None:
-                self._idle.put(process)
-            else:
-                self._processes.remove(process)
-                self._start()
-
-    def close(self) -> None:
-        """End the processes, also in the midst of their work."""
-        for process in self._processes:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        self._processes = []
-
-
-def _outcome(answer: Mapping[str, Any]) -> Outcome:
-    if "error" in answer:
-        return str(answer["error"])
-    return MachineCode(**{**answer, "cubin": base64.b64decode(answer["cubin"])})
+def _outcome(request: KernelRequest, begun: Future[Message]) -> Outcome:
+    try:
+        fields, cubin = begun.result()
+    except BuildError as e:
+        return f"{request.function}: {e}"
+    return str(fields["error"]) if "error" in fields else MachineCode(cubin=cubin, **fields)

@@ -6,14 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping
 
-from lamina.backends.cpu.assemble import Assembler
-from lamina.backends.cpu.compiler import Compiled
-from lamina.backends.cpu.form import Form
-from lamina.backends.cpu.layouts import LayoutCosts, choose_layouts
-from lamina.backends.cpu.selection import Choices
-from lamina.backends.cpu.tactics.candidate import Candidate, Draft
-from lamina.backends.cpu.tactics.counted import COUNTED
-from lamina.backends.cpu.views import STRIDED_VIEW, plan_concats, view_offset
+from lamina.backends.compiled import Compiled, Report
 from lamina.backends.cuda import code as codes
 from lamina.backends.cuda.bindings import open_device
 from lamina.backends.cuda.compile import Compiler, MachineCode
@@ -33,7 +26,13 @@ from lamina.ir.graph import Graph, Node
 from lamina.ir.types import TensorType
 from lamina.ops import Const, Convolution, Deconvolution, If, Loop, MaxPoolIndices, Pool
 from lamina.plan.plan import Program, Section
+from lamina.tactics.assemble import Assembler
 from lamina.tactics.cache import TimingCache
+from lamina.tactics.candidate import COUNTED, Candidate, Draft
+from lamina.tactics.choices import Choices
+from lamina.tactics.form import Form
+from lamina.tactics.layouts import LayoutCosts, choose_layouts, nested_graphs, spatial_ranks
+from lamina.tactics.views import STRIDED_VIEW, plan_concats, view_offset
 
 _ALIGNMENT = 16
 """Bytes; every tensor begins at a multiple, so that kernels may read 16 bytes at once."""
@@ -41,8 +40,6 @@ _ALIGNMENT = 16
 _LAUNCH_MICROSECONDS = 2.0
 _HOST_MICROSECONDS = 200.0
 _SPATIAL = (Convolution, Deconvolution, Pool, MaxPoolIndices)
-
-Report = Callable[[str, int, int, str], None]
 
 
 class CudaCompiler:
@@ -68,7 +65,7 @@ class CudaCompiler:
 
     def compile(self, graph: Graph, cache: TimingCache) -> Compiled:
         """Return the section that runs ``graph`` on devices of the target."""
-        self.target = dataclasses.replace(self.target, spatial_ranks=_spatial_ranks(graph))
+        self.target = dataclasses.replace(self.target, spatial_ranks=spatial_ranks(graph, _SPATIAL))
         lower(graph, self.target, self.config.without)
         with self.kernels(self.target.arch, os.cpu_count() or 1) as self.compiler:
             self.cache = cache
@@ -96,7 +93,7 @@ class CudaCompiler:
 
     def _all_choices(self, graph: Graph) -> dict[Node, Choices]:
         """Return the candidates of every node, those of control flow's bodies included."""
-        graphs = _graphs(graph)
+        graphs = nested_graphs(graph)
         definers = {v.node for g in graphs for v in g.definers.values()}
         on_host = {n for n in definers if n is not None and not isinstance(n.op, COUNTED)}
         nodes = [n for g in graphs for n in g.nodes() if not isinstance(n.op, Const)]
@@ -133,7 +130,7 @@ class CudaCompiler:
             graph, own, self.target.forms, _is_view, costs, self.target.env
         )
         views = plan_concats(graph, forms, chosen, _ALIGNMENT)
-        assembler = CudaAssembler(code, self.target, graph, views)  # type: ignore[arg-type]
+        assembler = CudaAssembler(code, graph, views)
         for node, offered in own.items():
             with where(f"at {node}"), where(f"from {node.loc}"):
                 self._emit(assembler, node, offered, chosen.get(node), choices, fallbacks)
@@ -142,7 +139,7 @@ class CudaCompiler:
 
     def _emit(
         self,
-        assembler: Assembler,
+        assembler: CudaAssembler,
         node: Node,
         offered: Choices,
         candidate: Candidate | None,
@@ -152,10 +149,7 @@ class CudaCompiler:
         op = node.op
         if isinstance(op, If | Loop):
             bodies = [op.then_branch, op.else_branch] if isinstance(op, If) else [op.body]
-            programs = tuple(
-                self._program(g, choices, assembler.code, fallbacks)  # type: ignore[arg-type]
-                for g in bodies
-            )
+            programs = tuple(self._program(g, choices, assembler.code, fallbacks) for g in bodies)
             assembler.host(offered, programs, str(op.carried) if isinstance(op, Loop) else "")
         elif node in assembler.views.concats:
             return
@@ -190,27 +184,11 @@ class CudaCompiler:
 class CudaAssembler(Assembler):
     """Builds one program of launches."""
 
-    code: codes.Code  # type: ignore[assignment]
+    code: codes.Code
 
     def copy_draft(self, type: TensorType, before: Layout, after: Layout) -> Draft:
         """Return the step that copies a tensor from one layout into another."""
         return self.code.reorder(type, before, after)
-
-
-def _graphs(graph: Graph) -> list[Graph]:
-    """Return a graph and the bodies of its control flow, at any depth."""
-    result = [graph]
-    for node in graph.nodes():
-        if isinstance(node.op, If | Loop):
-            bodies = [v for v in vars(node.op).values() if isinstance(v, Graph)]
-            result += [g for body in bodies for g in _graphs(body)]
-    return result
-
-
-def _spatial_ranks(graph: Graph) -> frozenset[int]:
-    """Return the ranks of the operands of convolutions, poolings and the like."""
-    nodes = [n for g in _graphs(graph) for n in g.nodes()]
-    return frozenset(n.inputs[0].tensor.rank for n in nodes if isinstance(n.op, _SPATIAL))
 
 
 def _view_choices(node: Node, target: CudaTarget) -> Choices | None:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lamina.backends.cpu.host import HostSteps
 from lamina.backends.cuda.arrays import DeviceArray
 from lamina.backends.cuda.counted import run_counted
 from lamina.backends.cuda.instance import Instance
@@ -21,6 +20,7 @@ from lamina.ir.attributes import attribute_symbols
 from lamina.ir.interpret import bind_shape
 from lamina.ir.types import TensorType
 from lamina.plan.plan import Place, Program, Step, StepKind
+from lamina.runtime.host import HostSteps
 
 RunProgram = Callable[[int, int, Mapping[str, int], Sequence[Any], Stream], list[Any]]
 """Runs program ``which`` of step ``number`` on operands, with symbols and a stream."""

@@ -99,6 +99,9 @@ class Device(Protocol):
     def synchronize(self, stream: int) -> None:
         """Wait until the work on a stream is done."""
 
+    def is_capturing(self, stream: int) -> bool:
+        """Whether work on a stream goes into a graph that the user records."""
+
     def event(self, *, timing: bool = False) -> Handle:
         """Return a new event."""
 

@@ -6,9 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from lamina.backends.cpu.selection import Choices, dense_layouts, describe
-from lamina.backends.cpu.tactics.candidate import Candidate, Placement
-from lamina.backends.cpu.views import STRIDED_VIEW
 from lamina.backends.cuda.bench import Bench
 from lamina.backends.cuda.compile import Compiler, MachineCode
 from lamina.backends.cuda.device import Device, current
@@ -18,6 +15,9 @@ from lamina.errors import DeviceError, LaminaError
 from lamina.ir.attributes import attribute_symbols
 from lamina.ir.graph import Node
 from lamina.tactics.cache import TimingCache
+from lamina.tactics.candidate import Candidate, Placement
+from lamina.tactics.choices import Choices, dense_layouts, describe
+from lamina.tactics.views import STRIDED_VIEW
 
 Report = Callable[[str, int, int, str], None]
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lamina.backends.cpu.tactics.candidate import Role
 from lamina.ir.dims import Dim
+from lamina.tactics.candidate import Role
 
 Number = int | float | bool | str | None
 

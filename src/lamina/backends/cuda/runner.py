@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from lamina.backends.cuda.arrays import Admission, DeviceArray, order
+from lamina.backends.cuda.arrays import ALIGN_BYTES, Admission, DeviceArray, order
 from lamina.backends.cuda.control import HostWork
-from lamina.backends.cuda.device import Handle, OutOfMemory, current
+from lamina.backends.cuda.device import LEGACY_STREAM, Handle, OutOfMemory, current
 from lamina.backends.cuda.graph import start
 from lamina.backends.cuda.instance import Instance, Work
 from lamina.backends.cuda.memory import SharedBuffer, Staging, Stream
@@ -20,7 +20,7 @@ from lamina.backends.cuda.profile import Measured, measure
 from lamina.backends.cuda.residency import NATIVE
 from lamina.backends.cuda.resources import Resources
 from lamina.backends.cuda.segment import in_step
-from lamina.errors import DeviceError, where
+from lamina.errors import DeviceError, ExecutionError, where
 from lamina.ir.interpret import bind_shape
 from lamina.ir.types import TensorType
 from lamina.plan.plan import Port, Program
@@ -97,11 +97,14 @@ class CudaRunner:
 
         Device arrays are read and written in place.  Without ``stream`` the results are there on
         return; with it (a raw handle) nothing waits as long as only device arrays are involved,
-        which must be ready for work on that stream.
+        which must be ready for work on that stream.  While the caller records the stream for a
+        CUDA graph, the run becomes a part of that graph; it must then be a repetition.
         """
         device = self._device
         entered = device.enter()
         try:
+            if stream is not None and stream != LEGACY_STREAM and device.is_capturing(stream):
+                return self._record(inputs, outputs, stream)
             again = self._again
             if (
                 again is not None
@@ -211,12 +214,46 @@ class CudaRunner:
             with where(f"in {work.segment.describe()}"):
                 device.launch_graph(graph, stream.handle)
             return graph
+        self._start_all(instance, work, stream, check=options.check)
+        return None
+
+    def _start_all(self, instance: Instance, work: Work, stream: Stream, *, check: bool) -> None:
         for prepared in work.segment.launches:
             with in_step(self.program.steps[prepared.step]):
-                start(device, prepared.bound(instance.pointers), stream.handle)
-                if options.check:
-                    device.synchronize(stream.handle)
-        return None
+                start(self._device, prepared.bound(instance.pointers), stream.handle)
+                if check:
+                    self._device.synchronize(stream.handle)
+
+    def _record(self, inputs: Sequence[Any], outputs: list[Any], handle: int) -> list[Any]:
+        """Add the launches of a run to the graph that the caller records on a stream.
+
+        Nothing may be allocated, moved to the host or waited for meanwhile; raises ExecutionError
+        where that would be necessary.
+        """
+        key = tuple([getattr(x, "shape", None) for x in inputs])
+        if self._bound is None or key != self._key:
+            raise ExecutionError(
+                "a stream is recorded for a CUDA graph, and these shapes have not run yet",
+                hint="run once with the same shapes and addresses before recording",
+            )
+        instance, ports = self._bound
+        steps, in_place = self.program.steps, [*inputs, *outputs]
+        native = len(instance.groups) == 1 and steps[0].kind in NATIVE
+        if not native or not all(
+            type(x) is DeviceArray and not x.pointer % ALIGN_BYTES for x in in_place
+        ):
+            raise ExecutionError(
+                "a stream is recorded for a CUDA graph, but not all of this program runs on the "
+                "device with inputs and outputs in place",
+                hint="record no graph around it, or pass aligned device arrays for everything",
+            )
+        stream = Stream(self._device, handle)
+        instance.begin(stream)
+        ports.begin(inputs, stream)
+        ports.aim(outputs, stream, wanted=Wanted.DEVICE)
+        self._start_all(instance, instance.work(0), stream, check=False)
+        ports.finish(outputs, stream, wanted=Wanted.DEVICE)
+        return outputs
 
     def _bind(self, inputs: Sequence[Any], stream: Stream) -> tuple[Instance, Ports]:
         key = tuple([getattr(x, "shape", None) for x in inputs])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from lamina.backends.cpu.selection import Choices
-from lamina.backends.cpu.tactics.candidate import Candidate
 from lamina.backends.cuda.target import CudaTarget
 from lamina.ir.graph import Node
 from lamina.ir.pattern import Reject
+from lamina.tactics.candidate import Candidate, Tactic
+from lamina.tactics.choices import Choices
 
 TIMED: Final = {
     0: (1, 1.0),
@@ -29,21 +29,12 @@ _FEWEST: Final = 2
 """Configurations of each tactic that are timed whatever their estimates."""
 
 
-class Tactic(Protocol):
-    """One source of kernels."""
-
-    name: str
-
-    def candidates(self, node: Node, target: CudaTarget) -> list[Candidate] | Reject | None:
-        """Return what it offers for a node, a reason why not, or None for foreign operators."""
-
-
 def enumerate_candidates(
     node: Node,
     target: CudaTarget,
-    tactics: Sequence[Tactic],
+    tactics: Sequence[Tactic[CudaTarget]],
     level: int,
-    last_resorts: Sequence[Tactic] = (),
+    last_resorts: Sequence[Tactic[CudaTarget]] = (),
 ) -> Choices:
     """Ask every tactic; of each one's configurations those with the best estimates stay.
 

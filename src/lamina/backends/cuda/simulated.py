@@ -73,6 +73,8 @@ class SimulatedDevice:
         self.arch, self.ordinal, self.lost = arch, ordinal, ""
         self.total_bytes, self.used_bytes = total_bytes, 0
         self.libraries = dict(libraries or {})
+        self.capturing: set[int] = set()
+        """Streams that a user is recording."""
         self._compile = compile or _interpreted
         self._blocks: dict[int, Any] = {}
         self._sizes: dict[int, int] = {}
@@ -143,6 +145,10 @@ class SimulatedDevice:
 
     def synchronize(self, stream: int) -> None:
         """Wait for nothing: all work is done when it is enqueued."""
+
+    def is_capturing(self, stream: int) -> bool:
+        """Whether the user is recording a stream."""
+        return stream in self.capturing
 
     def event(self, *, timing: bool = False) -> Handle:
         """Return a new event: a list that holds the time at which it happened."""

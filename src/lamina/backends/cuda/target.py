@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from lamina.backends.cpu.form import Form
 from lamina.backends.cuda.primitive import Library
 from lamina.ir.types import DType, TensorType
+from lamina.tactics.form import Form
 
 _DEPENDENT_SINCE = 90
 

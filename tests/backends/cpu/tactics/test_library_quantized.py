@@ -7,8 +7,8 @@ import pytest
 from tests.backends.cpu.candidates import run_candidate
 
 from lamina.backends.cpu.onednn import library
-from lamina.backends.cpu.tactics.candidate import CpuTarget
 from lamina.backends.cpu.tactics.library_quantized import LibraryQuantized
+from lamina.backends.cpu.target import CpuTarget
 from lamina.codegen.llvm import target as llvm_target
 from lamina.ir.graph import Graph, emit, emit_node
 from lamina.ir.loc import Loc

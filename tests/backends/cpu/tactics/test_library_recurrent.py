@@ -19,8 +19,8 @@ from tests.backends.cpu.tactics.test_own_recurrent import (
 
 from lamina import ops
 from lamina.backends.cpu.driver import CpuDriver
-from lamina.backends.cpu.tactics.candidate import CpuTarget
 from lamina.backends.cpu.tactics.library_recurrent import LibraryRecurrent
+from lamina.backends.cpu.target import CpuTarget
 from lamina.codegen.llvm import target as llvm_target
 from lamina.ir.graph import emit_node
 from lamina.ir.loc import Loc

@@ -12,8 +12,8 @@ from tests.passes.checking import parse
 from lamina import ops
 from lamina.backends.cpu.driver import CpuDriver
 from lamina.backends.cpu.tactics import own_attention
-from lamina.backends.cpu.tactics.candidate import CpuTarget
 from lamina.backends.cpu.tactics.own_attention import OwnAttention
+from lamina.backends.cpu.target import CpuTarget
 from lamina.codegen.llvm import target as llvm_target
 from lamina.ir.dims import sym
 from lamina.ir.graph import Graph, emit_node

@@ -7,8 +7,8 @@ import pytest
 from tests.backends.cpu.candidates import run_candidate
 
 from lamina.backends.cpu.onednn import library
-from lamina.backends.cpu.tactics.candidate import CpuTarget
 from lamina.backends.cpu.tactics.own_average import OwnAverage
+from lamina.backends.cpu.target import CpuTarget
 from lamina.codegen.llvm import target as llvm_target
 from lamina.ir.graph import Graph
 from lamina.ir.interpret import interpret

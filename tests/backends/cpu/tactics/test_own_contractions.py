@@ -10,9 +10,9 @@ from tests.backends.cpu.candidates import run_candidate
 
 from lamina import ops
 from lamina.backends.cpu.onednn import library
-from lamina.backends.cpu.tactics.candidate import CpuTarget
 from lamina.backends.cpu.tactics.own_convolution import OwnConvolution
 from lamina.backends.cpu.tactics.own_matmul import OwnMatmul
+from lamina.backends.cpu.target import CpuTarget
 from lamina.codegen.llvm import target as llvm_target
 from lamina.ir.graph import Graph, emit_node
 from lamina.ir.loc import Loc

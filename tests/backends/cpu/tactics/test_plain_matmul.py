@@ -7,8 +7,8 @@ import pytest
 from tests.backends.cpu.candidates import run_candidate
 
 from lamina.backends.cpu.driver import CpuDriver
-from lamina.backends.cpu.tactics.candidate import CpuTarget
 from lamina.backends.cpu.tactics.plain_matmul import PlainMatmul
+from lamina.backends.cpu.target import CpuTarget
 from lamina.codegen.llvm import target as llvm_target
 from lamina.ir.graph import Graph, emit_node
 from lamina.ir.loc import Loc

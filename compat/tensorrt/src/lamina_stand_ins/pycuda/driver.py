@@ -1,4 +1,7 @@
-"""PyCUDA's driver module: devices, contexts, memory, streams, events."""
+"""PyCUDA's driver module: devices, contexts, memory, streams, events.
+
+Its context is the primary one of a GPU, which Lamina and other libraries use too.
+"""
 
 from __future__ import annotations
 
@@ -81,6 +84,11 @@ class Device:
     def total_memory(self) -> int:
         """Return the bytes of memory."""
         return int(self._properties.totalGlobalMem)
+
+    def pci_bus_id(self) -> str:
+        """Return the place on the bus."""
+        numbers = (self._properties.pciDomainID, self._properties.pciBusID)
+        return "{:04X}:{:02X}:{:02X}.0".format(*numbers, self._properties.pciDeviceID)
 
     def make_context(self, flags: int = 0) -> Context:
         """Return a new context, which is current."""
@@ -179,6 +187,19 @@ class Event:
     def time_since(self, start: Event) -> float:
         """Return the milliseconds from an earlier event."""
         return start.time_till(self)
+
+
+class PointerHolderBase:
+    """What stands for an address; subclass it and define ``get_pointer``."""
+
+    def get_pointer(self) -> int:
+        """Return the address."""
+        raise NotImplementedError(f"{type(self).__name__} must define get_pointer")
+
+    def __int__(self) -> int:
+        return int(self.get_pointer())
+
+    __index__ = __int__
 
 
 class DeviceAllocation:
@@ -288,6 +309,11 @@ def memset_d8(dest: Any, data: int, count: int) -> None:
     call("cudaMemset", int(dest), data, count)
 
 
+def memset_d8_async(dest: Any, data: int, count: int, stream: Any = None) -> None:
+    """Set bytes in the order of a stream."""
+    call("cudaMemsetAsync", int(dest), data, count, _stream(stream))
+
+
 def pagelocked_empty(shape: Any, dtype: Any, order: str = "C", mem_flags: int = 0) -> Array:
     """Return an array in page-locked memory."""
     kind = np.dtype(dtype)
@@ -342,6 +368,7 @@ __all__ = [
     "LaunchError",
     "LogicError",
     "MemoryError",
+    "PointerHolderBase",
     "RuntimeError",
     "Stream",
     "ctx_flags",
@@ -363,6 +390,7 @@ __all__ = [
     "memcpy_htod",
     "memcpy_htod_async",
     "memset_d8",
+    "memset_d8_async",
     "pagelocked_empty",
     "pagelocked_empty_like",
     "pagelocked_zeros",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from lamina.backends.cpu.tactics.candidate import Tactic
 from lamina.backends.cpu.tactics.counted import Counted
 from lamina.backends.cpu.tactics.generated import Generated
 from lamina.backends.cpu.tactics.library_convolution import LibraryConvolution
@@ -21,8 +20,10 @@ from lamina.backends.cpu.tactics.own_quantized import OwnQuantized
 from lamina.backends.cpu.tactics.own_recurrent import OwnRecurrent
 from lamina.backends.cpu.tactics.plain_matmul import PlainMatmul
 from lamina.backends.cpu.tactics.shapes import ShapeValues
+from lamina.backends.cpu.target import CpuTarget
+from lamina.tactics.candidate import Tactic
 
-TACTICS: tuple[Tactic, ...] = (
+TACTICS: tuple[Tactic[CpuTarget], ...] = (
     LibraryConvolution(),
     LibraryGemmConvolution(),
     OwnConvolution(),

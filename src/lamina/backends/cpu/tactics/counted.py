@@ -4,17 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from lamina.backends.cpu.form import Form
-from lamina.backends.cpu.tactics.candidate import (
-    Candidate,
-    Count,
-    CpuTarget,
-    Draft,
-    Placement,
-    Read,
-    Scratch,
-    Write,
-)
+from lamina.backends.cpu.target import CpuTarget
 from lamina.codegen.kernels import kernel_for
 from lamina.codegen.llvm.builder import Module
 from lamina.codegen.movement_nms import NmsKernel
@@ -24,9 +14,8 @@ from lamina.ir.graph import Node
 from lamina.ir.pattern import Reject
 from lamina.ops import Nms, NonZero
 from lamina.plan.plan import StepKind
-
-COUNTED: Final = (NonZero, Nms)
-"""Operators whose attribute ``count`` is a symbol that their data gives a number."""
+from lamina.tactics.candidate import Candidate, Count, Draft, Placement, Read, Scratch, Write
+from lamina.tactics.form import Form
 
 _BYTES_PER_MICROSECOND: Final = 2e3
 

@@ -5,19 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from lamina.backends.cpu.form import Form, layout
-from lamina.backends.cpu.tactics.candidate import (
-    Candidate,
-    CpuTarget,
-    Draft,
-    Placement,
-    Read,
-    Role,
-    Scratch,
-    Write,
-    constant,
-)
-from lamina.backends.cpu.tactics.counted import COUNTED
+from lamina.backends.cpu.target import CpuTarget
 from lamina.codegen.kernels import KernelSource, kernel_for
 from lamina.codegen.kernels import Reject as Refused
 from lamina.codegen.layout import Layout
@@ -30,6 +18,18 @@ from lamina.ir.text import print_graph
 from lamina.ir.types import DType, TensorType
 from lamina.ops import Concat, Const, HostCall, PluginCall
 from lamina.plan.plan import StepKind
+from lamina.tactics.candidate import (
+    COUNTED,
+    Candidate,
+    Draft,
+    Placement,
+    Read,
+    Role,
+    Scratch,
+    Write,
+    constant,
+)
+from lamina.tactics.form import Form, layout
 
 _BYTES_PER_MICROSECOND: Final = 8e3
 _START_MICROSECONDS: Final = 1.0

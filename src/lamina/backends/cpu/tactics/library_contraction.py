@@ -6,12 +6,13 @@ from collections.abc import Iterable
 
 from lamina.backends.cpu.onednn.attributes import Attributes, BinaryPostOp, PostOp
 from lamina.backends.cpu.onednn.memory import Layout
-from lamina.backends.cpu.tactics.candidate import CpuTarget, Read, Role, sizes_known
 from lamina.backends.cpu.tactics.library_step import eltwise
+from lamina.backends.cpu.target import CpuTarget
 from lamina.ir.dims import Dim
 from lamina.ir.graph import Node
 from lamina.ir.types import DType
 from lamina.ops import Epilogue
+from lamina.tactics.candidate import Read, Role, sizes_known
 
 _FLOPS_PER_MICROSECOND = 1e5
 

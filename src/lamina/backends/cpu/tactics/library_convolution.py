@@ -6,31 +6,24 @@ from typing import Any
 
 import numpy as np
 
-from lamina.backends.cpu.form import Form, library_layout
+from lamina.backends.cpu.library_layout import library_layout
 from lamina.backends.cpu.onednn import convolution as specs
 from lamina.backends.cpu.onednn.memory import Layout as LibraryLayout
-from lamina.backends.cpu.tactics.candidate import (
-    Candidate,
-    CpuTarget,
-    Draft,
-    Placement,
-    Read,
-    Role,
-    Write,
-    constant,
-)
 from lamina.backends.cpu.tactics.library_contraction import (
     estimate_microseconds,
     post_operations,
     refusal,
 )
 from lamina.backends.cpu.tactics.library_step import library_draft
+from lamina.backends.cpu.target import CpuTarget
 from lamina.ir.dims import Dim, product
 from lamina.ir.graph import Node
 from lamina.ir.pattern import Reject
 from lamina.ir.strided import StridedView
 from lamina.ir.types import TensorType
 from lamina.ops import Convolution, Deconvolution
+from lamina.tactics.candidate import Candidate, Draft, Placement, Read, Role, Write, constant
+from lamina.tactics.form import Form
 
 
 class LibraryConvolution:

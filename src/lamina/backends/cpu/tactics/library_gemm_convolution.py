@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from lamina.backends.cpu.form import Form
 from lamina.backends.cpu.onednn.matmul import MatMul
 from lamina.backends.cpu.onednn.memory import Layout as LibraryLayout
-from lamina.backends.cpu.tactics.candidate import (
-    Candidate,
-    CpuTarget,
-    Draft,
-    Placement,
-    Read,
-    Role,
-    Write,
-    constant,
-)
 from lamina.backends.cpu.tactics.library_contraction import (
     estimate_microseconds,
     post_operations,
     refusal,
 )
 from lamina.backends.cpu.tactics.library_step import library_draft
+from lamina.backends.cpu.target import CpuTarget
 from lamina.codegen.layout import Layout
 from lamina.ir.dims import Dim, product
 from lamina.ir.graph import Node
 from lamina.ir.pattern import Reject
 from lamina.ir.types import TensorType
 from lamina.ops import Convolution
+from lamina.tactics.candidate import Candidate, Draft, Placement, Read, Role, Write, constant
+from lamina.tactics.form import Form
 
 
 class LibraryGemmConvolution:

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from lamina.backends.cpu.form import Form, library_layout
+from lamina.backends.cpu.library_layout import library_layout
 from lamina.backends.cpu.onednn.normalization import LayerNormalization
 from lamina.backends.cpu.onednn.normalization import Softmax as LibrarySoftmax
-from lamina.backends.cpu.tactics.candidate import (
-    Candidate,
-    CpuTarget,
-    Draft,
-    Placement,
-    Read,
-    Role,
-    Write,
-    sizes_known,
-)
 from lamina.backends.cpu.tactics.library_step import library_draft
+from lamina.backends.cpu.target import CpuTarget
 from lamina.ir.graph import Node
 from lamina.ir.pattern import Reject
 from lamina.ir.types import DType
 from lamina.ops import LayerNorm, Softmax
+from lamina.tactics.candidate import Candidate, Draft, Placement, Read, Role, Write, sizes_known
+from lamina.tactics.form import Form
 
 _BYTES_PER_MICROSECOND = 8e3
 _MOST_AXES = 5

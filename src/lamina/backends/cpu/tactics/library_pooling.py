@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from lamina.backends.cpu.form import Form, library_layout
+from lamina.backends.cpu.library_layout import library_layout
 from lamina.backends.cpu.onednn.pooling import Pooling
-from lamina.backends.cpu.tactics.candidate import (
-    Candidate,
-    CpuTarget,
-    Draft,
-    Placement,
-    Read,
-    Write,
-    sizes_known,
-)
 from lamina.backends.cpu.tactics.library_step import library_draft
+from lamina.backends.cpu.target import CpuTarget
 from lamina.ir.graph import Node
 from lamina.ir.pattern import Reject
 from lamina.ir.types import DType
 from lamina.ops import Pool
 from lamina.ops.kinds import PoolKind
+from lamina.tactics.candidate import Candidate, Draft, Placement, Read, Write, sizes_known
+from lamina.tactics.form import Form
 
 _BYTES_PER_MICROSECOND = 1e4
 _AVERAGE_TYPES = (DType.F32, DType.BF16)

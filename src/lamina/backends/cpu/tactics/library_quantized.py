@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 
-from lamina.backends.cpu.form import Form, layout, library_layout
+from lamina.backends.cpu.library_layout import library_layout
 from lamina.backends.cpu.onednn import primitives
 from lamina.backends.cpu.onednn.attributes import (
     Attributes,
@@ -28,18 +28,8 @@ from lamina.backends.cpu.onednn.convolution import Convolution
 from lamina.backends.cpu.onednn.matmul import MatMul
 from lamina.backends.cpu.onednn.memory import Layout as LibraryLayout
 from lamina.backends.cpu.onednn.memory import as_request
-from lamina.backends.cpu.tactics.candidate import (
-    Blob,
-    Candidate,
-    CpuTarget,
-    Draft,
-    Placement,
-    Read,
-    Role,
-    Write,
-    constant,
-)
 from lamina.backends.cpu.tactics.library_step import concrete_spec, eltwise, library_draft
+from lamina.backends.cpu.target import CpuTarget
 from lamina.errors import DeviceError
 from lamina.ir.dims import Dim, product
 from lamina.ir.graph import Node
@@ -50,6 +40,8 @@ from lamina.ops import QuantizedConvolution, QuantizedMatmul
 from lamina.ops.kinds import ActivationKind
 from lamina.ops.quantized import Quantized
 from lamina.precision.scalings import LIMITS
+from lamina.tactics.candidate import Blob, Candidate, Draft, Placement, Read, Role, Write, constant
+from lamina.tactics.form import Form, layout
 
 _FLOPS_PER_MICROSECOND = 4e5
 _HOMOGENEOUS = (None, ActivationKind.RELU, ActivationKind.LEAKY_RELU)

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from lamina.backends.cpu.form import Form
 from lamina.backends.cpu.onednn.memory import Layout as LibraryLayout
 from lamina.backends.cpu.onednn.rnn import Recurrent as LibraryLayer
-from lamina.backends.cpu.tactics.candidate import (
+from lamina.backends.cpu.tactics.library_step import library_draft
+from lamina.backends.cpu.target import CpuTarget
+from lamina.ir.dims import evaluate
+from lamina.ir.graph import Node
+from lamina.ir.pattern import Reject
+from lamina.ir.types import DType
+from lamina.ops import Direction, Recurrent, RecurrentKind
+from lamina.ops.kinds import ActivationKind
+from lamina.tactics.candidate import (
     Candidate,
-    CpuTarget,
     Draft,
     Placement,
     Read,
@@ -18,13 +24,7 @@ from lamina.backends.cpu.tactics.candidate import (
     constant,
     sizes_known,
 )
-from lamina.backends.cpu.tactics.library_step import library_draft
-from lamina.ir.dims import evaluate
-from lamina.ir.graph import Node
-from lamina.ir.pattern import Reject
-from lamina.ir.types import DType
-from lamina.ops import Direction, Recurrent, RecurrentKind
-from lamina.ops.kinds import ActivationKind
+from lamina.tactics.form import Form
 
 _BYTES_PER_MICROSECOND = 4e4
 _FUNCTIONS = (ActivationKind.SIGMOID, ActivationKind.TANH, ActivationKind.TANH)

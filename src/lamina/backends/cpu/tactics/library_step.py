@@ -13,7 +13,7 @@ from lamina.backends.cpu.onednn import packing, primitives, serialization
 from lamina.backends.cpu.onednn.attributes import EltwisePostOp
 from lamina.backends.cpu.onednn.memory import as_request
 from lamina.backends.cpu.onednn.primitives import Specification
-from lamina.backends.cpu.tactics.candidate import CpuTarget, Draft, Packed, Role
+from lamina.backends.cpu.target import CpuTarget
 from lamina.ir.attributes import substitute_attribute
 from lamina.ir.dims import Expr, is_static
 from lamina.ir.types import DType
@@ -21,6 +21,7 @@ from lamina.ir.weight import Weight
 from lamina.ops import Epilogue
 from lamina.ops.kinds import ActivationKind
 from lamina.plan.plan import StepKind
+from lamina.tactics.candidate import Draft, Packed, Role
 
 _ELTWISE: Mapping[ActivationKind, tuple[str, float | None, float | None]] = {
     ActivationKind.RELU: ("relu", 0.0, 0.0),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from lamina.backends.cpu.form import Form
 from lamina.backends.cpu.kernels import attention
 from lamina.backends.cpu.kernels.attention import (
     AttentionConfig,
@@ -12,18 +11,7 @@ from lamina.backends.cpu.kernels.attention import (
     HeadsLayout,
     MaskLayout,
 )
-from lamina.backends.cpu.tactics.candidate import (
-    Candidate,
-    CpuTarget,
-    Draft,
-    Placement,
-    Read,
-    Role,
-    Scratch,
-    Write,
-    sizes_known,
-)
-from lamina.backends.cpu.tactics.heads import attention_of, operand_of, operand_view, result_view
+from lamina.backends.cpu.target import CpuTarget
 from lamina.codegen.layout import Layout
 from lamina.codegen.llvm.builder import Module
 from lamina.codegen.llvm.target import Isa
@@ -33,6 +21,18 @@ from lamina.ir.pattern import Reject
 from lamina.ir.strided import StridedView
 from lamina.ops import Attention
 from lamina.plan.plan import StepKind
+from lamina.tactics.candidate import (
+    Candidate,
+    Draft,
+    Placement,
+    Read,
+    Role,
+    Scratch,
+    Write,
+    sizes_known,
+)
+from lamina.tactics.form import Form
+from lamina.tactics.heads import attention_of, operand_of, operand_view, result_view
 
 _FLOPS_PER_MICROSECOND = 1e5
 _STEM = "stem_of_attention"

@@ -6,19 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lamina.backends.cpu.form import Form, layout
 from lamina.backends.cpu.kernels import depthwise_int8
 from lamina.backends.cpu.kernels.depthwise_int8 import DepthwiseInt8Problem
-from lamina.backends.cpu.tactics.candidate import (
-    Blob,
-    Candidate,
-    CpuTarget,
-    Draft,
-    Placement,
-    Read,
-    Write,
-    constant,
-)
+from lamina.backends.cpu.target import CpuTarget
 from lamina.codegen.layout import Layout
 from lamina.codegen.llvm.builder import Module
 from lamina.ir.graph import Node
@@ -29,6 +19,8 @@ from lamina.ops import Activation, Binary, Cast, Pool, Region, Unary
 from lamina.ops.kinds import ActivationKind, BinaryKind, PoolKind, UnaryKind
 from lamina.plan.plan import StepKind
 from lamina.precision.scalings import LIMITS
+from lamina.tactics.candidate import Blob, Candidate, Draft, Placement, Read, Write, constant
+from lamina.tactics.form import Form, layout
 
 _OUTPUTS_PER_MICROSECOND = 1e4
 

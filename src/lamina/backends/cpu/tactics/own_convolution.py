@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from lamina.backends.cpu.form import BLOCK, Form
 from lamina.backends.cpu.kernels import KERNELS, WITHOUT_LIBRARY, epilogue
 from lamina.backends.cpu.kernels.convolution import (
     ITEM_BYTES,
@@ -18,19 +17,7 @@ from lamina.backends.cpu.kernels.convolution import (
     ConvolutionProblem,
     Epilogue,
 )
-from lamina.backends.cpu.tactics.candidate import (
-    Blob,
-    Candidate,
-    CpuTarget,
-    Draft,
-    Packed,
-    Placement,
-    Read,
-    Role,
-    Scratch,
-    Write,
-    constant,
-)
+from lamina.backends.cpu.target import CpuTarget
 from lamina.codegen.layout import Layout
 from lamina.codegen.llvm.builder import Module
 from lamina.codegen.llvm.target import Isa
@@ -40,6 +27,19 @@ from lamina.ir.types import DType
 from lamina.ir.weight import Weight
 from lamina.ops import Convolution
 from lamina.plan.plan import StepKind
+from lamina.tactics.candidate import (
+    Blob,
+    Candidate,
+    Draft,
+    Packed,
+    Placement,
+    Read,
+    Role,
+    Scratch,
+    Write,
+    constant,
+)
+from lamina.tactics.form import BLOCK, Form
 
 _FLOPS_PER_MICROSECOND = 1e5
 _STEM = "stem_of_convolution"

@@ -10,13 +10,20 @@ from math import prod
 
 import numpy as np
 
-from lamina.backends.cpu.form import Form
 from lamina.backends.cpu.kernels import gemm
 from lamina.backends.cpu.kernels.convolution import Epilogue
-from lamina.backends.cpu.tactics.candidate import (
+from lamina.backends.cpu.target import CpuTarget
+from lamina.codegen.llvm.builder import Module
+from lamina.ir.dims import product
+from lamina.ir.graph import Node
+from lamina.ir.pattern import Reject
+from lamina.ir.types import DType
+from lamina.ir.weight import Weight
+from lamina.ops import Matmul
+from lamina.plan.plan import StepKind
+from lamina.tactics.candidate import (
     Blob,
     Candidate,
-    CpuTarget,
     Draft,
     Packed,
     Placement,
@@ -26,14 +33,7 @@ from lamina.backends.cpu.tactics.candidate import (
     Write,
     constant,
 )
-from lamina.codegen.llvm.builder import Module
-from lamina.ir.dims import product
-from lamina.ir.graph import Node
-from lamina.ir.pattern import Reject
-from lamina.ir.types import DType
-from lamina.ir.weight import Weight
-from lamina.ops import Matmul
-from lamina.plan.plan import StepKind
+from lamina.tactics.form import Form
 
 _MOST_ROWS = 8
 _BYTES_PER_MICROSECOND = 3e4

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from lamina.backends.cpu.form import Form
 from lamina.backends.cpu.kernels import image
 from lamina.backends.cpu.kernels.image import ImageProblem
-from lamina.backends.cpu.tactics.candidate import (
-    Candidate,
-    CpuTarget,
-    Draft,
-    Placement,
-    Read,
-    Write,
-    constant,
-)
+from lamina.backends.cpu.target import CpuTarget
 from lamina.codegen.llvm.builder import Module
 from lamina.ir.graph import Node
 from lamina.ir.pattern import Reject
 from lamina.ir.types import DType
 from lamina.ops import Quantize
 from lamina.plan.plan import StepKind
+from lamina.tactics.candidate import Candidate, Draft, Placement, Read, Write, constant
+from lamina.tactics.form import Form
 
 _BYTES_PER_MICROSECOND = 2e4
 

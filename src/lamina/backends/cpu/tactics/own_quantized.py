@@ -4,19 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from lamina.backends.cpu.form import Form, layout
 from lamina.backends.cpu.kernels import depthwise_int8
 from lamina.backends.cpu.kernels.depthwise_int8 import DepthwiseInt8Problem
-from lamina.backends.cpu.tactics.candidate import (
-    Blob,
-    Candidate,
-    CpuTarget,
-    Draft,
-    Placement,
-    Read,
-    Write,
-    constant,
-)
+from lamina.backends.cpu.target import CpuTarget
 from lamina.codegen.layout import Layout
 from lamina.codegen.llvm.builder import Module
 from lamina.ir.graph import Node
@@ -27,6 +17,8 @@ from lamina.ops import QuantizedConvolution
 from lamina.ops.kinds import ActivationKind
 from lamina.plan.plan import StepKind
 from lamina.precision.scalings import LIMITS
+from lamina.tactics.candidate import Blob, Candidate, Draft, Placement, Read, Write, constant
+from lamina.tactics.form import Form, layout
 
 _OUTPUTS_PER_MICROSECOND = 1e4
 _LARGEST = 2.0**30

@@ -6,23 +6,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from lamina.backends.cpu.form import Form
 from lamina.backends.cpu.kernels import recurrent, recurrent_layout
 from lamina.backends.cpu.kernels.convolution import Epilogue
 from lamina.backends.cpu.kernels.recurrent_layout import RecurrentConfig, RecurrentProblem
-from lamina.backends.cpu.tactics.candidate import (
-    Blob,
-    Candidate,
-    CpuTarget,
-    Draft,
-    Placement,
-    Read,
-    Role,
-    Scratch,
-    Write,
-    constant,
-    sizes_known,
-)
+from lamina.backends.cpu.target import CpuTarget
 from lamina.codegen.llvm.builder import Module
 from lamina.codegen.llvm.target import Isa
 from lamina.ir.dims import Dim, evaluate, is_static
@@ -32,6 +19,19 @@ from lamina.ir.types import DType
 from lamina.ir.weight import Weight
 from lamina.ops import Direction, Recurrent, RecurrentKind
 from lamina.plan.plan import StepKind
+from lamina.tactics.candidate import (
+    Blob,
+    Candidate,
+    Draft,
+    Placement,
+    Read,
+    Role,
+    Scratch,
+    Write,
+    constant,
+    sizes_known,
+)
+from lamina.tactics.form import Form
 
 _BYTES_PER_MICROSECOND = 5e4
 _STEM = "stem_of_recurrent"

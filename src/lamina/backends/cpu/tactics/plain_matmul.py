@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from lamina.backends.cpu.form import Form
 from lamina.backends.cpu.kernels import plain_matmul
 from lamina.backends.cpu.kernels.convolution import Epilogue
 from lamina.backends.cpu.kernels.plain_matmul import PlainMatmulProblem
-from lamina.backends.cpu.tactics.candidate import (
-    Candidate,
-    CpuTarget,
-    Draft,
-    Placement,
-    Read,
-    Write,
-)
 from lamina.backends.cpu.tactics.library_matmul import LibraryMatmul
+from lamina.backends.cpu.target import CpuTarget
 from lamina.codegen.llvm.builder import Module
 from lamina.ir.dims import Dim, dim_min, evaluate, product, symbols
 from lamina.ir.graph import Node
@@ -23,6 +15,8 @@ from lamina.ir.strided import StridedView
 from lamina.ir.types import TensorType
 from lamina.ops import Matmul
 from lamina.plan.plan import StepKind
+from lamina.tactics.candidate import Candidate, Draft, Placement, Read, Write
+from lamina.tactics.form import Form
 
 _FLOPS_PER_MICROSECOND = 2e3
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
-from lamina.backends.cpu.form import library_layout
+from lamina.backends.cpu.library_layout import library_layout
 from lamina.backends.cpu.onednn.enums import DTYPE
 from lamina.backends.cpu.onednn.reorder import Reorder
-from lamina.backends.cpu.tactics.candidate import CpuTarget, Draft, Placement, Read, Write
 from lamina.backends.cpu.tactics.generated import generated_draft
 from lamina.backends.cpu.tactics.library_step import library_draft
+from lamina.backends.cpu.target import CpuTarget
 from lamina.codegen.kernels import Reject, copy_kernel
 from lamina.codegen.layout import Layout
 from lamina.errors import BuildError
 from lamina.ir.attributes import attribute_symbols
 from lamina.ir.types import TensorType
+from lamina.tactics.candidate import Draft, Placement, Read, Write
 
 _ALONE_BYTES: Final = 1 << 16
 """A smaller copy is done before a second thread wakes."""

@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-from lamina.backends.cpu.form import Form
-from lamina.backends.cpu.tactics.candidate import (
-    Candidate,
-    CpuTarget,
-    Draft,
-    Placement,
-    Read,
-    Write,
-)
+from lamina.backends.cpu.target import CpuTarget
 from lamina.codegen.llvm.builder import I64, Module
 from lamina.ir.dims import Expr
 from lamina.ir.graph import Node
@@ -18,6 +10,8 @@ from lamina.ir.pattern import Reject
 from lamina.ir.types import TensorType
 from lamina.ops import Shape
 from lamina.plan.plan import StepKind
+from lamina.tactics.candidate import Candidate, Draft, Placement, Read, Write
+from lamina.tactics.form import Form
 
 
 class ShapeValues:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from lamina.backends.cuda.selection import Tactic
 from lamina.backends.cuda.tactics.attention import TritonAttention
 from lamina.backends.cuda.tactics.convolution import TritonConvolution, TritonConvolutionBoxes
 from lamina.backends.cuda.tactics.counted import Counting
@@ -16,8 +15,10 @@ from lamina.backends.cuda.tactics.recurrent import Walk
 from lamina.backends.cuda.tactics.scatter import Scatter
 from lamina.backends.cuda.tactics.selection import TopKByRank
 from lamina.backends.cuda.tactics.slices import ChannelView
+from lamina.backends.cuda.target import CudaTarget
+from lamina.tactics.candidate import Tactic
 
-TACTICS: tuple[Tactic, ...] = (
+TACTICS: tuple[Tactic[CudaTarget], ...] = (
     TritonConvolution(),
     TritonConvolutionBoxes(),
     TritonDirect(),
@@ -37,5 +38,5 @@ TACTICS: tuple[Tactic, ...] = (
     Generated(),
 )
 
-LAST_RESORTS: tuple[Tactic, ...] = (GeneratedLast(),)
+LAST_RESORTS: tuple[Tactic[CudaTarget], ...] = (GeneratedLast(),)
 """Asked for nodes that no other tactic has a kernel for."""

@@ -6,9 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from lamina.backends.cpu.form import Form
-from lamina.backends.cpu.tactics.candidate import Candidate, Placement, Read, Write
-from lamina.backends.cpu.tactics.heads import attention_of, operand_of, operand_view, result_view
 from lamina.backends.cuda.request import (
     MODULE,
     Argument,
@@ -27,6 +24,9 @@ from lamina.ir.pattern import Reject
 from lamina.ir.strided import StridedView
 from lamina.ir.types import DType
 from lamina.ops import Attention
+from lamina.tactics.candidate import Candidate, Placement, Read, Write
+from lamina.tactics.form import Form
+from lamina.tactics.heads import attention_of, operand_of, operand_view, result_view
 
 _SOURCE: Final = MODULE + "lamina.backends.cuda.kernels.attention"
 _FLOATS: Final = (DType.F16, DType.BF16, DType.F32)

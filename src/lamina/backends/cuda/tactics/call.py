@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from lamina.backends.cpu.tactics.candidate import Role
 from lamina.backends.cuda.request import (
     MODULE,
     Argument,
@@ -15,6 +14,7 @@ from lamina.backends.cuda.request import (
 from lamina.backends.cuda.triton_types import TRITON_TYPES
 from lamina.ir.dims import Dim, divides, is_static
 from lamina.ir.types import DType
+from lamina.tactics.candidate import Role
 
 _PACKAGE = "lamina.backends.cuda.kernels."
 _ALIGNMENT = 16

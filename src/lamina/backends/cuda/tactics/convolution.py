@@ -15,7 +15,6 @@ from dataclasses import replace
 from itertools import product as cartesian
 from typing import Final
 
-from lamina.backends.cpu.tactics.candidate import Candidate, Placement
 from lamina.backends.cuda.request import CudaDraft
 from lamina.backends.cuda.tactics.convolution_case import Case, case_of
 from lamina.backends.cuda.tactics.convolution_launch import (
@@ -44,6 +43,7 @@ from lamina.ir.pattern import Reject
 from lamina.ir.types import DType
 from lamina.ops import QuantizedConvolution
 from lamina.ops.quantized import EIGHT_BIT
+from lamina.tactics.candidate import Candidate, Placement
 
 _FEWEST_CHANNELS: Final = 8
 _LONGEST_SIDE: Final = 256

@@ -6,15 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from lamina.backends.cpu.form import Form, layout
-from lamina.backends.cpu.tactics.candidate import (
-    Packed,
-    Placement,
-    Read,
-    Write,
-    constant,
-    sizes_known,
-)
 from lamina.backends.cuda.tactics.convolution_launch import Convolved, Filters, needs_wide
 from lamina.backends.cuda.tactics.fused import Fused, quantized
 from lamina.backends.cuda.tactics.product import Matrix, Product, padded_depth
@@ -35,6 +26,8 @@ from lamina.ir.dims import Dim, evaluate, product
 from lamina.ir.graph import Array, Node, Value
 from lamina.ir.weight import Weight
 from lamina.ops import Convolution, Deconvolution, QuantizedConvolution
+from lamina.tactics.candidate import Packed, Placement, Read, Write, constant, sizes_known
+from lamina.tactics.form import Form, layout
 
 _LEAST_RANK: Final = 3
 _MOST_RANK: Final = 5

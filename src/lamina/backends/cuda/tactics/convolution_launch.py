@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lamina.backends.cpu.tactics.candidate import Role, Scratch
 from lamina.backends.cuda.request import Launch
 from lamina.backends.cuda.tactics.call import Call
 from lamina.backends.cuda.tactics.fused import Fused
@@ -20,6 +19,7 @@ from lamina.backends.cuda.tactics.windows import Image, Windows
 from lamina.backends.cuda.target import CudaTarget
 from lamina.ir.dims import Dim, ceildiv, dim_min, divides, is_static
 from lamina.ir.types import DType
+from lamina.tactics.candidate import Role, Scratch
 
 _VECTOR_BYTES = 16
 _FEWEST_FILTERS_IN_FRONT = 64

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from lamina.backends.cpu.form import Form
-from lamina.backends.cpu.tactics.candidate import Candidate, Count, Placement, Read, Scratch, Write
 from lamina.backends.cuda.request import CudaDraft, Launch
 from lamina.backends.cuda.tactics.call import Call
 from lamina.backends.cuda.tactics.generated import all_tensors
@@ -19,6 +17,8 @@ from lamina.ir.graph import Node
 from lamina.ir.pattern import Reject
 from lamina.ir.types import DType
 from lamina.ops import Nms, NonZero
+from lamina.tactics.candidate import Candidate, Count, Placement, Read, Scratch, Write
+from lamina.tactics.form import Form
 
 _CHUNK, _STEP = 1024, 256
 _BOXES: Final = 1024

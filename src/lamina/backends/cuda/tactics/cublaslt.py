@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from lamina.backends.cpu.form import Form
-from lamina.backends.cpu.tactics.candidate import Candidate, Placement, Role
 from lamina.backends.cuda.library.cublaslt import ACTIVATIONS, NAME, CublasLt, Found
 from lamina.backends.cuda.library.steps import sized
 from lamina.backends.cuda.request import LibraryDraft
@@ -22,6 +20,8 @@ from lamina.ir.graph import Node
 from lamina.ir.pattern import Reject
 from lamina.ir.types import DType
 from lamina.ops import Matmul, QuantizedConvolution, QuantizedMatmul
+from lamina.tactics.candidate import Candidate, Placement, Role
+from lamina.tactics.form import Form
 
 _MOST_WORKSPACE_BYTES: Final = 32 << 20
 _MOST_ALGORITHMS: Final = 12

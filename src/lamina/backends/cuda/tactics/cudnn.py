@@ -8,16 +8,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from lamina.backends.cpu.form import Form
-from lamina.backends.cpu.tactics.candidate import (
-    Candidate,
-    Packed,
-    Placement,
-    Read,
-    Role,
-    Write,
-)
-from lamina.backends.cpu.tactics.heads import attention_of, operand_of, operand_view, result_view
 from lamina.backends.cuda.library.cudnn import NAME, Cudnn
 from lamina.backends.cuda.library.cudnn_graphs import ACTIVATIONS
 from lamina.backends.cuda.request import LibraryDraft
@@ -34,6 +24,9 @@ from lamina.ir.strided import StridedView
 from lamina.ir.types import DType
 from lamina.ir.weight import Weight
 from lamina.ops import Attention, QuantizedConvolution
+from lamina.tactics.candidate import Candidate, Packed, Placement, Read, Role, Write
+from lamina.tactics.form import Form
+from lamina.tactics.heads import attention_of, operand_of, operand_view, result_view
 
 _ALIGNMENT_BYTES: Final = 16
 _MOST_ENGINES: Final = 80

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from lamina.backends.cpu.tactics.candidate import Candidate, Placement
 from lamina.backends.cuda.request import CudaDraft
 from lamina.backends.cuda.tactics.convolution_case import Case, case_of
 from lamina.backends.cuda.tactics.convolution_launch import direct_launch
@@ -19,6 +18,7 @@ from lamina.ir.types import DType
 from lamina.ops import QuantizedConvolution
 from lamina.ops.kinds import ActivationKind
 from lamina.ops.quantized import EIGHT_BIT
+from lamina.tactics.candidate import Candidate, Placement
 
 _LAUNCH_MICROSECONDS: Final = 2.0
 _MOST_UNROLLED: Final = 150

@@ -8,8 +8,6 @@ from typing import Final
 
 import numpy as np
 
-from lamina.backends.cpu.form import Form
-from lamina.backends.cpu.tactics.candidate import Blob, Candidate, Placement
 from lamina.backends.cuda.request import CudaDraft
 from lamina.backends.cuda.tactics.convolution_case import Case, case_of
 from lamina.backends.cuda.tactics.convolution_launch import Convolved, Filters, few_launch
@@ -24,6 +22,8 @@ from lamina.ir.types import DType
 from lamina.ir.weight import Weight
 from lamina.ops import Deconvolution, QuantizedConvolution
 from lamina.ops.quantized import EIGHT_BIT
+from lamina.tactics.candidate import Blob, Candidate, Placement
+from lamina.tactics.form import Form
 
 _MOST_CHANNELS: Final = 8
 _MOST_DEPTH: Final = 1024

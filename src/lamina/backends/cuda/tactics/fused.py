@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lamina.backends.cpu.tactics.candidate import Blob, Role
 from lamina.backends.cuda.request import Number
 from lamina.backends.cuda.tactics.call import Call
 from lamina.ir.graph import Array
@@ -15,6 +14,7 @@ from lamina.ir.weight import Weight
 from lamina.ops import Epilogue
 from lamina.ops.kinds import Scaling
 from lamina.ops.quantized import Quantized
+from lamina.tactics.candidate import Blob, Role
 
 _HALF_RANGE = 128
 

@@ -8,16 +8,6 @@ from typing import Final
 
 import numpy as np
 
-from lamina.backends.cpu.form import Form, layout
-from lamina.backends.cpu.tactics.candidate import (
-    Blob,
-    Candidate,
-    Placement,
-    Read,
-    Scratch,
-    Write,
-    constant,
-)
 from lamina.backends.cuda.request import Argument, CudaDraft, KernelRequest, Launch, Scalar
 from lamina.backends.cuda.target import CudaTarget
 from lamina.codegen.kernel_source import NestKernel
@@ -52,6 +42,8 @@ from lamina.ops import (
     Shape,
     TopK,
 )
+from lamina.tactics.candidate import Blob, Candidate, Placement, Read, Scratch, Write, constant
+from lamina.tactics.form import Form, layout
 
 _ELSEWHERE: Final = (Nms, NonZero, ScatterElements, ScatterNd, TopK)
 """Operators that other tactics run."""

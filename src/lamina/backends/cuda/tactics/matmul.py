@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from lamina.backends.cpu.tactics.candidate import Candidate, Placement
 from lamina.backends.cuda.request import CudaDraft
 from lamina.backends.cuda.tactics.matmul_case import MatmulCase, matmul_case
 from lamina.backends.cuda.tactics.product import (
@@ -28,6 +27,7 @@ from lamina.ir.dims import is_static
 from lamina.ir.graph import Node
 from lamina.ir.pattern import Reject
 from lamina.ir.types import DType
+from lamina.tactics.candidate import Candidate, Placement
 
 _MOST_ROWS_OF_MATVEC: Final = 4
 _FEWEST_SUMS: Final = 8

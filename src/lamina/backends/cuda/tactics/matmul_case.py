@@ -8,16 +8,6 @@ from typing import Final
 
 import numpy as np
 
-from lamina.backends.cpu.form import Form
-from lamina.backends.cpu.tactics.candidate import (
-    Packed,
-    Placement,
-    Read,
-    Role,
-    Write,
-    constant,
-    sizes_known,
-)
 from lamina.backends.cuda.tactics.fused import Fused, quantized
 from lamina.backends.cuda.tactics.product import Matrix, Product, padded_depth
 from lamina.backends.cuda.tactics.tiles import Work, why_not_multiplied
@@ -30,6 +20,8 @@ from lamina.ir.pattern import Reject
 from lamina.ir.types import DType, TensorType
 from lamina.ir.weight import Weight
 from lamina.ops import Matmul, QuantizedMatmul
+from lamina.tactics.candidate import Packed, Placement, Read, Role, Write, constant, sizes_known
+from lamina.tactics.form import Form
 
 FLOATS: Final = (DType.F16, DType.BF16, DType.F32)
 _MOST_BATCH_AXES: Final = 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lamina.backends.cpu.tactics.candidate import Role, Scratch
 from lamina.backends.cuda.request import Counters, CudaDraft
 from lamina.backends.cuda.tactics.call import Call
 from lamina.backends.cuda.tactics.fused import Fused
@@ -12,6 +11,7 @@ from lamina.backends.cuda.tactics.tiles import Tile
 from lamina.backends.cuda.target import CudaTarget
 from lamina.ir.dims import Dim, ceildiv, dim_min, divides, is_static, product
 from lamina.ir.types import DType
+from lamina.tactics.candidate import Role, Scratch
 
 COPY_ENGINE_SINCE = 90
 _VECTOR_BYTES = 16

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from lamina.backends.cpu.form import Form
-from lamina.backends.cpu.tactics.candidate import Candidate, Placement, Read, Scratch, Write
 from lamina.backends.cuda.request import CudaDraft, Launch
 from lamina.backends.cuda.tactics.call import Call
 from lamina.backends.cuda.target import CudaTarget
@@ -17,6 +15,8 @@ from lamina.ir.pattern import Reject
 from lamina.ir.types import DType
 from lamina.ops import Recurrent
 from lamina.ops.kinds import Direction, Epilogue, RecurrentKind
+from lamina.tactics.candidate import Candidate, Placement, Read, Scratch, Write
+from lamina.tactics.form import Form
 
 _FLOATS: Final = (DType.F32, DType.F16, DType.BF16)
 _TILES: Final = ((16, 32, 64, 4), (16, 64, 32, 8))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from lamina.backends.cpu.tactics.candidate import Placement
 from lamina.backends.cuda.request import CudaDraft
 from lamina.backends.cuda.tactics.generated import copy_draft
 from lamina.backends.cuda.target import CudaTarget
 from lamina.codegen.kernels import Reject, copy_kernel
 from lamina.errors import BuildError
 from lamina.ir.types import TensorType
+from lamina.tactics.candidate import Placement
 
 
 def reorder_draft(type: TensorType, placement: Placement, target: CudaTarget) -> CudaDraft:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from lamina.backends.cpu.form import Form
-from lamina.backends.cpu.tactics.candidate import Candidate, Placement, Read, Scratch, Write
 from lamina.backends.cuda.request import CudaDraft, Launch
 from lamina.backends.cuda.tactics.call import Call
 from lamina.backends.cuda.tactics.generated import all_tensors, kernel_launch, rates
@@ -30,6 +28,8 @@ from lamina.ir.pattern import Reject
 from lamina.ir.types import DType
 from lamina.ops import ScatterElements, ScatterNd
 from lamina.ops.kinds import ScatterReduction
+from lamina.tactics.candidate import Candidate, Placement, Read, Scratch, Write
+from lamina.tactics.form import Form
 
 _WORK: Final = 4
 """Number of the workspace behind three operands and one result."""

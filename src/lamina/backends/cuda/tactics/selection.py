@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from lamina.backends.cpu.form import Form
-from lamina.backends.cpu.tactics.candidate import Candidate, Placement, Read, Scratch, Write
 from lamina.backends.cuda.request import CudaDraft, Launch
 from lamina.backends.cuda.tactics.call import Call
 from lamina.backends.cuda.tactics.generated import all_tensors
@@ -24,6 +22,8 @@ from lamina.ir.graph import Node
 from lamina.ir.pattern import Reject
 from lamina.ir.types import DType
 from lamina.ops import TopK
+from lamina.tactics.candidate import Candidate, Placement, Read, Scratch, Write
+from lamina.tactics.form import Form
 
 _SHORT: Final = 4096
 """A list that is ranked as a whole, unless nothing can make it shorter."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from lamina.backends.cpu.form import Form
-from lamina.backends.cpu.tactics.candidate import Candidate, Draft, Placement
-from lamina.backends.cpu.views import STRIDED_VIEW
 from lamina.backends.cuda.target import CudaTarget
 from lamina.ir.dims import Dim, divides
 from lamina.ir.graph import Node
 from lamina.ir.pattern import Reject
 from lamina.ops import Slice
+from lamina.tactics.candidate import Candidate, Draft, Placement
+from lamina.tactics.form import Form
+from lamina.tactics.views import STRIDED_VIEW
 
 _ALIGNMENT: Final = 16
 

@@ -13,12 +13,12 @@ from typing import Final
 
 import numpy as np
 
-from lamina.backends.cpu.tactics.candidate import Role
 from lamina.codegen.layout import Layout
 from lamina.ir.dims import Dim, always_le, ceildiv, is_static
 from lamina.ir.graph import Array
 from lamina.ir.types import DType, TensorType
 from lamina.ops import Convolution, Deconvolution, QuantizedConvolution
+from lamina.tactics.candidate import Role
 
 AXES: Final = 3
 _OUTSIDE: Final = 1 << 20

@@ -74,6 +74,7 @@ class cudaDeviceProp:
         self.sharedMemPerBlock = self.sharedMemPerMultiprocessor = 0
         self.l2CacheSize = self.clockRate = self.memoryClockRate = self.memoryBusWidth = 0
         self.warpSize = 1
+        self.pciDomainID = self.pciBusID = self.pciDeviceID = 0
         self.integrated = self.unifiedAddressing = self.managedMemory = 1
 
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from lamina.backends.cpu.form import BLOCK, Form, layout
-from lamina.backends.cpu.tactics.candidate import Candidate, constant
-from lamina.backends.cpu.tactics.counted import COUNTED
 from lamina.codegen.layout import Layout
 from lamina.ir.dims import Dim, divides, is_static, product
 from lamina.ir.graph import Graph, Node, Value
@@ -25,6 +22,8 @@ from lamina.ops import (
     Slice,
     Transpose,
 )
+from lamina.tactics.candidate import COUNTED, Candidate, constant
+from lamina.tactics.form import BLOCK, Form, layout
 
 _LEAST_SHARE = 0.5
 _DENSE = (Convolution, Deconvolution, QuantizedConvolution, Matmul, QuantizedMatmul, Pool)

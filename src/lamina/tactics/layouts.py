@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lamina.backends.cpu.form import Form, same_bytes, size_bytes
-from lamina.backends.cpu.selection import Choices
-from lamina.backends.cpu.tactics.candidate import Candidate, constant
 from lamina.ir.dims import evaluate, symbols
-from lamina.ir.graph import Graph, Node, Value
+from lamina.ir.graph import Graph, Node, Op, Value
 from lamina.ir.types import TensorType
 from lamina.schedule.forms import NodeOptions, Option, assign_forms
+from lamina.tactics.candidate import Candidate, constant
+from lamina.tactics.choices import Choices
+from lamina.tactics.form import Form, same_bytes, size_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,3 +91,15 @@ def _reorder_cost(
         return costs.start + 2 * evaluate(size, env) / costs.bytes_per_microsecond
 
     return cost
+
+
+def nested_graphs(graph: Graph) -> list[Graph]:
+    """Return a graph and the bodies of its control flow, at any depth."""
+    bodies = [v for n in graph.nodes() for v in vars(n.op).values() if isinstance(v, Graph)]
+    return [graph, *(g for body in bodies for g in nested_graphs(body))]
+
+
+def spatial_ranks(graph: Graph, spatial: tuple[type[Op], ...]) -> frozenset[int]:
+    """Return the ranks of the first operands of some operators, those in bodies included."""
+    nodes = [n for g in nested_graphs(graph) for n in g.nodes()]
+    return frozenset(n.inputs[0].tensor.rank for n in nodes if isinstance(n.op, spatial))

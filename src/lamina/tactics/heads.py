@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from lamina.backends.cpu.tactics.candidate import Placement
 from lamina.ir.graph import Node, Value
 from lamina.ir.strided import StridedView
 from lamina.ops import Attention, Region
 from lamina.passes.in_place import KIND, viewed, written
+from lamina.tactics.candidate import Placement
 
 
 def attention_of(node: Node) -> Node | None:

@@ -3,42 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeVar
 
-from lamina.backends.cpu.form import Form, possible_forms
-from lamina.backends.cpu.onednn.library import Library
 from lamina.codegen.layout import Layout
-from lamina.codegen.llvm.target import Isa
 from lamina.ir.attributes import attribute_symbols
 from lamina.ir.dims import Dim
 from lamina.ir.graph import Node, Value
 from lamina.ir.pattern import Reject
 from lamina.ir.types import DType, TensorType
 from lamina.ir.weight import Weight
-from lamina.ops import Const
+from lamina.ops import Const, Nms, NonZero
 from lamina.plan.plan import StepKind
-
-
-@dataclass(frozen=True)
-class CpuTarget:
-    """What candidates may use: library (None without oneDNN), instruction set, threads.
-
-    ``env`` gives the likeliest value of each symbol; kernels are tuned for it.  ``spatial_ranks``
-    are the ranks of images in the graph: only values of these ranks take forms but row-major.
-    """
-
-    library: Library | None
-    isa: Isa
-    threads: int
-    env: Mapping[str, int] = field(default_factory=dict)
-    spatial_ranks: frozenset[int] = frozenset({3, 4, 5})
-
-    def forms(self, type: object) -> tuple[Form, ...]:
-        """Return the forms that a value of this type may have, the default first."""
-        if isinstance(type, TensorType) and type.rank in self.spatial_ranks:
-            return possible_forms(type)
-        return (Form.PLAIN,)
+from lamina.tactics.form import Form
 
 
 @dataclass(frozen=True)
@@ -131,13 +108,20 @@ class Candidate:
     """Operand whose memory the result takes over (it must hold that operand's contents)."""
 
 
-class Tactic(Protocol):
-    """One source of kernels."""
+Target_contra = TypeVar("Target_contra", contravariant=True)
+
+
+class Tactic(Protocol[Target_contra]):
+    """One source of kernels for a kind of device."""
 
     name: str
 
-    def candidates(self, node: Node, target: CpuTarget) -> list[Candidate] | Reject | None:
+    def candidates(self, node: Node, target: Target_contra) -> list[Candidate] | Reject | None:
         """Return what it offers for a node, a reason why not, or None for foreign operators."""
+
+
+COUNTED: Final = (NonZero, Nms)
+"""Operators whose attribute ``count`` is a symbol that their data gives a number."""
 
 
 def constant(value: Value) -> Weight | None:

@@ -1,36 +1,26 @@
-"""Operators of your own: one decorated function.
-
-::
-
-    @lamina.plugin("acme::scaled_add", types=lambda a, b, factor: a)
-    def scaled_add(a, b, *, factor: float = 1.0):
-        return a + factor * b
-
-Parameters before the ``*`` are operands, which arrive as NumPy arrays; those after it are
-attributes.  ``types`` gets the :class:`~lamina.ir.types.TensorType` of each operand and the
-attributes, and returns the type of the result, or a tuple of types; sizes in it are numbers or
-integer expressions (``2 * x.shape[0]``).  An ONNX node ``scaled_add`` of the domain ``acme`` is
-then this function.  Plans name the plugin and do not hold it: import the module that registers it
-before a plan that uses it runs.
-"""
+"""The functions that are registered as operators; what they mean is in the package."""
 
 from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
-from lamina.errors import ConfigError, ExecutionError, LaminaError, TypeMismatch
+from lamina.errors import ConfigError, ExecutionError, GraphError, LaminaError, TypeMismatch
 from lamina.ir.graph import Array
 from lamina.ir.types import TensorType
 from lamina.ops.plugin import PROVIDERS, Computation, PluginCall, forget_plugins
+from lamina.ops.plugin_kernels import KERNELS, Device, PluginVariant
+from lamina.plugins.launch import Launch, launched, tensors
 
 F = TypeVar("F", bound=Callable[..., Any])
 TypeRule = Callable[..., TensorType | tuple[TensorType, ...]]
+Launches = Callable[..., Launch | Iterable[Launch | Sequence[Launch]]]
 
 KIND = "lamina"
 
@@ -49,6 +39,8 @@ class Plugin:
     operands: int
     variadic: bool
     attributes: Mapping[str, Any]
+    triton: Launches | None = None
+    """Says which kernels to launch for operands, results and attributes; None for the host."""
 
     def call(self, operands: Sequence[TensorType], given: Mapping[str, Any]) -> PluginCall:
         """Return the operator for operands of these types; raises TypeMismatch or ConfigError."""
@@ -89,11 +81,15 @@ class Plugin:
 _PLUGINS: dict[str, Plugin] = {}
 
 
-def plugin(name: str, *, types: TypeRule) -> Callable[[F], F]:
+def plugin(name: str, *, types: TypeRule, triton: Launches | None = None) -> Callable[[F], F]:
     """Register the decorated function as the operator ``domain::name``.
 
-    A function that was registered under the name before is replaced.  Raises ConfigError for a
-    name without a domain and for parameters that are neither operands nor attributes.
+    ``triton`` is asked when an engine is built for a GPU: it gets a
+    :class:`~lamina.plugins.PluginTensor` for each operand and each result and the attributes, and
+    returns a :class:`~lamina.plugins.Launch`, or yields several of which the build takes the
+    fastest; a list of launches runs one after the other.  A function that was registered under the
+    name before is replaced.  Raises ConfigError for a name without a domain and for parameters
+    that are neither operands nor attributes.
     """
     domain, _, operator = name.partition("::")
     if not domain or not operator:
@@ -102,7 +98,7 @@ def plugin(name: str, *, types: TypeRule) -> Callable[[F], F]:
         )
 
     def register(function: F) -> F:
-        _PLUGINS[name] = _described(name, function, types)
+        _PLUGINS[name] = _described(name, function, types, triton)
         forget_plugins()
         return function
 
@@ -114,7 +110,9 @@ def find(name: str) -> Plugin | None:
     return _PLUGINS.get(name)
 
 
-def _described(name: str, function: Callable[..., Any], types: TypeRule) -> Plugin:
+def _described(
+    name: str, function: Callable[..., Any], types: TypeRule, triton: Launches | None
+) -> Plugin:
     parameters = list(inspect.signature(function).parameters.values())
     kinds = [p.kind for p in parameters]
     if inspect.Parameter.VAR_KEYWORD in kinds:
@@ -125,16 +123,21 @@ def _described(name: str, function: Callable[..., Any], types: TypeRule) -> Plug
     attributes = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     operands = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
     variadic = inspect.Parameter.VAR_POSITIONAL in kinds
-    return Plugin(name, function, types, operands, variadic, attributes)
+    return Plugin(name, function, types, operands, variadic, attributes, triton)
 
 
-def _provide(key: str, settings: bytes) -> Computation:
+def _registered(key: str) -> Plugin:
     found = find(key)
     if found is None:
         raise ExecutionError(
             f"the engine needs plugin {key!r}, which is not registered",
             hint="import the module that decorates it with lamina.plugin",
         )
+    return found
+
+
+def _provide(key: str, settings: bytes) -> Computation:
+    found = _registered(key)
     attributes = json.loads(settings)
     function = found.function
 
@@ -146,4 +149,21 @@ def _provide(key: str, settings: bytes) -> Computation:
     return compute
 
 
+def _kernels(
+    op: PluginCall, inputs: Sequence[TensorType], device: Device
+) -> Sequence[PluginVariant]:
+    found = _registered(op.key)
+    if found.triton is None:
+        return []
+    outputs = [t for t in op.output_types if isinstance(t, TensorType)]
+    try:
+        return launched(found.triton, *tensors(inputs, outputs), json.loads(op.settings))
+    except LaminaError:
+        raise
+    except Exception as e:
+        lines = "".join(traceback.format_exception(e)).rstrip()
+        raise GraphError(f"the triton function of plugin {op.key!r} raised\n{lines}") from e
+
+
 PROVIDERS[KIND] = _provide
+KERNELS[KIND] = _kernels

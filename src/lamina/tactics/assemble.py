@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
-from lamina.backends.cpu.code import STEM, Code
-from lamina.backends.cpu.form import Form, layout, same_bytes, size_bytes
-from lamina.backends.cpu.selection import Choices, describe
-from lamina.backends.cpu.tactics.candidate import (
-    Blob,
-    Candidate,
-    Count,
-    CpuTarget,
-    Draft,
-    Packed,
-    Placement,
-    Read,
-    Role,
-    Scratch,
-    constant,
-)
-from lamina.backends.cpu.tactics.reorder import reorder_draft
-from lamina.backends.cpu.views import ViewPlan
 from lamina.codegen.layout import Layout
 from lamina.errors import BuildError
 from lamina.ir.attributes import attribute_symbols
@@ -42,13 +26,39 @@ from lamina.plan.plan import (
     StepKind,
     Tensor,
 )
+from lamina.tactics.candidate import (
+    Blob,
+    Candidate,
+    Count,
+    Draft,
+    Packed,
+    Read,
+    Role,
+    Scratch,
+    constant,
+)
+from lamina.tactics.choices import Choices, describe
+from lamina.tactics.form import Form, layout, same_bytes, size_bytes
+from lamina.tactics.views import ViewPlan
 
 
-class Assembler:
+class Code(Protocol):
+    """What collects the kernels and constants of a section."""
+
+    def add_blob(self, weight: Weight) -> int:
+        """Keep a constant and return its number."""
+
+    def draft(
+        self, candidate: Candidate, operands: tuple[Layout, ...], results: tuple[Layout, ...]
+    ) -> Draft:
+        """Return the step of a candidate whose operands and results lie so."""
+
+
+class Assembler(ABC):
     """Builds one program; nested programs share ``code``."""
 
-    def __init__(self, code: Code, target: CpuTarget, graph: Graph, views: ViewPlan) -> None:
-        self.code, self.target, self.graph, self.views = code, target, graph, views
+    def __init__(self, code: Code, graph: Graph, views: ViewPlan) -> None:
+        self.code, self.graph, self.views = code, graph, views
         self.tensors: list[Tensor] = []
         self.layouts: list[Layout | None] = []
         self.steps: list[Step] = []
@@ -130,10 +140,9 @@ class Assembler:
             )
         )
 
+    @abstractmethod
     def copy_draft(self, type: TensorType, before: Layout, after: Layout) -> Draft:
         """Return the step that copies a tensor from one layout into another."""
-        placement = Placement((before,), (after,), STEM)
-        return self.code.add(reorder_draft(type, placement, self.target))
 
     def write(self, v: Value, form: str) -> int:
         """Return the tensor into which a step writes ``v``."""
