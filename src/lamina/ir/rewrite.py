@@ -34,10 +34,12 @@ class GraphPass:
     """A transformation of a whole graph.
 
     The docstring of a subclass shows one graph Before and After, in the text form of the IR; the
-    tests run it.  ``after`` names passes that must come earlier in a pipeline.
+    tests run it.  ``after`` names passes that must come earlier in a pipeline.  ``NESTED`` says
+    whether it also runs in the bodies of control flow and regions.
     """
 
     after: ClassVar[tuple[type[GraphPass], ...]] = ()
+    NESTED: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self.statistics = RuleStatistics()
@@ -55,7 +57,8 @@ class GraphPass:
         """Run, here and in nested graphs, and keep statistics."""
         begin = time.perf_counter()
         with where(f"in pass {self.name}"):
-            count = sum(self.run(g) for g in _with_nested(graph))
+            graphs = _with_nested(graph) if self.NESTED else [graph]
+            count = sum(self.run(g) for g in graphs)
         self.statistics.hits += count
         self.statistics.seconds += time.perf_counter() - begin
         return count

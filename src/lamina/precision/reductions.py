@@ -41,13 +41,8 @@ class FuseWideningIntoReduction(Rewrite):
         }
     """
 
+    NESTED = False  # what stands inside regions is fused already
     pattern = match(ops.Reduce)
-
-    def __call__(self, graph: Graph) -> int:
-        """Run here, but not inside regions."""
-        count = self.run(graph)
-        self.statistics.hits += count
-        return count
 
     def check(self, m: Match) -> bool:
         """Require a reduction over pixels of a widened value that nothing else reads."""
@@ -100,13 +95,8 @@ class FuseAverageOfIntegers(Rewrite):
         }
     """  # noqa: E501
 
+    NESTED = False
     pattern = match(ops.Cast)
-
-    def __call__(self, graph: Graph) -> int:
-        """Run here, but not inside regions."""
-        count = self.run(graph)
-        self.statistics.hits += count
-        return count
 
     def check(self, m: Match) -> bool:
         """Require integers before and after, and nothing else that reads what is between."""
