@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from lamina.backends.compiled import Compiled, Report
 from lamina.backends.cuda import code as codes
@@ -12,26 +11,38 @@ from lamina.backends.cuda.bindings import open_device
 from lamina.backends.cuda.compile import Compiler, MachineCode
 from lamina.backends.cuda.device import Device
 from lamina.backends.cuda.lowering import lower
-from lamina.backends.cuda.measure import Measurer
+from lamina.backends.cuda.measure import Measurer, problem_key
+from lamina.backends.cuda.primitive import Library
 from lamina.backends.cuda.selection import enumerate_candidates, without
 from lamina.backends.cuda.tactics import LAST_RESORTS, TACTICS
 from lamina.backends.cuda.tactics.reorder import reorder_draft
 from lamina.backends.cuda.tactics.slices import ChannelView, channel_offset, no_launches
 from lamina.backends.cuda.target import TARGETS, CudaTarget
 from lamina.codegen.layout import Layout
-from lamina.config import BuildConfig
+from lamina.config import BuildConfig, default_threads
 from lamina.errors import BuildError, ConfigError, DeviceError, where
-from lamina.ir.dims import divides
+from lamina.ir.dims import Dim, divides
 from lamina.ir.graph import Graph, Node
 from lamina.ir.types import TensorType
-from lamina.ops import Const, Convolution, Deconvolution, If, Loop, MaxPoolIndices, Pool
-from lamina.plan.plan import Program, Section
-from lamina.tactics.assemble import Assembler
+from lamina.ops import (
+    Const,
+    Convolution,
+    Deconvolution,
+    If,
+    Loop,
+    MaxPoolIndices,
+    PluginCall,
+    Pool,
+)
+from lamina.ops.plugin import ON_DEVICE
+from lamina.plan.plan import Program, Section, Step, StepKind
+from lamina.tactics.assemble import Assembler, host_spec
 from lamina.tactics.cache import TimingCache
-from lamina.tactics.candidate import COUNTED, Candidate, Draft
-from lamina.tactics.choices import Choices
+from lamina.tactics.candidate import COUNTED, Candidate, Draft, Placement
+from lamina.tactics.choices import Choices, dense_layouts, describe
 from lamina.tactics.form import Form
 from lamina.tactics.layouts import LayoutCosts, choose_layouts, nested_graphs, spatial_ranks
+from lamina.tactics.policy import Policy
 from lamina.tactics.views import STRIDED_VIEW, plan_concats, view_offset
 
 _ALIGNMENT = 16
@@ -51,8 +62,10 @@ class CudaCompiler:
         target: CudaTarget,
         report: Report,
         device: Device | None = None,
+        policy: Policy | None = None,
     ) -> None:
         self.config, self.target, self.report = config, target, report
+        self.policy = policy or Policy()
         self.device = device
         self.kernels: Callable[[int, int], Compiler] = Compiler
         """Makes what compiles kernels, for a compute capability, in a number of processes."""
@@ -67,7 +80,7 @@ class CudaCompiler:
         """Return the section that runs ``graph`` on devices of the target."""
         self.target = dataclasses.replace(self.target, spatial_ranks=spatial_ranks(graph, _SPATIAL))
         lower(graph, self.target, self.config.without)
-        with self.kernels(self.target.arch, os.cpu_count() or 1) as self.compiler:
+        with self.kernels(self.target.arch, default_threads()) as self.compiler:
             self.cache = cache
             if self.device is None:
                 # Any device of the family is a better guide than the cost model.
@@ -75,13 +88,17 @@ class CudaCompiler:
                 cache.machine = next(iter(relatives), cache.machine)
             choices = self._all_choices(graph)
             while True:
+                self.policy.begin()
                 code = codes.Code(lambda t, p: reorder_draft(t, p, self.target))
                 fallbacks: list[str] = []
                 program = self._program(graph, choices, code, fallbacks)
                 compiled, failed = self._compiled(code)
-                if not failed:
+                if not failed and not self.policy.again:
                     break
                 choices = {n: without(c, failed) for n, c in choices.items()}
+                for offered in choices.values():
+                    self.policy.drop_refused(offered)
+        self.policy.finish()
         cache.save()
         section = Section(
             target=(("arch", f"sm_{self.target.arch}"), ("device", "cuda")),
@@ -108,10 +125,33 @@ class CudaCompiler:
             choices[n] = _view_choices(n, self.target) or enumerate_candidates(
                 n, self.target, TACTICS, level, LAST_RESORTS
             )
+        self._narrow([c for n, c in choices.items() if not _is_view(n)])
         if self.config.optimization_level > 0:
-            measurer = Measurer(self.device, self.target, self.cache, self.compiler, self.report)
+            measurer = Measurer(
+                self.device,
+                self.target,
+                self.cache,
+                self.compiler,
+                self.report,
+                average=self.config.timing_average,
+                least=self.config.timing_runs,
+            )
             measurer.measure(list(choices.values()))
         return choices
+
+    def _narrow(self, offered: Sequence[Choices]) -> None:
+        """Leave the candidates that the options of the build and its selector allow."""
+        for choices in offered:
+            node = choices.node
+            problem = problem_key(node, self.target)
+
+            def workspace(c: Candidate, node: Node = node) -> Dim:
+                return c.draft(Placement(*dense_layouts(node, c), "")).workspace_bytes
+
+            def known(c: Candidate, problem: str = problem) -> float | None:
+                return self.cache.get(problem, describe(c))
+
+            self.policy.narrow(choices, workspace, known)
 
     def _program(
         self,
@@ -130,7 +170,7 @@ class CudaCompiler:
             graph, own, self.target.forms, _is_view, costs, self.target.env
         )
         views = plan_concats(graph, forms, chosen, _ALIGNMENT)
-        assembler = CudaAssembler(code, graph, views)
+        assembler = CudaAssembler(code, graph, views, self.policy)
         for node, offered in own.items():
             with where(f"at {node}"), where(f"from {node.loc}"):
                 self._emit(assembler, node, offered, chosen.get(node), choices, fallbacks)
@@ -190,6 +230,25 @@ class CudaAssembler(Assembler):
         """Return the step that copies a tensor from one layout into another."""
         return self.code.reorder(type, before, after)
 
+    def host(self, choices: Choices, programs: tuple[Program, ...] = (), spec: str = "") -> None:
+        """Add a step of the host, or of a plugin that works on the device by itself."""
+        node = choices.node
+        if not isinstance(node.op, PluginCall) or node.op.kind not in ON_DEVICE:
+            super().host(choices, programs, spec)
+            return
+        self.steps.append(
+            Step(
+                kind=StepKind.CALLBACK,
+                name=node.op.name,
+                tactic="callback",
+                loc=str(node.loc),
+                reads=tuple(self.read(v, Form.PLAIN) for v in node.inputs),
+                writes=tuple(self.write(v, Form.PLAIN) for v in node.outputs),
+                spec=host_spec(node),
+                declined=tuple(choices.declined),
+            )
+        )
+
 
 def _view_choices(node: Node, target: CudaTarget) -> Choices | None:
     """Return the ways to let a row-major view be one, in whatever form; None for other nodes."""
@@ -210,7 +269,11 @@ def _is_view(node: Node) -> bool:
 
 
 def cuda_compiler(
-    config: BuildConfig, arch: int, env: Mapping[str, int], report: Report
+    config: BuildConfig,
+    arch: int,
+    env: Mapping[str, int],
+    report: Report,
+    policy: Policy | None = None,
 ) -> CudaCompiler:
     """Return a compiler for compute capability ``arch``; 0 stands for this machine's device.
 
@@ -230,9 +293,22 @@ def cuda_compiler(
         arch=arch,
         env=dict(env),
         tf32=config.precision == "tf32",
-        library=None if device is None else device.library,
+        library=None if device is None else _allowed(device.library, config.libraries),
     )
-    return CudaCompiler(config, target, report, device)
+    return CudaCompiler(config, target, report, device, policy)
+
+
+def _allowed(
+    library: Callable[[str], Library], names: Collection[str] | None
+) -> Callable[[str], Library]:
+    """Return what opens a library, for those that kernels may come from (None: all)."""
+
+    def open_allowed(name: str) -> Library:
+        if names is not None and name not in names:
+            raise DeviceError(f"the options of the build leave the library {name} out")
+        return library(name)
+
+    return open_allowed
 
 
 def _device(arch: int) -> Device | None:
