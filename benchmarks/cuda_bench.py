@@ -1,14 +1,17 @@
 """Answer: how fast is Lamina on a GPU next to torch, eager in a CUDA graph and compiled.
 
     python -m benchmarks.cuda_bench [--cases resnet50:1,bert_base:32] [--dtype f16|bf16|f32|tf32]
-            [--engines lamina,eager,compile] [--seconds 1] [--level 3] [--layers 8] [--json FILE]
-        [--merge]
+            [--engines lamina,eager] [--compile resnet50:1,...] [--seconds 1] [--level 3]
+            [--layers 8] [--json FILE] [--merge]
 
 Networks come from ``benchmarks.torch_models`` and are exported to ONNX in the element type of the
 case.  Engines take turns in rounds on the same device arrays; times are those of CUDA events around
 a run of consecutive calls, divided by their number.  ``host`` is the time of one call of the
 engine's Python interface until the work is on the stream.  ``sqnr`` compares with torch in f32
-(TF32 off), in decibels.  Needs torch, torchvision and transformers.
+(TF32 off), in decibels.  The cases of ``--compile`` are also run by torch.compile at
+``max-autotune``, which takes 40 to 180 s each to compile.  Layers come with their floors: the time
+for their bytes or operations at what the device was measured to reach; printed are those that lose
+most.  Needs torch, torchvision and transformers.
 """
 
 from __future__ import annotations
@@ -119,7 +122,8 @@ def run_case(name: str, batch: int, options: argparse.Namespace) -> dict[str, An
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     engines: dict[str, Engine] = {}
     result: dict[str, Any] = {"model": name, "batch": batch, "dtype": options.dtype}
-    if "lamina" in options.engines:
+    chosen = [*options.engines, *(["compile"] if f"{name}:{batch}" in options.compile else [])]
+    if "lamina" in chosen:
         ids = x.to(torch.int64) if not x.is_floating_point() else x
         engines["lamina"], engine, result["warm_build_seconds"] = own(
             model, ids, expected.shape, options.dtype, options.level
@@ -130,7 +134,7 @@ def run_case(name: str, batch: int, options: argparse.Namespace) -> dict[str, An
     fast = module.to(memory_format=torch.channels_last) if image else module
     data = x.contiguous(memory_format=torch.channels_last) if image else x
     for peer in ("eager", "compile"):
-        if peer in options.engines:
+        if peer in chosen:
             engines[peer] = eager(fast, data, peer == "compile")
     for e in engines.values():
         e.time(3)
@@ -150,12 +154,24 @@ def run_case(name: str, batch: int, options: argparse.Namespace) -> dict[str, An
 
 
 def layers(engine: Any, x: Any) -> list[dict[str, Any]]:
-    """Return the time of each layer."""
-    times = engine.profile({"x": x}, runs=3)
+    """Return the time of each layer next to the least that it could take."""
+    times = engine.profile({"x": x}, runs=3, ceilings=engine.ceilings())
     return [
-        {"layer": t.name, "tactic": t.tactic, "microseconds": round(t.microseconds, 2)}
+        {
+            "layer": t.name,
+            "tactic": t.tactic,
+            "microseconds": round(t.microseconds, 2),
+            "floor_microseconds": round(t.floor_microseconds, 2),
+            "megabytes": round(t.bytes_moved / 1e6, 3),
+            "gigaflop": round(t.operations / 1e9, 4),
+        }
         for t in times
     ]
+
+
+def lost(layer: dict[str, Any]) -> float:
+    """Return the microseconds of a layer above its floor."""
+    return max(0.0, float(layer["microseconds"]) - float(layer["floor_microseconds"]))
 
 
 def show(result: dict[str, Any], most: int) -> None:
@@ -177,15 +193,18 @@ def show(result: dict[str, Any], most: int) -> None:
             )
     if "layers" in result:
         total = sum(t["microseconds"] for t in result["layers"])
+        floor = sum(t["floor_microseconds"] for t in result["layers"])
         print(
-            f"   {len(result['layers'])} layers, sum {total:.1f} us, warm build "
-            f"{result['warm_build_seconds']:.1f} s, fallbacks {len(result['fallbacks'])}"
+            f"   {len(result['layers'])} layers, sum {total:.1f} us, floors {floor:.1f} us, warm "
+            f"build {result['warm_build_seconds']:.1f} s, fallbacks {len(result['fallbacks'])}"
         )
-        groups: dict[str, list[float]] = {}
+        groups: dict[str, list[dict[str, Any]]] = {}
         for t in result["layers"]:
-            groups.setdefault(f"{t['layer']} {t['tactic']}", []).append(t["microseconds"])
-        for key, times in sorted(groups.items(), key=lambda g: -sum(g[1]))[:most]:
-            print(f"   {sum(times):8.1f} us  {len(times):3d} x  {key}")
+            groups.setdefault(f"{t['layer']} {t['tactic']}", []).append(t)
+        for key, alike in sorted(groups.items(), key=lambda g: -sum(map(lost, g[1])))[:most]:
+            us = sum(t["microseconds"] for t in alike)
+            least = sum(t["floor_microseconds"] for t in alike)
+            print(f"   {us:8.1f} us of {least:8.1f}  {len(alike):3d} x  {key}")
 
 
 def main() -> None:
@@ -194,6 +213,7 @@ def main() -> None:
     parser.add_argument("--cases", default=CASES)
     parser.add_argument("--dtype", default="f16", choices=sorted(DTYPES))
     parser.add_argument("--engines", default="lamina,eager")
+    parser.add_argument("--compile", default="", help="cases for torch.compile, or 'all'")
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--level", type=int, default=3)
@@ -202,6 +222,8 @@ def main() -> None:
     parser.add_argument("--merge", action="store_true", help="keep other cases of the JSON file")
     options = parser.parse_args()
     options.engines = options.engines.split(",")
+    every = options.cases if options.compile == "all" else options.compile
+    options.compile = every.split(",")
     results: list[dict[str, Any]] = []
     if options.merge and options.json and options.json.exists():
         results = json.loads(options.json.read_text())["results"]

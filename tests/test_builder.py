@@ -15,8 +15,10 @@ import pytest
 import lamina
 from lamina.codegen.llvm.compile_pool import CompilePool
 from lamina.codegen.workers import Message
-from lamina.config import ProgressEvent
+from lamina.config import BuildConfig, ProgressEvent
 from lamina.errors import BuildInterrupted, ConfigError, ImportFailed, LaminaError
+from lamina.plan.plan import StepKind
+from lamina.respecialize import plan_config
 from tests.plan.plans import CONVOLUTION, DYNAMIC, SHAPES, graph
 
 STAGES = ("import", "optimize", "tactics", "compile")
@@ -197,3 +199,21 @@ def test_control_c_ends_a_build_in_the_middle_of_compiling(tmp_path: Path) -> No
     assert done.stdout == "the build was interrupted; nothing was written\n", done.stderr
     assert done.stderr == ""
     assert list(tmp_path.rglob("*")) == []
+
+
+def test_rare_options_are_in_the_plan_where_they_are_set() -> None:
+    usual = lamina.build(graph(CONVOLUTION), optimization_level=0).plan
+    assert {"libraries", "on_host", "selector"}.isdisjoint(dict(usual.config))
+    options = {"libraries": (), "workspace_bytes": 0, "full_precision": ("conv",)}
+    plan = lamina.build(graph(CONVOLUTION), optimization_level=0, **options).plan
+    config = plan_config(plan)
+    assert config.libraries == () and config.workspace_bytes == 0
+    assert config.full_precision == ("conv",) and config.selector is None
+    assert StepKind.PRIMITIVE not in {s.kind for s in plan.sections[0].program.steps}
+
+
+def test_options_that_cannot_be() -> None:
+    with pytest.raises(ConfigError, match="library 'mkl' is not known"):
+        BuildConfig(libraries=("mkl",))
+    with pytest.raises(ConfigError, match="cannot be timed"):
+        BuildConfig(timing_runs=0)

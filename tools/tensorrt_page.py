@@ -12,6 +12,7 @@ from typing import Any
 import lamina.tensorrt as trt
 from lamina.tensorrt import exports, persona, table
 from lamina.tensorrt.limits import LIMITS
+from lamina.tensorrt.plugin_api.standard import ABSENT, DEFINITIONS
 
 PAGE = Path(__file__).parents[1] / "docs/tensorrt.md"
 TITLES = {"8": "8.6", "10": "10.16", "11": "11.1"}
@@ -58,6 +59,10 @@ print(lamina.load(bytes(plan))(np.array([[-1, 0, 2]], np.float32)))
 [[0. 0. 2.]]
 ```
 
+`DeviceType.GPU` is the device that engines are built for, which may be a CPU. Beyond TensorRT,
+`IBuilderConfig.set_layer_on_host(layer, True)` lets the host run a layer of an engine for a GPU,
+between its kernels.
+
 An engine file is a plan like any other: `lamina.load`, `lamina run` and `lamina inspect` take it
 too. Failed builds give `None` and say why in the logger, with the name of the layer; arguments of a
 wrong type are a `TypeError`.
@@ -103,10 +108,24 @@ def lines() -> Iterator[str]:
         yield "|---|---|---|---|"
         yield from (row(n, classes) for n in names if group_of(n) == title)
         yield ""
+    yield from standard_plugins()
     yield "## What does less than in TensorRT\n"
     yield "| what | how |"
     yield "|---|---|"
     yield from (f"| `{name}` | {text} |" for name, text in sorted(LIMITS.items()))
+    yield ""
+
+
+def standard_plugins() -> Iterator[str]:
+    """Yield what ``init_libnvinfer_plugins`` registers, and what it does not."""
+    yield "## Standard plugins\n"
+    found = sorted(DEFINITIONS, key=lambda d: d.name.lower())
+    names = (f"`{d.name}` ({', '.join(d.versions)})" for d in found)
+    yield "`init_libnvinfer_plugins` registers, with versions in brackets, as compositions of"
+    yield f"operators: {', '.join(names)}.\n"
+    yield "| not registered | why, and what to do |"
+    yield "|---|---|"
+    yield from (f"| `{name}` | {reason} |" for name, reason in sorted(ABSENT.items()))
     yield ""
 
 

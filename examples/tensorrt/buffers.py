@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,8 +17,8 @@ except ImportError:
 
 
 def has_gpu() -> bool:
-    """Whether engines run on a GPU here."""
-    if cuda is None:
+    """Whether engines run on a GPU here: where there is one, unless the CPU is asked for."""
+    if cuda is None or os.environ.get("LAMINA_TENSORRT_DEVICE") == "cpu":
         return False
     error, count = cuda.cudaGetDeviceCount()
     return int(error) == 0 and count > 0

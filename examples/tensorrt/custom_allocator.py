@@ -77,7 +77,9 @@ def build(logger: trt.ILogger) -> Any:
     found = network.add_non_zero(positive).get_output(0)
     found.name = "found"
     network.mark_output(found)
-    return builder.build_serialized_network(network, builder.create_builder_config())
+    config = builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)  # full precision on GPUs too, for the comparison
+    return builder.build_serialized_network(network, config)
 
 
 def main() -> None:

@@ -67,6 +67,7 @@ def build(weights: Weights) -> Any:
     network = builder.create_network()
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, 1 << 20)
+    config.clear_flag(trt.BuilderFlag.TF32)  # full precision on GPUs too, for the comparison
     x = network.add_input("image", trt.float32, (1, 1, 28, 28))
     x = convolution(network, x, "conv1", weights)
     x = convolution(network, x, "conv2", weights)

@@ -88,7 +88,7 @@ def main() -> None:
         stream.synchronize()
     difference = np.abs(host[1].reshape(BATCH, 10) - in_numpy(images, w)).max()
     print(f"{BATCH} images, largest difference from NumPy {difference:.1e}")
-    assert difference < 1e-4
+    assert difference < 1e-2  # a GPU multiplies in TF32 unless a configuration forbids it
 
 
 if __name__ == "__main__":

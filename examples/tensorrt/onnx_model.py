@@ -49,6 +49,7 @@ def main() -> None:
         if not parser.parse_from_file(str(source)):
             raise SystemExit("\n".join(str(parser.get_error(i)) for i in range(parser.num_errors)))
         config = builder.create_builder_config()
+        config.clear_flag(trt.BuilderFlag.TF32)  # full precision on GPUs too, for the comparison
         profile = builder.create_optimization_profile()
         profile.set_shape("x", (1, 8), (4, 8), (16, 8))
         config.add_optimization_profile(profile)

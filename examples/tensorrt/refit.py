@@ -27,6 +27,7 @@ def build(logger: trt.ILogger, w: dict[str, Any]) -> Any:
     network = builder.create_network()
     config = builder.create_builder_config()
     config.set_flag(trt.BuilderFlag.REFIT)
+    config.clear_flag(trt.BuilderFlag.TF32)  # full precision on GPUs too, for the comparison
     x = network.add_input("x", trt.float32, (2, 3, 16, 16))
     layer = network.add_convolution_nd(x, 8, (3, 3), w["KERNEL"], w["BIAS"])
     layer.name = "conv"

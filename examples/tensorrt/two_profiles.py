@@ -14,6 +14,7 @@ def main() -> None:
     builder = trt.Builder(logger)
     network = builder.create_network()
     config = builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)  # full precision on GPUs too, for the comparison
     x = network.add_input("x", trt.float32, (-1, 16))
     rng = np.random.default_rng(0)
     w = rng.standard_normal((16, 4)).astype(np.float32)

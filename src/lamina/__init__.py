@@ -56,7 +56,7 @@ _HOME = {
     "Graph": "lamina.ir.graph",
     "build": "lamina.builder",
     "load": "lamina.runtime.load",
-    "plugin": "lamina.plugins",
+    "plugin": "lamina.plugins.registered",
     **dict.fromkeys(_ERRORS, "lamina.errors"),
 }
 __all__ = [

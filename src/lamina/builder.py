@@ -28,6 +28,9 @@ from lamina.ir.graph import Graph
 from lamina.ir.text import print_graph
 from lamina.ir.verify import verify
 from lamina.ir.weight import Weight
+from lamina.passes.fusion import FuseConvolutions
+from lamina.passes.on_host import place_on_host
+from lamina.passes.origins import record_weights
 from lamina.passes.patches import PatchesToMatmul
 from lamina.passes.pipeline import OPTIMIZE
 from lamina.passes.regions import FuseRegions
@@ -35,18 +38,29 @@ from lamina.passes.shapes import Ranges, apply_shapes
 from lamina.passes.shuffle import FuseChannelShuffle
 from lamina.passes.specialize import copy
 from lamina.plan.plan import Plan
+from lamina.plan.recipes import with_recipes
 from lamina.precision.pipeline import (
     decide_precision,
     finish_precision,
+    kept_contractions,
     missing_feature,
     multiplies_integers,
     narrow_storage,
 )
 from lamina.runtime.engine import Engine, find_driver
 from lamina.tactics.cache import TimingCache
+from lamina.tactics.policy import Policy
 
 _LOWERED = ("MergeParallelConvolutions",)
 """Passes that a GPU's lowering runs with conditions of its own."""
+
+_UNSTORED = frozenset(
+    {"timing_cache", "verify", "timing_average", "timing_runs", "selector", "time_budget"}
+)
+"""Options that say how kernels are chosen here; a plan for another machine is built without."""
+
+_RARE = frozenset({"full_precision", "libraries", "most_tactics", "on_host", "workspace_bytes"})
+"""Options that a plan states where they have another value than usual."""
 
 Progress = Callable[[ProgressEvent], None]
 Report = Callable[[str, int, int, str], None]
@@ -123,15 +137,23 @@ def build_plan(model: Any, config: BuildConfig, progress: Progress | None = None
     for number, target in enumerate(targets, 1):
         report("optimize", 0, 1)
         own = graph if number == len(targets) else copy(graph)
+        sources: dict[str, Weight] = {}
+        if portable is not None:  # weights can be named, and so be replaced
+            recording, sources = record_weights(own, keeps_open=config.refittable)
         optimize(own, config, target.device)
-        sections.append(compile_section(own, ranges, config, target, report))
+        compiled = compile_section(own, ranges, config, target, report)
+        if sources:
+            section = with_recipes(compiled.section, recording, sources)
+            compiled = dataclasses.replace(compiled, section=section)
+        sections.append(compiled)
     return make_plan(sections, ranges, config, portable)
 
 
 def import_graph(model: Any, config: BuildConfig) -> tuple[Graph, Ranges]:
     """Return the model as a graph of its own with the shapes of ``config``, and symbols' ranges."""
     graph = copy(model) if isinstance(model, Graph) else load_onnx(model)
-    narrow_storage(graph, config.precision)
+    kept = kept_contractions(graph, config.full_precision)
+    narrow_storage(graph, config.precision, kept)
     return apply_shapes(graph, config.shapes)
 
 
@@ -140,15 +162,19 @@ def optimize(graph: Graph, config: BuildConfig, device: str = "cpu") -> None:
     late = (FuseChannelShuffle(), FuseRegions())  # they must see the casts of finish_precision
     try:
         later = {*(p.name for p in late), *(_LOWERED if device == "cuda" else ())}
-        pipeline = OPTIMIZE.without(*{*config.without, *later} - {PatchesToMatmul().name})
+        outside = {PatchesToMatmul().name, FuseConvolutions().name}
+        pipeline = OPTIMIZE.without(*{*config.without, *later} - outside)
     except ValueError as e:
         raise ConfigError(str(e).partition("; ")[0], hint=_nearest_passes(config.without)) from e
     integers = device == "cuda" or multiplies_integers(cpu_features())
+    kept = kept_contractions(graph, config.full_precision)
+    if device == "cuda":
+        place_on_host(graph, config.on_host)
     decide_precision(graph, config.precision, integers)
     if device == "cuda" and PatchesToMatmul().name not in config.without:
         PatchesToMatmul()(graph)
     pipeline(graph)
-    finish_precision(graph, config.precision, device)
+    finish_precision(graph, config.precision, device, kept)
     for fusion in late:
         if fusion.name not in config.without:
             fusion(graph)
@@ -175,22 +201,28 @@ def compile_section(
 ) -> Compiled:
     """Choose kernels for an optimized graph and one target."""
     env = {name: opt for name, _, opt, _ in ranges}
+    policy = Policy.of(config, {s: (low, opt, high) for s, low, opt, high in ranges})
     path = _cache_path(config)
     if target.device == "cuda":
         # Loaded only when asked for: builds for the CPU do without it.
         cuda = importlib.import_module("lamina.backends.cuda.compiler")
-        compiler = cuda.cuda_compiler(config, target.arch, env, report)
-        compiled: Compiled = compiler.compile(graph, TimingCache(path, compiler.machine))
+        compiler = cuda.cuda_compiler(config, target.arch, env, report, policy)
+        cache = TimingCache(path, compiler.machine, compiler.toolchain)
+        compiled: Compiled = compiler.compile(graph, cache)
         return compiled
-    cpu = CpuCompiler(config, env, report)
-    return cpu.compile(graph, TimingCache(path, _machine(cpu)))
+    cpu = CpuCompiler(config, env, report, policy)
+    return cpu.compile(graph, TimingCache(path, _machine(cpu), cpu.toolchain))
 
 
 def make_plan(
     compiled: Sequence[Compiled], ranges: Ranges, config: BuildConfig, portable: Graph | None
 ) -> Plan:
-    """Freeze sections into a plan; ``portable`` is stored beside them."""
+    """Freeze sections into a plan; ``portable`` is stored beside them.
+
+    What tuning left out stands in the plan's notes as ``untuned``.
+    """
     text, weights = _portable(portable)
+    untuned = "; ".join(c.untuned for c in compiled if c.untuned)
     return Plan(
         graph=text,
         weights=weights,
@@ -198,6 +230,7 @@ def make_plan(
         ranges=ranges,
         sections=tuple(c.section for c in compiled),
         fallbacks=tuple(dict.fromkeys(f for c in compiled for f in c.fallbacks)),
+        notes=(("untuned", untuned),) if untuned else (),
     )
 
 
@@ -231,10 +264,12 @@ def _digest(graph: Graph) -> None:
 
 
 def _config_fields(config: BuildConfig) -> dict[str, Any]:
-    skip = {"timing_cache", "verify"}
-    return {
-        f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in skip
-    }
+    found = {}
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if f.name not in _UNSTORED and not (f.name in _RARE and value == f.default):
+            found[f.name] = value
+    return found
 
 
 def _cache_path(config: BuildConfig) -> Path | None:

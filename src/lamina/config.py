@@ -9,6 +9,7 @@
 ``LAMINA_TENSORRT_VERSION`` version that ``lamina.tensorrt`` speaks for (default ``10``)
 ``LAMINA_CUDA_CHECK``       ``1`` waits after each step on a GPU, so that a fault names its step
 ``LAMINA_CUDA_BRANCHES``    ``0`` runs the steps of a CUDA graph one after the other
+``LAMINA_NVTX``             ``1`` names runs and steps on a GPU for NVIDIA's profilers
 =========================== ====================================================================
 """
 
@@ -27,6 +28,13 @@ Precision = Literal["fp32", "tf32", "fp16", "bf16", "int8"]
 Shape = tuple[int, ...]
 ShapeRange = tuple[Shape, Shape, Shape]
 Progress = Callable[["ProgressEvent"], None]
+_CUDA_OPTIONS = {
+    "LAMINA_CUDA_CHECK": "check",
+    "LAMINA_CUDA_BRANCHES": "branches",
+    "LAMINA_NVTX": "ranges",
+}
+LIBRARIES = ("onednn", "cublaslt", "cudnn")
+"""Libraries whose kernels compete with Lamina's own."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,19 @@ class BuildConfig:
     ``optimization_level`` 0 takes each node's first tactic, 1 and 2 time few, 3 (default) and more
     time all.  ``timing_cache`` is a file, None for the default place, "" for no cache.
     ``without`` names passes to leave out.  ``keep_graph`` stores the portable graph in the plan, so
-    that it can be re-specialized for another machine.
+    that it can be re-specialized for another machine.  With ``refittable`` no values of weights but
+    single numbers decide how the plan is built, so that any others can take their place at once.
+
+    ``libraries`` names those whose kernels may be chosen, of ``onednn``, ``cublaslt`` and
+    ``cudnn``; None allows all.  ``workspace_bytes`` is the most scratch memory that one step may
+    ask for, ``most_tactics`` the most candidates that are timed for a node (0: no limit).  A time
+    is the least of ``timing_runs`` or more averages, each over ``timing_average`` runs.
+    ``full_precision`` names nodes of the model whose products are of f32 whatever the precision.
+    ``on_host`` names nodes that a GPU's section leaves to the host, which runs them with NumPy.
+    ``selector`` chooses among candidates itself: a :class:`lamina.tactics.policy.Selector`.
+
+    ``time_budget`` is how many seconds candidates may be compiled and timed (0: as long as it
+    takes), what counts most first; the rest is left to times that are known and to the cost model.
     """
 
     target: str = "cpu"
@@ -90,7 +110,17 @@ class BuildConfig:
     timing_cache: str | None = None
     without: tuple[str, ...] = ()
     keep_graph: bool = True
+    refittable: bool = False
     verify: bool = False
+    full_precision: tuple[str, ...] = ()
+    on_host: tuple[str, ...] = ()
+    libraries: tuple[str, ...] | None = None
+    workspace_bytes: int | None = None
+    most_tactics: int = 0
+    timing_average: int = 1
+    timing_runs: int = 1
+    time_budget: float = 0.0
+    selector: Any = None
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
@@ -101,8 +131,22 @@ class BuildConfig:
         level = self.optimization_level
         if not isinstance(level, int) or not 0 <= level <= 5:
             raise ConfigError(f"optimization level {level!r} is not between 0 and 5")
+        if not isinstance(self.time_budget, int | float) or not self.time_budget >= 0:
+            raise ConfigError(
+                f"a time budget of {self.time_budget!r} seconds is none",
+                hint="give seconds, or 0 to time everything",
+            )
         check_threads(self.threads)
         parse_targets(self.target)
+        if unknown := sorted({*(self.libraries or ())} - {*LIBRARIES}):
+            raise ConfigError(
+                f"the library {unknown[0]!r} is not known", hint=f"choose of {', '.join(LIBRARIES)}"
+            )
+        if self.timing_average < 1 or self.timing_runs < 1:
+            raise ConfigError(
+                f"{self.timing_runs} averages of {self.timing_average} runs cannot be timed",
+                hint="timing_runs and timing_average are at least 1",
+            )
 
 
 def shape_ranges(shapes: Mapping[str, Any]) -> dict[str, ShapeRange]:
@@ -201,7 +245,7 @@ def tensorrt_version() -> str:
 def cuda_run_options() -> dict[str, bool]:
     """Return how programs run on a GPU, as far as the environment says so."""
     options = {}
-    for name, option in (("LAMINA_CUDA_CHECK", "check"), ("LAMINA_CUDA_BRANCHES", "branches")):
+    for name, option in _CUDA_OPTIONS.items():
         text = os.environ.get(name, "")
         if text not in ("", "0", "1"):
             raise ConfigError(f"{name} is {text!r}, expected '0' or '1'")

@@ -43,7 +43,8 @@ def portable_graph(plan: Plan, named: Mapping[str, Weight] | None = None) -> Gra
     Raises PlanError when it is damaged.
     """
     try:
-        return parse_graph(plan.graph, ops.BY_NAME, plan.weights, named)
+        renewed = {**plan.renewed, **(named or {})}
+        return parse_graph(plan.graph, ops.BY_NAME, plan.weights, renewed)
     except (GraphError, TypeError, ValueError, KeyError) as e:
         raise PlanError(f"the portable graph of the plan is damaged: {e}") from e
 
@@ -56,7 +57,9 @@ def plan_config(plan: Plan, threads: int = 0) -> BuildConfig:
             name: tuple(tuple(shape) for shape in shapes)
             for name, shapes in options.get("shapes", {}).items()
         }
-        options["without"] = tuple(options.get("without", ()))
+        for name in ("without", "libraries", "full_precision", "on_host"):
+            if options.get(name) is not None:
+                options[name] = tuple(options[name])
         if threads:
             options["threads"] = threads
         return BuildConfig(**options)

@@ -11,7 +11,12 @@ from lamina import ops
 from lamina.codegen.kernels import Reject
 
 SAMPLES = all_samples()
-CASES = [pytest.param(s, id=str(s)[:90]) for group in SAMPLES.values() for s in group]
+CASES = [
+    pytest.param(s, id=str(s)[:90])
+    for op, group in SAMPLES.items()
+    for s in group
+    if op is not ops.RandomKey  # new in each run
+]
 TOLERANCE = {"float64": 1e-9, "float32": 3e-6, "float16": 2e-3, "bfloat16": 1e-2}
 ALWAYS = (
     ops.Unary, ops.Activation, ops.Binary, ops.Select, ops.Reduce, ops.ArgReduce, ops.Softmax,

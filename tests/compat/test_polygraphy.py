@@ -56,6 +56,46 @@ def test_its_python_interface(program: Program) -> None:
     program(_PYTHON)
 
 
+_REPLAY = """
+from polygraphy.backend.trt import (
+    CreateConfig, EngineFromNetwork, NetworkFromOnnxPath, Profile, TacticRecorder, TacticReplayer,
+    TacticReplayData,
+)
+
+profile = Profile().add("x", (1, 3, 16, 16), (2, 3, 16, 16), (4, 3, 16, 16))
+
+def build(selector):
+    config = CreateConfig(profiles=[profile], algorithm_selector=selector)
+    return EngineFromNetwork(NetworkFromOnnxPath(MODEL), config=config)()
+
+assert build(TacticRecorder(record=FILE)) is not None
+recorded = TacticReplayData.load(FILE)
+assert any("conv" in name for name in recorded)
+replayed = []
+
+selector = TacticReplayer(replay=FILE)
+select = type(selector).select_algorithms
+
+def watched(self, context, choices):
+    chosen = select(self, context, choices)
+    replayed.append((context.name, len(choices), list(chosen)))
+    return chosen
+
+type(selector).select_algorithms = watched
+assert build(selector) is not None
+assert {name for name, _, _ in replayed} == set(recorded)
+assert all(len(chosen) == 1 for _, _, chosen in replayed)
+assert any(count > 1 for _, count, _ in replayed)
+"""
+
+
+def test_its_tactics_are_recorded_and_replayed(
+    program: Program, model: Path, tmp_path: Path
+) -> None:
+    places = f"MODEL, FILE = {str(model)!r}, {str(tmp_path / 'tactics.json')!r}"
+    program(f"{places}\n{_REPLAY}")
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)

@@ -180,3 +180,33 @@ print(host["y"].tolist())
 
 def test_a_program_of_version_7(program: Program) -> None:
     assert program(_LENET_STYLE, LAMINA_TENSORRT_VERSION="7") == "[90.0, 90.0, 234.0, 234.0]"
+
+
+def test_what_else_programs_import_from_pycuda(program: Program) -> None:
+    program(
+        """
+        import numpy as np
+        import pycuda.driver as cuda
+        from pycuda.tools import make_default_context
+
+        cuda.init()
+        context = make_default_context()
+        assert cuda.Device(0).pci_bus_id() == "0000:00:00.0"
+
+        class Tensor(cuda.PointerHolderBase):
+            def __init__(self, array):
+                super().__init__()
+                self.array = array
+
+            def get_pointer(self):
+                return self.array.ctypes.data
+
+        x, stream = np.arange(4, dtype=np.float32), cuda.Stream()
+        memory = cuda.mem_alloc(x.nbytes)
+        cuda.memcpy_dtod_async(memory, Tensor(x), x.nbytes, stream)
+        np.testing.assert_array_equal(cuda.from_device_like(memory, x), x)
+        cuda.memset_d8_async(memory, 0, x.nbytes, stream)
+        assert not cuda.from_device_like(memory, x).any()
+        context.pop()
+        """
+    )

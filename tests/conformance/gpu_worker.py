@@ -7,6 +7,7 @@ others.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import sys
@@ -63,6 +64,7 @@ def _answer(question: Mapping[str, Any]) -> dict[str, Any]:
 
 def serve() -> None:
     """Answer until there are no more questions."""
+    faulthandler.enable()  # should a crash end the process, it says where
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not look like an answer
     for line in sys.stdin:

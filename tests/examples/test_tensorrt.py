@@ -1,4 +1,4 @@
-"""The programs in examples/tensorrt run, each in a process of its own."""
+"""The programs in examples/tensorrt run, each in a process of its own: on the CPU and on a GPU."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from tests.architecture.source_files import ROOT
 
+from lamina.tensorrt import platform
+
 FOLDER = ROOT / "examples" / "tensorrt"
 PROGRAMS = [f for f in sorted(FOLDER.glob("*.py")) if "__main__" in f.read_text()]
 VERSION = re.compile(r"LAMINA_TENSORRT_VERSION=([\d.]+)")
@@ -18,18 +20,28 @@ VERSION = re.compile(r"LAMINA_TENSORRT_VERSION=([\d.]+)")
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.stem)
 def test_the_program_runs(program: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "LAMINA_CACHE_DIR": str(tmp_path), "LAMINA_TENSORRT_DEVICE": "cpu"}
+    run(program, tmp_path, LAMINA_TENSORRT_DEVICE="cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(platform.device() != "cuda", reason="there is no GPU")
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.stem)
+def test_the_program_runs_on_a_gpu(program: Path, tmp_path: Path) -> None:
+    run(program, tmp_path)
+
+
+def run(program: Path, folder: Path, **settings: str) -> None:
+    environment = {**os.environ, "LAMINA_CACHE_DIR": str(folder), **settings}
     if found := VERSION.search(program.read_text()):
         environment["LAMINA_TENSORRT_VERSION"] = found[1]
-    stand_ins = ROOT / "compat" / "tensorrt" / "src"
-    if stand_ins.exists():
-        environment["PYTHONPATH"] = str(stand_ins)
+    paths = [str(ROOT / "compat" / "tensorrt" / "src"), os.environ.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     done = subprocess.run(
         [sys.executable, str(program)],
         capture_output=True,
         text=True,
         env=environment,
-        cwd=tmp_path,
+        cwd=folder,
         timeout=240,
         check=False,
     )

@@ -39,6 +39,13 @@ SAMPLES = {
                 seed=1,
             )
         ),
-        sample(ops.Random(kind=RandomKind.UNIFORM, shape=(), dtype=DType.F64)),
+        sample(ops.Random(kind=RandomKind.UNIFORM, shape=(), dtype=DType.F64), np.uint64(9)),
+        sample(
+            ops.Random(kind=RandomKind.NORMAL, shape=(2, 3), dtype=DType.F64), np.uint64(1 << 40)
+        ),
+        sample(
+            ops.Random(kind=RandomKind.NORMAL, shape=(7,), low_or_mean=-2.0), np.uint64(1 << 63)
+        ),
     ],
+    ops.RandomKey: [sample(ops.RandomKey(salt=1 << 63))],
 }

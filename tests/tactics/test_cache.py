@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import lamina
-from lamina.tactics.cache import VERSION, TimingCache, read_times
+from lamina.tactics.cache import VERSION, TimingCache, read_contents, read_times
 from tests.plan.plans import CONVOLUTION, graph
 
 
@@ -151,3 +151,36 @@ def test_a_build_takes_times_from_the_cache(tmp_path: Path) -> None:
     (convolution,) = [layer for layer in built.inspect().layers if layer.name == "convolution"]
     assert convolution.microseconds == 0.001
     assert slowest.startswith(convolution.tactic)
+
+
+def test_failures_are_kept_by_toolchain(tmp_path: Path) -> None:
+    path = tmp_path / "timing.json"
+    cache = TimingCache(path, "m", "compiler 1")
+    cache.fail("p", "t", "too many registers")
+    cache.put("p", "u", 1.0)
+    assert cache.get("p", "t") is None
+    cache.save()
+    again = TimingCache(path, "m", "compiler 1")
+    assert again.failure("p", "t") == "too many registers"
+    assert again.failure("p", "u") is None
+    assert TimingCache(path, "m", "compiler 2").failure("p", "t") is None
+    assert TimingCache(path, "n", "compiler 1").failure("p", "t") is None
+    other = TimingCache(path, "m", "compiler 2")
+    other.fail("q", "t", "other reason")
+    again.fail("p", "v", "third reason")
+    again.save()
+    other.save()
+    assert read_contents(path).failures == {
+        "m": {
+            "compiler 1": {"p": {"t": "too many registers", "v": "third reason"}},
+            "compiler 2": {"q": {"t": "other reason"}},
+        }
+    }
+    assert read_times(path) == {"m": {"p": {"u": 1.0}}}
+
+
+@pytest.mark.parametrize("failures", ["3", '{"m": 3}', '{"m": {"c": {"p": {"t": 3}}}}'])
+def test_damaged_failures_count_as_none(failures: str, tmp_path: Path) -> None:
+    path = tmp_path / "timing.json"
+    path.write_text(f'{{"version": 1, "machines": {{}}, "failures": {failures}}}')
+    assert TimingCache(path, "m", "c").failure("p", "t") is None

@@ -13,7 +13,8 @@ Report = Callable[[str, int, int, str], None]
 
 @dataclass
 class Compiled:
-    """A section, and what in it runs on the host."""
+    """A section, what in it runs on the host, and for people what tuning left out, if any."""
 
     section: Section
     fallbacks: list[str]
+    untuned: str = ""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import resource
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 import lamina
@@ -16,7 +19,7 @@ from lamina.cli.batch import batch_size, shaped_inputs, with_batch
 from lamina.cli.differences import Difference, difference, worst
 from lamina.cli.others import OthersWatch, tell_disturbance
 from lamina.cli.peers import Peer, load_peer
-from lamina.cli.source import Opened, is_plan, open_engine
+from lamina.cli.source import Opened, build_engine, is_plan, open_engine
 from lamina.cli.tables import (
     note,
     show_bytes,
@@ -27,6 +30,7 @@ from lamina.cli.tables import (
     to_json,
 )
 from lamina.cli.timing import Budget, Samples, measure, speedup
+from lamina.cli.torch_case import TORCH_PEERS, torch_case
 from lamina.config import default_threads
 from lamina.errors import ConfigError
 from lamina.runtime.engine import Engine
@@ -35,10 +39,27 @@ Report = dict[str, Any]
 
 
 def command(
-    source: opt.Source,
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="PLAN|MODEL",
+            help="Plan, or ONNX model that is built first.",
+            show_default=False,
+        ),
+    ] = None,
+    torch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.py:FUNCTION",
+            help="In place of a model: a function that returns a torch module and its inputs.",
+        ),
+    ] = None,
     compare: Annotated[
         str | None,
-        typer.Option(metavar="ENGINES", help="onnxruntime,openvino: timed in the same run."),
+        typer.Option(
+            metavar="ENGINES",
+            help="onnxruntime, openvino, with --torch also torch, torch-compile: in the same run.",
+        ),
     ] = None,
     model: Annotated[
         Path | None, typer.Option(help="The ONNX model of a PLAN, for --compare.")
@@ -53,6 +74,7 @@ def command(
     target: opt.Device = "cpu",
     precision: opt.Precision = "fp32",
     optimization_level: opt.Level = 3,
+    time_budget: opt.TimeBudget = 0.0,
     timing_cache: opt.TimingCache = None,
     without: opt.Without = None,
     json: Annotated[
@@ -66,11 +88,49 @@ def command(
         shapes=shapes,
         threads=threads,
         optimization_level=optimization_level,
+        time_budget=time_budget,
         timing_cache=timing_cache,
         without=without,
     )
+    names = compare.split(",") if compare else []
+    if torch is not None:
+        contest = with_torch(torch, source, names, options)
+    elif source is not None:
+        contest = with_model(source, model, batch, names, options)
+    else:
+        raise ConfigError(
+            "there is nothing to measure", hint="give a plan, a model or --torch FILE.py:FUNCTION"
+        )
+    report = run(contest, Budget(seconds=seconds, runs=runs))
+    report = {"source": torch or str(source), "threads": threads or default_threads(), **report}
+    if json is None or str(json) != "-":
+        show(report)
+    if json is not None:
+        write(json, report)
+
+
+@dataclass(frozen=True)
+class Contest:
+    """An engine, others, and the inputs of all; ``out`` are arrays for the engine's results."""
+
+    opened: Opened
+    inputs: Mapping[str, Any]
+    peers: Sequence[Peer]
+    device: str
+    out: Mapping[str, Any] | None = None
+
+
+def with_model(
+    source: Path, model: Path | None, batch: int, names: Sequence[str], options: opt.BuildOptions
+) -> Contest:
+    """Open a plan or a model, and the same model in other engines."""
     plan = is_plan(source)
-    if compare and plan and model is None:
+    if unfit := [name for name in names if name in TORCH_PEERS]:
+        raise ConfigError(
+            f"{unfit[0]} runs its own definition of a network, not a model's file",
+            hint="give that definition: --torch FILE.py:FUNCTION",
+        )
+    if names and plan and model is None:
         raise ConfigError(
             "a plan holds no ONNX model for the other engines to run",
             hint="give it: --model MODEL, or bench the model itself",
@@ -79,31 +139,49 @@ def command(
         options = with_batch(source, options, batch)
     opened = open_engine(source, options)
     inputs = shaped_inputs(opened.engine, options.shapes, batch)
+    threads = options.threads or default_threads()
     peers = [
-        load_peer(name, model or source, threads=threads or default_threads(), precision=precision)
-        for name in (compare.split(",") if compare else ())
+        load_peer(name, model or source, threads=threads, precision=options.precision)
+        for name in names
     ]
-    report = run(opened, inputs, peers, Budget(seconds=seconds, runs=runs))
-    report = {"source": str(source), "threads": threads or default_threads(), **report}
-    if json is None or str(json) != "-":
-        show(report)
-    if json is not None:
-        write(json, report)
+    return Contest(opened, inputs, peers, options.device)
 
 
-def run(opened: Opened, inputs: dict[str, Any], peers: list[Peer], budget: Budget) -> Report:
+def with_torch(
+    spec: str, source: Path | None, names: Sequence[str], options: opt.BuildOptions
+) -> Contest:
+    """Build a network that torch defines, and let torch run it too."""
+    if source is not None:
+        raise ConfigError(f"there are two networks, {spec} and {source}", hint="give one of them")
+    case = torch_case(spec, options.device, options.precision)
+    foreign = [name for name in names if name not in TORCH_PEERS]
+    if foreign and case.on_gpu:
+        raise ConfigError(f"{foreign[0]} runs on the CPU here", hint="leave out --target cuda")
+    # The module's own types are those of the model.
+    own = "tf32" if options.precision == "tf32" else "fp32"
+    opened = build_engine(case.model, replace(options, precision=own), spec)
+    threads = options.threads or default_threads()
+    peers = [
+        case.peer(name) if name in TORCH_PEERS else load_peer(name, case.model, threads=threads)
+        for name in names
+    ]
+    return Contest(opened, case.feed, peers, options.device, case.places())
+
+
+def run(contest: Contest, budget: Budget) -> Report:
     """Measure an engine and its peers on the same inputs; the result is ready for JSON."""
+    opened, inputs, peers = contest.opened, contest.inputs, contest.peers
     engine = opened.engine
     context = engine.create_context()
-    wanted = context.run(inputs)
-    results = {peer.name: peer.run(inputs) for peer in peers}
+    wanted = on_host(context.run(inputs, out=contest.out))
+    results = {peer.name: on_host(peer.run(inputs)) for peer in peers}
     agreement = {name: agree(got, wanted) for name, got in results.items()}
-    calls = {"lamina": lambda: context.run(inputs)}
-    calls |= {p.name: lambda p=p: p.run(inputs) for p in peers}  # type: ignore[misc]
+    calls: dict[str, Any] = {"lamina": lambda: context.run(inputs, out=contest.out)}
+    calls |= {p.name: lambda p=p: p.run(inputs) for p in peers}
     others = OthersWatch()
     samples = measure(calls, budget)
     items = batch_size(inputs)
-    own, size = load_seconds(engine)
+    own, size = load_seconds(engine, contest.device)
     report: Report = {
         "inputs": {name: list(x.shape) for name, x in inputs.items()},
         "batch": items,
@@ -149,13 +227,27 @@ def figures(samples: Samples, items: int) -> Report:
     }
 
 
-def load_seconds(engine: Engine) -> tuple[float, int]:
+def on_host(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return results as NumPy arrays, wherever they are."""
+    return {name: _host_array(y) for name, y in results.items()}
+
+
+def _host_array(y: Any) -> Any:
+    if isinstance(y, np.ndarray):
+        return y
+    y = y.cpu() if hasattr(y, "cpu") else y
+    if str(getattr(y, "dtype", "")) == "torch.bfloat16":  # which NumPy does not have
+        y = y.float()
+    return y.numpy() if hasattr(y, "numpy") else y
+
+
+def load_seconds(engine: Engine, device: str) -> tuple[float, int]:
     """Save an engine's plan, load it again; return the seconds of loading and the file's bytes."""
     with tempfile.TemporaryDirectory(prefix="lamina-") as folder:
         path = Path(folder) / "engine.plan"
         engine.save(path)
         started = time.perf_counter()
-        loaded = lamina.load(path)
+        loaded = lamina.load(path, device=device)
         seconds = time.perf_counter() - started
         del loaded
         return seconds, path.stat().st_size

@@ -24,6 +24,7 @@ def command(
     shapes: opt.Shapes = None,
     threads: opt.Threads = 0,
     optimization_level: opt.Level = 3,
+    time_budget: opt.TimeBudget = 0.0,
     timing_cache: opt.TimingCache = None,
     without: opt.Without = None,
     verify: Annotated[
@@ -39,6 +40,7 @@ def command(
         shapes=shapes,
         threads=threads,
         optimization_level=optimization_level,
+        time_budget=time_budget,
         timing_cache=timing_cache,
         without=without,
         verify=verify,
@@ -76,6 +78,7 @@ def describe(built: Opened, model: Path, output: Path) -> dict[str, object]:
         "outputs": {p.name: str(p.type) for p in engine.outputs},
         "layers": len(engine.inspect().layers),
         "fallbacks": list(engine.plan.fallbacks),
+        "untuned": dict(engine.plan.notes).get("untuned", ""),
         "ranges": {n: [low, likely, high] for n, low, likely, high in engine.plan.ranges},
     }
 
@@ -105,3 +108,5 @@ def show(report: dict[str, object]) -> None:
     assert isinstance(fallbacks, list)
     if fallbacks:
         note(f"{len(fallbacks)} layers run on the host, through NumPy: lamina inspect lists them")
+    if report["untuned"]:
+        note(str(report["untuned"]))

@@ -151,7 +151,7 @@ def build_pair(variant: Variant, threads: int) -> tuple[Classify, Classify, int]
         model = DATA / variant.file
         engines.append(build_engine(model, options, f"{variant.precision}, batch {batch}").engine)
     one, many = engines
-    return one, many, load_seconds(one)[1]
+    return one, many, load_seconds(one, "cpu")[1]
 
 
 def classify(logits: Classify, images: Array) -> Array:

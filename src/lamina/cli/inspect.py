@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from lamina.cli import options as opt
-from lamina.cli.origins import origins
+from lamina.cli.origins import short_origin
 from lamina.cli.source import open_engine
 from lamina.cli.tables import mark, print_json, show_bytes, stdout, table
 from lamina.runtime.engine import Engine
@@ -109,7 +109,7 @@ def show_table(report: EngineReport, times: Sequence[float]) -> None:
         [
             number,
             layer.name,
-            _origin(layer.loc),
+            short_origin(layer.loc),
             " ".join(layer.outputs),
             shorten(layer.tactic or layer.kind),
             _microseconds(layer.microseconds),
@@ -163,12 +163,6 @@ def shorten(tactic: str) -> str:
     """Keep the first parameter of a tactic: ``winograd(m=4, ..)``."""
     first, comma, _ = tactic.partition(",")
     return f"{first}, ..)" if comma and "(" in first else tactic
-
-
-def _origin(loc: str) -> str:
-    """Return the node of a layer, or the bare names of several."""
-    nodes = origins(loc)
-    return nodes[0] if len(nodes) == 1 else " + ".join(n.partition(" (")[0] for n in nodes)
 
 
 def _tactic(tried: str) -> str:

@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "build": "Compile a model into a plan.",
     "run": "Run a plan or a model on arrays from files.",
     "bench": "Measure speed and memory, also next to other engines.",
+    "profile": "Time each layer, with bytes, operations and distance from the device's limits.",
     "inspect": "Show layers, tactics with their alternatives, and memory.",
     "compare": "Check outputs, and every layer, against onnxruntime or the reference.",
     "doctor": "Say what this machine has, what is missing, and how to get it.",

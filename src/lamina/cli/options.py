@@ -57,6 +57,15 @@ Level = Annotated[
         rich_help_panel=_BUILD,
     ),
 ]
+TimeBudget = Annotated[
+    float,
+    typer.Option(
+        metavar="SECONDS",
+        help="Time layers no longer than this, what counts most first; 0: as long as it takes.",
+        rich_help_panel=_BUILD,
+        min=0.0,
+    ),
+]
 TimingCache = Annotated[
     str | None,
     typer.Option(
@@ -82,6 +91,7 @@ class BuildOptions:
     shapes: dict[str, Given] = field(default_factory=dict)
     threads: int = 0
     optimization_level: int = 3
+    time_budget: float = 0.0
     timing_cache: str | None = None
     without: tuple[str, ...] = ()
     verify: bool = False

@@ -34,3 +34,9 @@ def _parts(text: str) -> list[str]:
             parts.append(text[begin:i])
             begin = i + 2
     return [*parts, text[begin:]]
+
+
+def short_origin(loc: str) -> str:
+    """Return the node of a layer, or the bare names of several."""
+    nodes = origins(loc)
+    return nodes[0] if len(nodes) == 1 else " + ".join(n.partition(" (")[0] for n in nodes)

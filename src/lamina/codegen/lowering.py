@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from lamina.codegen.indexing import (
     AxisIndex,
     Position,
@@ -194,7 +196,8 @@ class Lowering:
         flat = AxisIndex()
         for stride, index in zip(Layout.dense(array.shape).strides, position, strict=True):
             flat = flat + index * stride
-        values = tuple(float(x) if tensor.dtype.is_float else int(x) for x in array.reshape(-1))
+        numbers = np.asarray(array).reshape(-1)
+        values = tuple(float(x) if tensor.dtype.is_float else int(x) for x in numbers)
         return self.table(tensor.dtype, values, flat)
 
     def operand_at(self, node: Node, number: int, position: Position) -> int:

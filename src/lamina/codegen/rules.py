@@ -7,6 +7,7 @@ from lamina.codegen import (
     rules_gather,
     rules_move,
     rules_quantize,
+    rules_random,
     rules_reduce,
     rules_resize,
     rules_roi,
@@ -26,5 +27,6 @@ RULES: dict[type[Op], Rule] = {
     **rules_resize.RULES,
     **rules_roi.RULES,
     **rules_sampling.RULES,
+    **rules_random.RULES,
 }
 """What :func:`lamina.codegen.kernels.kernel_for` can lower to loop nests, alone or in regions."""

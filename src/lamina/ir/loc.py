@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -40,6 +40,12 @@ class Loc:
             elif loc.text not in seen:
                 seen.add(loc.text)
                 yield loc.text
+
+    def comes_from(self, names: Collection[str]) -> bool:
+        """Whether one of the sources is named; the ``(Operator)`` of importers may be left out."""
+        return bool(names) and any(
+            s in names or s.rpartition(" (")[0] in names for s in self.sources()
+        )
 
     def __str__(self) -> str:
         if not self.parents:

@@ -191,11 +191,12 @@ class AttributeParser:
                 raise GraphError(f"the weight table has no entry {digest}")
             return self.weights[digest]
         if (value := given.pop("value", None)) is not None:
-            return Weight(_numbers(value, dtype).reshape(shape))
+            return Weight(parse_value(value, dtype).reshape(shape))
         return Weight(np.random.default_rng(0).standard_normal(shape).astype(dtype))
 
 
-def _numbers(text: str, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+def parse_value(text: str, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """Return the numbers of ``value=…``, as a vector."""
     flat = [p for p in re.split(r"[(),]+", text) if p]
     if dtype.kind == "b":
         return np.array([p == "true" for p in flat], dtype)

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import numpy as np
-
 from lamina.ir.graph import Array, Graph, Node, Op, Value, emit, emit_node
 from lamina.ir.loc import Loc
+from lamina.ir.traced import asarray
 
 T = TypeVar("T", bound=Op)
 
@@ -90,7 +89,7 @@ class Match:
 
     def array(self, p: Pat) -> Array:
         """Return the contents of a constant matched by ``p``."""
-        return np.asarray(self.node(p).op.reference())
+        return asarray(self.node(p).op.reference())
 
     def loc(self) -> Loc:
         """Return the location of something made out of everything that matched."""

@@ -31,11 +31,10 @@ from lamina.ir.attributes import format_attribute
 from lamina.ir.graph import Graph, Node, Op, Value, emit_node
 from lamina.ir.loc import Loc
 from lamina.ir.parse import AttributeParser, parse_type, split_top
-from lamina.ir.weight import Weight
+from lamina.ir.weight import Weight, weight_text
 
 __all__ = ["parse_graph", "parse_type", "print_graph"]
 
-_INLINE_ELEMENTS = 16
 _MISFITS: Final = (
     ArithmeticError,
     AssertionError,
@@ -114,21 +113,6 @@ class _Printer:
 def quote(name: str) -> str:
     """Return ``name`` as it stands after ``%`` in the text form."""
     return name if re.fullmatch(r"\w+", name) else json.dumps(name)
-
-
-def weight_text(weight: Weight) -> str:
-    """Return ``value=…`` for a few numbers and ``digest=…`` for many."""
-    a = weight.array
-    if a.size <= _INLINE_ELEMENTS and a.dtype.kind in "fiub":
-        return f"value={_nested(a.tolist())}"
-    return f"digest={weight.digest}"
-
-
-def _nested(x: Any) -> str:
-    if isinstance(x, list):
-        inner = ",".join(_nested(v) for v in x)
-        return f"({inner},)" if len(x) == 1 else f"({inner})"
-    return str(x).lower()
 
 
 def parse_graph(

@@ -8,8 +8,16 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from lamina.ir.recipe import Recipe
+from lamina.ir.traced import Traced, is_open, plain
+
+_INLINE_ELEMENTS: Final = 16
+
 _GLANCE_BYTES: Final = 4096
 """Where arrays that differ almost always do so already."""
+
+_WORTH_SHARING_BYTES: Final = 65536
+"""Smaller equal constants of different origin stay apart, so that each can change by itself."""
 
 
 class Weight:
@@ -18,30 +26,46 @@ class Weight:
     The array may be a view into a memory-mapped file; it is read only when its values are needed.
     The digest is computed on first use and kept.  ``name`` is what the source model calls the
     weight; it takes no part in comparison.
+
+    While a graph is compiled, weights that a refit may change have a ``recipe``.  ``array`` is then
+    a :class:`.traced.Traced` array; ``contents`` is always a plain one.
     """
 
-    __slots__ = ("_digest", "array", "name")
+    __slots__ = ("_digest", "contents", "name", "recipe")
 
-    def __init__(self, array: npt.ArrayLike, name: str = "") -> None:
-        self.array: npt.NDArray[Any] = np.asarray(array)
+    def __init__(
+        self, array: npt.ArrayLike | Traced, name: str = "", recipe: Recipe | None = None
+    ) -> None:
+        if isinstance(array, Traced):
+            recipe = array.recipe
+        self.contents: npt.NDArray[Any] = np.asarray(plain(array))
+        self.recipe = recipe
         self.name = name
         self._digest: str | None = None
+
+    @property
+    def array(self) -> npt.NDArray[Any]:
+        """The array; one that records what is done with it if there is a recipe."""
+        if self.recipe is None:
+            return self.contents
+        return Traced(self.contents, self.recipe)  # type: ignore[return-value]
 
     @property
     def digest(self) -> str:
         """Return 128 bits of BLAKE2b over type, shape and contents, as hexadecimal text."""
         if self._digest is None:
-            h = hashlib.blake2b(f"{self.array.dtype}{self.array.shape}".encode(), digest_size=16)
-            if self.array.dtype == object:
-                h.update(repr(self.array.tolist()).encode())
+            array = self.contents
+            h = hashlib.blake2b(f"{array.dtype}{array.shape}".encode(), digest_size=16)
+            if array.dtype == object:
+                h.update(repr(array.tolist()).encode())
             else:
-                h.update(np.ascontiguousarray(self.array).reshape(-1).view(np.uint8).data)
+                h.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
             self._digest = h.hexdigest()
         return self._digest
 
     def renamed(self, name: str) -> Weight:
         """Return the same contents under another name."""
-        copy = Weight(self.array, name)
+        copy = Weight(self.contents, name, self.recipe)
         copy._digest = self._digest
         return copy
 
@@ -50,13 +74,25 @@ class Weight:
             return True
         if not isinstance(other, Weight):
             return NotImplemented
-        a, b = self.array, other.array
-        return a is b or (a.dtype == b.dtype and a.shape == b.shape and self._has_bytes_of(other))
+        a, b = self.contents, other.contents
+        if a.dtype != b.dtype or a.shape != b.shape:
+            return False
+        if self.recipe is other.recipe:
+            return a is b or self.recipe is not None or self._has_bytes_of(other)
+        small = a.nbytes < _WORTH_SHARING_BYTES or is_open(self.array) or is_open(other.array)
+        if 1 < a.size and small:
+            return False
+        if not self._has_bytes_of(other):
+            return False
+        for weight in (self, other):
+            if weight.recipe is not None:
+                weight.recipe.recording.guard(weight.recipe, weight.contents)
+        return True
 
     def _has_bytes_of(self, other: Weight) -> bool:
         """Compare contents: by digests that are known, else byte by byte, which is faster."""
         known = self._digest is not None and other._digest is not None
-        a, b = self.array, other.array
+        a, b = self.contents, other.contents
         if known or a.dtype == object or not (a.flags.c_contiguous and b.flags.c_contiguous):
             return self.digest == other.digest
         x, y = (array.reshape(-1).view(np.uint8) for array in (a, b))
@@ -65,9 +101,25 @@ class Weight:
 
     def __hash__(self) -> int:
         # A sample only: hashing must not read hundreds of megabytes.
-        sample = self.array.reshape(-1)[:8]
+        array = self.contents
+        sample = array.reshape(-1)[:8]
         known = tuple(sample.tolist()) if sample.dtype == object else sample.tobytes()
-        return hash((str(self.array.dtype), self.array.shape, known))
+        return hash((str(array.dtype), array.shape, known))
 
     def __repr__(self) -> str:
-        return f"Weight({self.array.dtype}{list(self.array.shape)})"
+        return f"Weight({self.contents.dtype}{list(self.contents.shape)})"
+
+
+def weight_text(weight: Weight) -> str:
+    """Return ``value=…`` for a few numbers and ``digest=…`` for many."""
+    a = weight.array
+    if a.size <= _INLINE_ELEMENTS and a.dtype.kind in "fiub":
+        return f"value={_nested(a.tolist())}"
+    return f"digest={weight.digest}"
+
+
+def _nested(x: Any) -> str:
+    if isinstance(x, list):
+        inner = ",".join(_nested(v) for v in x)
+        return f"({inner},)" if len(x) == 1 else f"({inner})"
+    return str(x).lower()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lamina.ir.graph import Op
+from lamina.ops.assertion import Assertion as Assertion
 from lamina.ops.attention import Attention as Attention
 from lamina.ops.attention import Softmax as Softmax
 from lamina.ops.cast import Bitcast as Bitcast
@@ -21,7 +22,6 @@ from lamina.ops.elementwise import Activation as Activation
 from lamina.ops.elementwise import Binary as Binary
 from lamina.ops.elementwise import Select as Select
 from lamina.ops.elementwise import Unary as Unary
-from lamina.ops.generate import Random as Random
 from lamina.ops.generate import Range as Range
 from lamina.ops.generate import Trilu as Trilu
 from lamina.ops.host import HostCall as HostCall
@@ -71,6 +71,8 @@ from lamina.ops.quantize import Dequantize as Dequantize
 from lamina.ops.quantize import Quantize as Quantize
 from lamina.ops.quantized import QuantizedConvolution as QuantizedConvolution
 from lamina.ops.quantized import QuantizedMatmul as QuantizedMatmul
+from lamina.ops.random import Random as Random
+from lamina.ops.random import RandomKey as RandomKey
 from lamina.ops.recurrent import Recurrent as Recurrent
 from lamina.ops.reduce import ArgReduce as ArgReduce
 from lamina.ops.reduce import Cumulative as Cumulative
@@ -87,6 +89,7 @@ from lamina.ops.shape import Shape as Shape
 ALL: tuple[type[Op], ...] = (
     Activation,
     ArgReduce,
+    Assertion,
     Attention,
     BatchNorm,
     Binary,
@@ -125,6 +128,7 @@ ALL: tuple[type[Op], ...] = (
     QuantizedConvolution,
     QuantizedMatmul,
     Random,
+    RandomKey,
     Range,
     Recurrent,
     Reduce,

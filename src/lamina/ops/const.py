@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from lamina.errors import TypeMismatch
 from lamina.ir.graph import Array, Op, operator
+from lamina.ir.traced import asarray
 from lamina.ir.types import DType, TensorType
 from lamina.ir.weight import Weight
 
@@ -20,7 +19,7 @@ class Const(Op):
     @staticmethod
     def of(array: Array, name: str = "") -> Const:
         """Return the constant that holds ``array`` (not copied)."""
-        array = np.asarray(array)
+        array = asarray(array)
         return Const(
             type=TensorType(DType.of(array.dtype), array.shape), weight=Weight(array, name)
         )

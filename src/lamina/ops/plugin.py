@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
+from typing import Any, Protocol
 
 import numpy as np
 
 from lamina.errors import ExecutionError, LaminaError, TypeMismatch
 from lamina.ir.graph import Array, Op, operator
-from lamina.ir.types import TensorType, ValueType
+from lamina.ir.types import DType, TensorType, ValueType
 
 Computation = Callable[[Sequence[Array], Sequence[TensorType]], Sequence[Array]]
 """Computes results of the given types from operands."""
@@ -23,10 +25,55 @@ Each kind registers itself here when its module is imported, so that operators i
 what is above them.
 """
 
+ON_DEVICE: set[str] = set()
+"""Kinds whose computations work in the memory of a GPU: each is a :class:`DeviceComputation`."""
+
+
+class DeviceTensor(Protocol):
+    """A row-major array in the memory of a GPU."""
+
+    pointer: int
+    shape: tuple[int, ...]
+
+    @property
+    def type(self) -> DType:
+        """Element type."""
+
+
+class DeviceWork(Protocol):
+    """What a computation may use while it enqueues work on a GPU."""
+
+    stream: int
+
+    def tensor(self, type: TensorType) -> DeviceTensor:
+        """Return memory that stays this call's until its work is done."""
+
+    def part(self, tensor: DeviceTensor, shape: tuple[int, ...]) -> DeviceTensor:
+        """Return the first elements of a tensor in another shape."""
+
+    def read(self, tensor: DeviceTensor) -> Array:
+        """Wait for the work so far and return a copy in host memory."""
+
+    def copy(self, target: DeviceTensor, source: DeviceTensor) -> None:
+        """Copy all elements, behind the work so far."""
+
+
+class DeviceComputation(Protocol):
+    """A computation that enqueues work on a GPU in place of computing on the host."""
+
+    def run_on_device(
+        self,
+        operands: Sequence[DeviceTensor],
+        results: Sequence[DeviceTensor | None],
+        types: Sequence[TensorType],
+        work: DeviceWork,
+    ) -> Sequence[DeviceTensor | Array]:
+        """Enqueue work that fills ``results``; those of unknown sizes are made and returned."""
+
 
 @operator
 class PluginCall(Op):
-    """Run the plugin ``kind`` ``key`` on the host.
+    """Run the plugin ``kind`` ``key``: on the host, or on a GPU where it can.
 
     ``settings`` are bytes that only the plugin's provider understands.  ``output_types`` may hold
     symbols of their own for sizes that only the run tells.
@@ -48,22 +95,46 @@ class PluginCall(Op):
         return self.output_types
 
     def reference(self, *inputs: Array) -> tuple[Array, ...]:
+        types = self._types()
+        with self._running() as computation:
+            results = computation(inputs, types)
+        self._count(len(results))
+        return tuple(
+            _checked(self.key, i, r, t) for i, (r, t) in enumerate(zip(results, types, strict=True))
+        )
+
+    def run_on_device(
+        self,
+        operands: Sequence[DeviceTensor],
+        results: Sequence[DeviceTensor | None],
+        work: DeviceWork,
+    ) -> Sequence[DeviceTensor | Array]:
+        """Enqueue the plugin's work on a GPU; only for kinds that are ``ON_DEVICE``."""
+        with self._running() as computation:
+            found = computation.run_on_device(operands, results, self._types(), work)
+        self._count(len(found))
+        return list(found)
+
+    def _types(self) -> list[TensorType]:
+        return [t for t in self.output_types if isinstance(t, TensorType)]
+
+    def _count(self, results: int) -> None:
+        if results != len(self._types()):
+            raise ExecutionError(
+                f"plugin {self.key!r} gave {results} results, expected {len(self._types())}"
+            )
+
+    @contextmanager
+    def _running(self) -> Iterator[Any]:
+        """Give the computation to one thread; what it raises gets its traceback."""
         computation, lock = _computation(self.kind, self.key, self.settings)
-        types = [t for t in self.output_types if isinstance(t, TensorType)]
         try:
             with lock:
-                results = computation(inputs, types)
+                yield computation
         except LaminaError:
             raise
         except Exception as e:
             raise ExecutionError(f"plugin {self.key!r} raised\n{_traceback(e)}") from e
-        if len(results) != len(types):
-            raise ExecutionError(
-                f"plugin {self.key!r} gave {len(results)} results, expected {len(types)}"
-            )
-        return tuple(
-            _checked(self.key, i, r, t) for i, (r, t) in enumerate(zip(results, types, strict=True))
-        )
 
 
 @lru_cache(maxsize=256)

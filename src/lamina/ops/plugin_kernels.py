@@ -11,6 +11,9 @@ from lamina.ops.plugin import PluginCall
 
 Number = int | float | bool | str | None
 
+MACHINE_CODE = "base64:"
+"""Begins what is machine code and no PTX."""
+
 
 @dataclass(frozen=True)
 class OperandPointer:
@@ -58,7 +61,11 @@ class TritonFunction:
 
 @dataclass(frozen=True, kw_only=True)
 class Assembly:
-    """PTX text of a kernel; ``shared_bytes`` is the dynamic shared memory of a block."""
+    """PTX text of a kernel; ``shared_bytes`` is the dynamic shared memory of a block.
+
+    Machine code (an ELF image for one kind of device) may stand in its place, in base 64 behind
+    :data:`MACHINE_CODE`.
+    """
 
     text: str
     shared_bytes: int

@@ -12,6 +12,7 @@ from lamina.ir.rewrite import Match, Reject, Rewrite, anything, match
 from lamina.ir.types import DType
 from lamina.ops.kinds import ActivationKind, BinaryKind, UnaryKind
 from lamina.passes.constants import constant, emit_constant, is_float, scalar, scalar_of
+from lamina.passes.folding import fold
 
 _NEUTRAL_RIGHT = {
     BinaryKind.ADD: 0.0,
@@ -345,5 +346,5 @@ class CombineConstantOperands(Rewrite):
     def replace(self, m: Match) -> Value:
         """Combine the constants with the same operator."""
         op = m.op(self.pattern, ops.Binary)
-        combined = op.reference(m.array(self.first), m.array(self.second))
+        (combined,) = fold(op, m.array(self.first), m.array(self.second))
         return m.emit(op, m[self.x], emit_constant(m, combined, m[self.x].tensor.dtype))

@@ -9,6 +9,7 @@ from lamina.ir.loc import Loc
 from lamina.ir.rewrite import GraphPass
 from lamina.ir.types import TensorType
 from lamina.passes.constants import array_of, nested_graphs_of
+from lamina.passes.folding import fold
 
 _GROWTH_BYTES = 64 * 1024
 
@@ -47,8 +48,7 @@ class FoldConstants(GraphPass):
         return count
 
     def _fold(self, graph: Graph, node: Node, operands: list[Array]) -> int:
-        result = node.op.reference(*operands)
-        results = result if isinstance(result, tuple) else (result,)
+        results = fold(node.op, *operands)
         loc = Loc.fused(self.name, node.loc)
         for old, array in zip(node.outputs, results, strict=True):
             if graph.uses(old):

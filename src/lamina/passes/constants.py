@@ -11,6 +11,7 @@ import numpy.typing as npt
 from lamina import ops
 from lamina.ir.graph import Array, Op, Value
 from lamina.ir.rewrite import Match, Pat, anything, match
+from lamina.ir.traced import asarray, is_open
 from lamina.ir.types import DType, TensorType
 
 _UNIFORM_ELEMENTS = 4096
@@ -34,6 +35,8 @@ def scalar_of(v: Value) -> float | None:
     """Return the number that a constant repeats (arrays of few elements only), else None."""
     a = array_of(v)
     if a is None or a.size == 0 or a.size > _UNIFORM_ELEMENTS or a.dtype == object:
+        return None
+    if a.size > 1 and is_open(a):
         return None
     first = a.reshape(-1)[0]
     if a.size > 1 and not bool((a == first).all()):
@@ -73,7 +76,7 @@ def is_close(found: float, wanted: float, v: Value) -> bool:
 
 def emit_constant(m: Match, array: npt.ArrayLike, dtype: DType) -> Value:
     """Add a constant of the given type."""
-    return m.emit(ops.Const.of(np.asarray(array).astype(dtype.numpy, copy=False)))
+    return m.emit(ops.Const.of(asarray(array).astype(dtype.numpy, copy=False)))
 
 
 def widened(a: Array) -> Array:

@@ -62,7 +62,7 @@ def scale_output(op: Contraction, w: Array, s: Array) -> Array:
     g = op.groups  # w[C, M / g, ...]: output channels repeat for every group of input channels
     grouped = w.reshape(g, w.shape[0] // g, *w.shape[1:])
     factors = s.reshape(g, 1, w.shape[1], *[1] * (w.ndim - 2))
-    return np.asarray((grouped * factors).reshape(w.shape))
+    return (grouped * factors).reshape(w.shape)
 
 
 def scale_input(op: Contraction, w: Array, s: Array) -> Array:
@@ -75,7 +75,7 @@ def scale_input(op: Contraction, w: Array, s: Array) -> Array:
     g = op.groups
     grouped = w.reshape(g, w.shape[0] // g, *w.shape[1:])
     factors = s.reshape(g, 1, w.shape[1], *[1] * (w.ndim - 2))
-    return np.asarray((grouped * factors).reshape(w.shape))
+    return (grouped * factors).reshape(w.shape)
 
 
 def shift_input(op: Contraction, w: Array, t: Array) -> Array:
@@ -85,11 +85,13 @@ def shift_input(op: Contraction, w: Array, t: Array) -> Array:
     """
     w, t = widened(w), widened(t)
     if isinstance(op, ops.Matmul):
-        return np.asarray(w @ t if op.transpose_b else t @ w)
+        product: Array = w @ t if op.transpose_b else t @ w
+        return product
     taps = w.sum(axis=tuple(range(2, w.ndim)))
     grouped = taps.reshape(op.groups, -1, w.shape[1])
     shifts = t.reshape(op.groups, w.shape[1], 1)
-    return np.asarray((grouped @ shifts).reshape(-1))
+    moved: Array = (grouped @ shifts).reshape(-1)
+    return moved
 
 
 def channels(v: Value) -> int:

@@ -12,6 +12,7 @@ from lamina.ir.graph import Op, Value
 from lamina.ir.rewrite import Match, Reject, Rewrite, anything, match
 from lamina.ir.types import DType
 from lamina.passes.constants import array_of, emit_constant
+from lamina.passes.folding import fold
 
 
 class DropIdentityView(Rewrite):
@@ -466,5 +467,5 @@ class FoldSmallViews(Rewrite):
 
     def replace(self, m: Match) -> Value:
         """Apply the operator."""
-        op = m.node(self.pattern).op
-        return emit_constant(m, op.reference(m.array(self.c)), m[self.c].tensor.dtype)
+        (result,) = fold(m.node(self.pattern).op, m.array(self.c))
+        return emit_constant(m, result, m[self.c].tensor.dtype)

@@ -44,6 +44,11 @@ def check_plan(plan: Plan) -> None:
     for section in plan.sections:
         _check_image(section)
         _check_halves(section)
+        if len(section.operations) not in (0, len(section.program.steps)):
+            _fail(
+                f"operations are counted for {len(section.operations)} of "
+                f"{len(section.program.steps)} steps"
+            )
         _check_program(section, section.program)
 
 

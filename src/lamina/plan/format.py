@@ -39,12 +39,15 @@ from typing import Any, Final
 import numpy as np
 
 from lamina.errors import PlanError, where
+from lamina.ir.dims import Dim
 from lamina.ir.types import DType
 from lamina.ir.weight import Weight
 from lamina.plan.check import check_plan
 from lamina.plan.checksum import checksum
 from lamina.plan.encode import decode, encode
+from lamina.plan.named import settled
 from lamina.plan.plan import CodeImage, Plan, Program, Section
+from lamina.plan.strip import absent
 
 MAGIC, VERSION, ALIGN = b"LAMPLAN\0", 1, 64
 _HEAD = struct.Struct("<8sIIQ16s")
@@ -73,24 +76,35 @@ class _BlobTable:
         else:
             raw = array.reshape(-1).view(np.uint8)
         begin = -(-self.end // ALIGN) * ALIGN
-        self.entries.append(
-            {
-                "at": begin,
-                "bytes": int(raw.size),
-                "checksum": checksum(raw),
-                "dtype": DType.of(array.dtype).value,
-                "shape": list(weight.array.shape),
-                "name": weight.name,
-            }
-        )
+        self.entries.append(_entry(weight, begin, raw))
         self.arrays.append(raw)
         self.end = begin + raw.size
         self.index[weight] = len(self.entries) - 1
         return self.index[weight]
 
+    def add_absent(self, weight: Weight) -> int:
+        """Add a blob of which only type and shape are stored."""
+        nothing = np.empty(0, np.uint8)
+        self.entries.append(_entry(weight, self.end, nothing) | {"absent": True})
+        self.arrays.append(nothing)
+        return len(self.entries) - 1
+
+
+def _entry(weight: Weight, begin: int, raw: np.ndarray[Any, Any]) -> dict[str, Any]:
+    array = weight.contents
+    return {
+        "at": begin,
+        "bytes": int(raw.size),
+        "checksum": checksum(raw),
+        "dtype": DType.of(array.dtype).value,
+        "shape": list(array.shape),
+        "name": weight.name,
+    }
+
 
 def plan_chunks(plan: Plan) -> Iterator[bytes | memoryview]:
     """Yield the bytes of a plan file in order, without copying the weights."""
+    plan = settled(plan)
     table = _BlobTable()
     header: dict[str, Any] = {
         "config": dict(plan.config),
@@ -118,15 +132,26 @@ def plan_chunks(plan: Plan) -> Iterator[bytes | memoryview]:
 def _section_header(section: Section, table: _BlobTable) -> dict[str, Any]:
     image = section.image
     code = Weight(np.frombuffer(image.code, np.uint8))
-    return {
+    header = {
         "target": encode(section.target),
         "program": encode(section.program),
         "code": table.add(code),
         "symbols": dict(image.symbols),
         "externals": encode(image.externals),
-        "blobs": [table.add(w) for w in section.blobs],
+        "blobs": [
+            table.add_absent(w) if i in section.absent else table.add(w)
+            for i, w in enumerate(section.blobs)
+        ],
         "halves": list(section.halves),
     }
+    if section.recipes:
+        header["recipes"] = table.add(Weight(np.frombuffer(section.recipes.encode(), np.uint8)))
+        header["literals"] = [table.add(w) for w in section.literals]
+    if section.absent:
+        header["absent"] = list(section.absent)
+    if section.operations:
+        header["operations"] = encode(section.operations)
+    return header
 
 
 def write_plan(plan: Plan) -> bytes:
@@ -256,6 +281,8 @@ class _Blobs:
         if checksum(raw) != e["checksum"]:
             raise PlanError(f"the plan is damaged: the checksum of blob {index} differs")
         dtype, shape = DType(e["dtype"]), tuple(e["shape"])
+        if e.get("absent"):
+            return absent(dtype.numpy, shape, e["name"])
         if dtype is DType.STR:
             return Weight(_strings(json.loads(raw.tobytes())).reshape(shape), e["name"])
         return Weight(raw.view(dtype.numpy).reshape(shape), e["name"])
@@ -327,7 +354,17 @@ def _read_section(header: dict[str, Any], blobs: _Blobs) -> Section:
         ),
         blobs=blobs.read_all(header["blobs"]),
         halves=decode(tuple[int, ...], header["halves"]),
+        recipes=_recipes(header, blobs),
+        literals=tuple(blobs.read(i) for i in header.get("literals", [])),
+        absent=decode(tuple[int, ...], header.get("absent", [])),
+        operations=decode(tuple[Dim, ...], header.get("operations", [])),
     )
+
+
+def _recipes(header: dict[str, Any], blobs: _Blobs) -> str:
+    if "recipes" not in header:
+        return ""
+    return blobs.read(header["recipes"]).contents.tobytes().decode()
 
 
 def _text(value: Any) -> str:

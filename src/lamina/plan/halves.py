@@ -19,8 +19,8 @@ def halve(blobs: Sequence[Weight]) -> tuple[tuple[Weight, ...], tuple[int, ...]]
     """
     stored, numbers = [], []
     for number, blob in enumerate(blobs):
-        half = _half(blob.array)
-        stored.append(blob if half is None else Weight(half, blob.name))
+        half = _half(blob.contents)
+        stored.append(blob if half is None else Weight(half, blob.name, blob.recipe))
         if half is not None:
             numbers.append(number)
     return tuple(stored), tuple(numbers)

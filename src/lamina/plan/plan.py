@@ -49,6 +49,8 @@ class StepKind(StrEnum):
     """Compiled code that decides a size of its result."""
     HOST = "host"
     """The NumPy meaning of an operator."""
+    CALLBACK = "callback"
+    """An operator that enqueues work on the device itself."""
     IF = "if"
     LOOP = "loop"
 
@@ -84,7 +86,8 @@ class Step:
     For kernels: ``symbols`` are the functions to call in order, each with ``arguments`` (numbers of
     tensors, or ``WORKSPACE``) and ``parameters``.  For primitives: ``spec`` describes the
     primitive as JSON text whose dimensions may be expressions, ``names`` says which argument each
-    of ``arguments`` is.  For host steps: ``spec`` is the operator in text form.  ``programs`` are
+    of ``arguments`` is.  For host steps and
+    callbacks: ``spec`` is the operator in text form.  ``programs`` are
     the branches or the body of control flow.  ``defines`` are symbols known once the step has run:
     a counted step is a kernel that gives one symbol its number, which it writes to the argument
     ``COUNT``; the last of ``parameters`` is the largest number possible.
@@ -138,6 +141,10 @@ class CodeImage:
     externals: tuple[tuple[str, int], ...] = ()
 
 
+PROFILE: Final = "profile"
+"""In a section's target: the optimization profile that it alone was built for."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Section:
     """A program compiled for one target.
@@ -151,6 +158,14 @@ class Section:
     image: CodeImage
     blobs: tuple[Weight, ...]
     halves: tuple[int, ...] = ()
+    recipes: str = ""
+    """How constants follow from named weights: see :mod:`lamina.plan.recipes`."""
+    literals: tuple[Weight, ...] = ()
+    """Arrays in recipes that depend on no named weight."""
+    absent: tuple[int, ...] = ()
+    """Blobs whose contents are left out: see :mod:`lamina.plan.strip`."""
+    operations: tuple[Dim, ...] = ()
+    """Additions and multiplications that each step asks for; () where they were not counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,3 +186,5 @@ class Plan:
     """What runs on the host, one line each."""
     notes: tuple[tuple[str, str], ...] = ()
     """What a front end keeps beside the plan: sorted (name, text) pairs that nothing here reads."""
+    renewed: Mapping[str, Weight] = field(default_factory=dict)
+    """Weights by name that a refit has given, in place of those of ``graph``."""

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+
 from lamina.errors import ConfigError
 from lamina.ir.dims import Dim, Expr, is_static, product
 from lamina.ir.types import DType, TensorType
@@ -143,7 +145,7 @@ class Launch:
                 "when the kernel is compiled",
                 hint="take the annotation tl.constexpr away, or build for one shape",
             )
-        plain = value.item() if hasattr(value, "item") else value
+        plain = value.item() if isinstance(value, np.generic) else value
         if plain is None or isinstance(plain, int | float | bool | str):
             return plain
         raise ConfigError(
@@ -167,7 +169,7 @@ def _argument(value: Any) -> PluginArgument | None:
 
 def variant(launches: Launch | Sequence[Launch]) -> PluginVariant:
     """Return launches as one way to compute a plugin; its name has a digest of the kernels."""
-    several = [launches] if isinstance(launches, Launch) else list(launches)
+    several: list[Any] = list(launches) if isinstance(launches, list | tuple) else [launches]
     if not several or not all(isinstance(launch, Launch) for launch in several):
         raise ConfigError(
             f"the triton function of a plugin gave {launches!r}, expected a Launch or a list of "

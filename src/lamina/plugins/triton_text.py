@@ -104,7 +104,7 @@ class _Collected:
                 raise self._refusal(function, name, value)
             self.imports.add(f"import {value.__name__} as {name}")
         elif _python(value) is not None and not _is_language(module):
-            if _python(value).__name__ != name:  # type: ignore[union-attr]
+            if _python(value).__name__ != name:
                 raise self._refusal(function, name, value)
             self.add(value)
         elif _is_language(module) and hasattr(value, "__name__"):
@@ -135,8 +135,8 @@ class _Collected:
         return ConfigError(
             f"kernel {function.__name__} refers to {name}, a {type(value).__name__}: it cannot be "
             "compiled ahead of time",
-            hint="pass it as a tl.constexpr parameter; Triton functions, numbers and text are taken "
-            "from the module under their own names",
+            hint="pass it as a tl.constexpr parameter; functions of Triton, numbers and text come "
+            "along under their own names",
         )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from lamina import ops
 from lamina.ir.graph import Value
 from lamina.ir.rewrite import Match, Reject, Rewrite, anything, match
+from lamina.ir.traced import dense
 from lamina.ir.types import DType
 from lamina.ops.kinds import ActivationKind, BinaryKind
 from lamina.ops.quantized import Quantized
@@ -162,7 +163,7 @@ class QuantizeMatmul(Rewrite):
         node, op = m.node(self.pattern), m.op(self.pattern, ops.Matmul)
         x, w = node.inputs[0], scaled_weights(node.inputs[1], 0 if op.transpose_b else 1)
         assert w is not None
-        matrix = np.ascontiguousarray(w.integers.T) if op.transpose_b else w.integers
+        matrix = dense(w.integers.T) if op.transpose_b else w.integers
         bias = [_f32(m, _vector(b, m[self.pattern])) for b in node.inputs[2:]]
         new = ops.QuantizedMatmul(x_scaling=scaling(x))
         return m.emit(new, integers_of(x), m.emit(ops.Const.of(matrix)), _f32(m, w.scales), *bias)
@@ -176,7 +177,7 @@ def _vector(v: Value, y: Value) -> np.ndarray | None:
         return None
     if a.size > 1 and a.shape[-1] != n:
         return None
-    return np.ascontiguousarray(np.broadcast_to(a.reshape(-1), (n,)))
+    return dense(np.broadcast_to(a.reshape(-1), (n,)))
 
 
 class FuseQuantizedBias(Rewrite):

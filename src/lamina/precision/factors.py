@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from lamina import ops
@@ -39,6 +40,11 @@ direction=forward activations=({tanh,0.0,0.0}) factors=bf16
         }
     """
 
+    def __init__(self, kept: Collection[str] = ()) -> None:
+        """``kept`` names source nodes that go on multiplying f32."""
+        super().__init__()
+        self.kept = kept
+
     def run(self, graph: Graph) -> int:
         """Change each f32 layer."""
         count = 0
@@ -46,7 +52,7 @@ direction=forward activations=({tanh,0.0,0.0}) factors=bf16
             op = node.op
             if not isinstance(op, ops.Recurrent) or op.factors is not DType.F32:
                 continue
-            if node.inputs[0].tensor.dtype is not DType.F32:
+            if node.inputs[0].tensor.dtype is not DType.F32 or node.loc.comes_from(self.kept):
                 continue
             loc = Loc.fused(self.name, node.loc)
             made = emit_node(replace(op, factors=DType.BF16), node.inputs, loc=loc)

@@ -17,6 +17,8 @@ everything that is not f32.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from lamina import ops
 from lamina.ir.graph import Value
 from lamina.ir.rewrite import Match, Reject, Rewrite, match
@@ -31,9 +33,16 @@ _MOVERS = (ops.Reshape, ops.Transpose, ops.Slice, ops.Expand, ops.Tile, ops.Gath
 class _HalfRewrite(Rewrite):
     """A rule for one 16-bit type; with ``attention``, attention works on it too."""
 
-    def __init__(self, half: DType = DType.BF16, *, attention: bool = False) -> None:
+    def __init__(
+        self,
+        half: DType = DType.BF16,
+        *,
+        attention: bool = False,
+        kept: Collection[str] = (),
+    ) -> None:
+        """``kept`` names source nodes whose contractions stay f32."""
         super().__init__()
-        self.half, self.attention = half, attention
+        self.half, self.attention, self.kept = half, attention, kept
 
     def narrowed(self, m: Match, v: Value) -> Value:
         """Return an f32 value as a half; a value that was widened before is taken from there."""
@@ -97,8 +106,10 @@ class NarrowContraction(_HalfRewrite):
 
     pattern = match((*CONTRACTIONS, ops.Attention))
 
-    def check(self, m: Match) -> bool:
+    def check(self, m: Match) -> bool | Reject:
         """Require an f32 contraction."""
+        if m.node(self.pattern).loc.comes_from(self.kept):
+            return Reject("it is to stay f32")
         if isinstance(m.node(self.pattern).op, ops.Attention) and not self.attention:
             return False
         return m[self.pattern].tensor.dtype is DType.F32

@@ -23,6 +23,7 @@ from lamina.ir.graph import Graph
 from lamina.ir.rewrite import Fixpoint, GraphPass, Pipeline, Together
 from lamina.ir.types import DType
 from lamina.passes.cleanup import EliminateDeadNodes, MergeCommonSubexpressions, ShareWeights
+from lamina.passes.contractions import CONTRACTIONS
 from lamina.precision.absorption import (
     FuseQuantize,
     FuseQuantizedActivation,
@@ -143,12 +144,15 @@ def leftover_pipeline() -> Pipeline:
     )
 
 
-def halves_pipeline(half: DType, attention: bool) -> Pipeline:
-    """Return the passes that make contractions multiply halves; before regions are fused."""
+def halves_pipeline(half: DType, attention: bool, kept: Collection[str] = ()) -> Pipeline:
+    """Return the passes that make contractions multiply halves; before regions are fused.
+
+    ``kept`` names source nodes whose contractions stay f32.
+    """
     return Pipeline(
         Together(
             CancelNarrowing(half),  # first: what cancels need not move
-            NarrowContraction(half, attention=attention),
+            NarrowContraction(half, attention=attention, kept=kept),
             SinkWidening(half, attention=attention),  # towards the contraction that reads it
             HoistNarrowing(half, attention=attention),  # towards the contraction that makes it
         ),
@@ -158,10 +162,23 @@ def halves_pipeline(half: DType, attention: bool) -> Pipeline:
     )
 
 
-def narrow_storage(graph: Graph, precision: str) -> None:
-    """Rewrite ``graph`` in place before anything else, also as the plan stores it."""
+def kept_contractions(graph: Graph, names: Collection[str]) -> frozenset[str]:
+    """Return those of the named source nodes that are contractions or attention.
+
+    Everything else computes in f32 anyway, and is fused into contractions that may be narrow.
+    """
+    kinds = (*CONTRACTIONS, ops.Attention, ops.Recurrent)
+    nodes = [n for n in graph.nodes() if isinstance(n.op, kinds)] if names else []
+    return frozenset(s for n in nodes if n.loc.comes_from(names) for s in n.loc.sources())
+
+
+def narrow_storage(graph: Graph, precision: str, kept: Collection[str] = ()) -> None:
+    """Rewrite ``graph`` in place before anything else, also as the plan stores it.
+
+    ``kept`` names source nodes whose contractions stay f32.
+    """
     if precision == "fp16":
-        Pipeline(Together(StoreWeightsAsHalves()), ShareWeights())(graph)
+        Pipeline(Together(StoreWeightsAsHalves(kept)), ShareWeights())(graph)
 
 
 def decide_precision(graph: Graph, precision: str, integers: bool = True) -> None:
@@ -184,16 +201,21 @@ def decide_precision(graph: Graph, precision: str, integers: bool = True) -> Non
         constants_pipeline()(graph)
 
 
-def finish_precision(graph: Graph, precision: str, device: str = "cpu") -> None:
-    """Rewrite ``graph`` in place after it is optimized and before its regions are fused."""
+def finish_precision(
+    graph: Graph, precision: str, device: str = "cpu", kept: Collection[str] = ()
+) -> None:
+    """Rewrite ``graph`` in place after it is optimized and before its regions are fused.
+
+    ``kept`` names source nodes whose contractions stay f32.
+    """
     leftover_pipeline()(graph)
     if device == "cuda" and precision in _HALVES:
-        halves_pipeline(_HALVES[precision], attention=True)(graph)
+        halves_pipeline(_HALVES[precision], True, kept)(graph)
     elif precision == "bf16":
-        halves_pipeline(DType.BF16, attention=False)(graph)
-        Pipeline(RoundRecurrentFactors())(graph)
+        halves_pipeline(DType.BF16, False, kept)(graph)
+        Pipeline(RoundRecurrentFactors(kept))(graph)
     Pipeline(FuseWideningIntoReduction())(graph)
     if device == "cpu":
         Pipeline(FuseAverageOfIntegers())(graph)
     if precision == "fp16" and device != "cuda":
-        Pipeline(Together(RoundWeightsToHalves()), ShareWeights())(graph)
+        Pipeline(Together(RoundWeightsToHalves(kept)), ShareWeights())(graph)

@@ -9,9 +9,11 @@ import numpy as np
 from lamina import ops
 from lamina.ir.graph import Array, Node, Value
 from lamina.ir.rewrite import Match
+from lamina.ir.traced import asarray, dense
 from lamina.ir.types import DType, TensorType
 from lamina.ops.kinds import Scaling
 from lamina.passes.constants import array_of
+from lamina.passes.folding import fold
 
 EIGHT_BIT = (DType.I8, DType.U8)
 LIMITS = {DType.I8: (-128, 127), DType.U8: (0, 255)}
@@ -74,7 +76,7 @@ def known_array(v: Value) -> Array | None:
     if isinstance(v.op, ops.Dequantize) and v.node is not None:
         operands = [array_of(x) for x in v.node.inputs]
         if all(a is not None for a in operands):
-            return np.asarray(v.op.reference(*operands))  # type: ignore[arg-type]
+            return fold(v.op, *operands)[0]  # type: ignore[arg-type]
         return None
     return array_of(v)
 
@@ -98,7 +100,7 @@ def scaled_weights(v: Value, axis: int) -> ScaledWeights | None:
     arrays = [array_of(x) for x in node.inputs]
     if any(a is None for a in arrays) or node.inputs[0].tensor.dtype not in EIGHT_BIT:
         return None
-    q, scale, *zero = (np.asarray(a) for a in arrays)
+    q, scale, *zero = (asarray(a) for a in arrays)
     if scale.dtype != np.float32 or (node.op.axis != axis and scale.size != 1):
         return None
     along = [-1 if i == axis else 1 for i in range(q.ndim)]
@@ -109,7 +111,7 @@ def scaled_weights(v: Value, axis: int) -> ScaledWeights | None:
     if shifted.min(initial=0) < -128 or shifted.max(initial=0) > 127:
         return None
     scales = np.broadcast_to(scale.reshape(-1), (q.shape[axis],))
-    return ScaledWeights(shifted.astype(np.int8), np.ascontiguousarray(scales))
+    return ScaledWeights(shifted.astype(np.int8), dense(scales))
 
 
 def has_static_channels(type: TensorType, axis: int) -> bool:

@@ -8,6 +8,8 @@ Weights beyond the range of f16 stay as they are, and so do those that a kernel 
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 from lamina import ops
@@ -27,7 +29,19 @@ def _weight(v: Value) -> Array | None:
     return a if np.abs(a).max() <= np.finfo(np.float16).max else None
 
 
-class StoreWeightsAsHalves(Rewrite):
+class _WeightRewrite(Rewrite):
+    """A rule that leaves the weights of some source nodes, ``kept``, as they are."""
+
+    def __init__(self, kept: Collection[str] = ()) -> None:
+        super().__init__()
+        self.kept = kept
+
+    def is_kept(self, m: Match) -> bool:
+        """Whether the contraction is to stay f32."""
+        return m.node(self.pattern).loc.comes_from(self.kept)
+
+
+class StoreWeightsAsHalves(_WeightRewrite):
     """The weights of a contraction are stored as f16.
 
     Before::
@@ -52,18 +66,19 @@ class StoreWeightsAsHalves(Rewrite):
 
     def check(self, m: Match) -> bool:
         """Require constant f32 weights."""
-        return _weight(m[self.pattern]) is not None
+        return not self.is_kept(m) and _weight(m[self.pattern]) is not None
 
     def replace(self, m: Match) -> Value:
         """Round the weights."""
         node, a = m.node(self.pattern), _weight(m[self.pattern])
         assert a is not None
-        half = m.emit(ops.Const.of(a.astype(np.float16)))
-        x, _, *rest = node.inputs
+        x, w, *rest = node.inputs
+        assert isinstance(w.op, ops.Const)
+        half = m.emit(ops.Const.of(a.astype(np.float16), w.op.weight.name))
         return m.emit(node.op, x, m.emit(ops.Cast(dtype=DType.F32), half), *rest)
 
 
-class RoundWeightsToHalves(Rewrite):
+class RoundWeightsToHalves(_WeightRewrite):
     """Folded weights are rounded to numbers that f16 holds, so that the plan can store them so.
 
     Before::
@@ -87,8 +102,8 @@ class RoundWeightsToHalves(Rewrite):
 
     def check(self, m: Match) -> bool:
         """Require constant f32 weights that rounding changes."""
-        a = _weight(m[self.pattern])
-        return a is not None and not np.array_equal(a.astype(np.float16).astype(np.float32), a)
+        a = None if self.is_kept(m) else _weight(m[self.pattern])
+        return a is not None and not bool((a.astype(np.float16).astype(np.float32) == a).all())
 
     def replace(self, m: Match) -> Value:
         """Round the weights."""

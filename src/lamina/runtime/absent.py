@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lamina.errors import DeviceError
+from lamina.errors import DeviceError, LaminaError
 from lamina.plan.plan import Section
+from lamina.runtime.driver import Allocator
+from lamina.runtime.lent import LentMemory
 
 DEVICE = "none"
 
@@ -28,38 +30,60 @@ class AbsentDriver:
         """Refuse nothing, so that the plan stays as it was built."""
         return None
 
-    def load(self, section: Section) -> AbsentSection:
+    def load(self, section: Section, resident_bytes: int | None = None) -> AbsentSection:
         """Return the section unloaded."""
-        return AbsentSection(section)
+        return AbsentSection(_for_another_machine(section))
 
 
 class AbsentSection:
-    """A section that stays where it is, and its runner."""
+    """A section that cannot run, for a reason, and its runner."""
 
-    def __init__(self, section: Section) -> None:
-        target = dict(section.target)
-        self.wanted = ":".join(target[k] for k in ("device", "arch") if k in target) or "this CPU"
+    def __init__(self, reason: LaminaError) -> None:
+        self._reason = reason
 
     def runner(self) -> AbsentSection:
         """Return what refuses to run."""
         return self
 
+    def refitted(self, section: Section) -> AbsentSection:
+        """Return what refuses to run, too."""
+        return self
+
+    def arena_bytes(self, sizes: Mapping[str, int]) -> int:
+        """Return 0: how much is needed is known where the plan runs."""
+        return 0
+
+    def lend(self, memory: LentMemory | None) -> None:
+        """Take memory that no run will use."""
+
+    def check_steps(self, *, wanted: bool) -> None:
+        """Do nothing: there are no steps."""
+
+    def allocate_with(self, allocator: Allocator | None) -> None:
+        """Take an allocator that no run will use."""
+
     def run(self, inputs: Sequence[Any], outputs: list[Any]) -> list[Any]:
-        """Raise DeviceError."""
-        raise DeviceError(
-            f"the plan is for {self.wanted}, which this machine does not have",
-            hint="save it and load it where there is one; lamina.load also runs it here, compiled "
-            "again from its graph",
-        )
+        """Raise the reason."""
+        raise self._reason
 
     def profile(self, inputs: Sequence[Any]) -> list[float]:
-        """Raise DeviceError."""
+        """Raise the reason."""
         self.run(inputs, [])
         return []
 
     def memory(self) -> Mapping[str, int]:
         """Return nothing."""
         return {}
+
+
+def _for_another_machine(section: Section) -> DeviceError:
+    target = dict(section.target)
+    wanted = ":".join(target[k] for k in ("device", "arch") if k in target) or "this CPU"
+    return DeviceError(
+        f"the plan is for {wanted}, which this machine does not have",
+        hint="save it and load it where there is one; lamina.load also runs it here, compiled "
+        "again from its graph",
+    )
 
 
 def driver(threads: int | None = None, device: str = DEVICE) -> AbsentDriver:

@@ -12,7 +12,8 @@ from lamina.ir.attributes import attribute_symbols
 from lamina.ir.interpret import bind_shape
 from lamina.ir.types import DType, TensorType, ValueType
 from lamina.plan.plan import Plan, Port
-from lamina.runtime.driver import DeviceRunner, Runner
+from lamina.runtime.driver import Allocator, DeviceRunner, Runner
+from lamina.runtime.lent import LentMemory
 
 
 class ExecutionContext:
@@ -33,14 +34,45 @@ class ExecutionContext:
         ]
         self._shapes: tuple[Any, ...] = ()
         self._none: list[Any] = [None] * len(outputs)
+        self._lent: LentMemory | None = None
+        self._allocator: Allocator | None = None
+        self._checks = False
         self.adopt(runner)
 
     def adopt(self, runner: Runner) -> None:
         """Use the runner of another section with the same inputs and outputs from now on."""
         self._runner = runner
+        if self._allocator is not None:
+            runner.allocate_with(self._allocator)
+        if self._lent is not None:
+            runner.lend(self._lent)
+        if self._checks:
+            runner.check_steps(wanted=True)
         self._on_device: DeviceRunner | None = None
         if hasattr(runner, "admit"):
             self._on_device = cast("DeviceRunner", runner)
+
+    def lend(self, memory: LentMemory | None) -> None:
+        """Place activations in the user's memory from the next run on; None for the context's own.
+
+        It must stay there until that work is done.  :meth:`Engine.arena_bytes` says how much it is.
+        """
+        if memory != self._lent:
+            self._lent = memory
+            self._runner.lend(memory)
+
+    def check_steps(self, *, wanted: bool = True) -> None:
+        """Wait after each step from the next run on, so that a fault names its step, or no longer.
+
+        That is slow, and for a GPU only: on a CPU every step is done before the next one.
+        """
+        self._checks = wanted
+        self._runner.check_steps(wanted=wanted)
+
+    def allocate_with(self, allocator: Allocator | None) -> None:
+        """Take memory from an allocator from the next run on; None for that of the engine."""
+        self._allocator = allocator
+        self._runner.allocate_with(allocator)
 
     def run(
         self,

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from lamina.plan.plan import Port, Section
+from lamina.runtime.lent import LentMemory
 
 
 class Allocator(Protocol):
@@ -38,8 +39,11 @@ class Driver(Protocol):
     def refusal(self, section: Section) -> str | None:
         """Return why a section cannot run here, or None when it can."""
 
-    def load(self, section: Section) -> Loaded:
-        """Bring code and constants of a section to the device."""
+    def load(self, section: Section, resident_bytes: int | None = None) -> Loaded:
+        """Bring code and constants of a section to the device.
+
+        Constants beyond ``resident_bytes`` stay in host memory, which the device reads in runs.
+        """
 
 
 class Loaded(Protocol):
@@ -48,9 +52,30 @@ class Loaded(Protocol):
     def runner(self) -> Runner:
         """Return a new runner with buffers of its own."""
 
+    def refitted(self, section: Section) -> Loaded:
+        """Return a section that differs in the contents of some constants alone.
+
+        Code and constants that stay the same are shared, so that old runners go on as they are.
+        """
+
+    def arena_bytes(self, sizes: Mapping[str, int]) -> int:
+        """Return the bytes that a runner needs for activations, by the sizes of symbols.
+
+        Buffers whose size only data decides are not counted.
+        """
+
 
 class Runner(Protocol):
     """Runs a program; used by one thread at a time."""
+
+    def lend(self, memory: LentMemory | None) -> None:
+        """Place activations in the user's memory from now on; None for memory of its own."""
+
+    def check_steps(self, *, wanted: bool) -> None:
+        """Wait after each step from now on, so that a fault names its step, or no longer."""
+
+    def allocate_with(self, allocator: Allocator | None) -> None:
+        """Take memory from an allocator from now on; None for that of the engine."""
 
     def run(self, inputs: Sequence[Any], outputs: list[Any]) -> list[Any]:
         """Run once.

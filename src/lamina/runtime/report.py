@@ -9,16 +9,6 @@ from lamina.plan.plan import Plan, Section, Step
 
 
 @dataclass(frozen=True)
-class LayerTime:
-    """Median time of one layer."""
-
-    name: str
-    loc: str
-    tactic: str
-    microseconds: float
-
-
-@dataclass(frozen=True)
 class LayerReport:
     """One layer: where it came from, how it runs, and what else was tried."""
 

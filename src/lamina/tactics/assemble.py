@@ -11,8 +11,11 @@ import numpy as np
 from lamina.codegen.layout import Layout
 from lamina.errors import BuildError
 from lamina.ir.attributes import attribute_symbols
+from lamina.ir.blocks import blocked
+from lamina.ir.dims import Dim
 from lamina.ir.graph import Graph, Node, Value, emit_node
 from lamina.ir.text import print_graph
+from lamina.ir.traced import dense
 from lamina.ir.types import DType, TensorType, ValueType
 from lamina.ir.weight import Weight
 from lamina.plan.plan import (
@@ -39,11 +42,18 @@ from lamina.tactics.candidate import (
 )
 from lamina.tactics.choices import Choices, describe
 from lamina.tactics.form import Form, layout, same_bytes, size_bytes
+from lamina.tactics.operations import operations
+from lamina.tactics.policy import Policy
 from lamina.tactics.views import ViewPlan
 
 
 class Code(Protocol):
-    """What collects the kernels and constants of a section."""
+    """What collects the kernels and constants of a section.
+
+    ``operations`` are those of the steps of the program that was finished last.
+    """
+
+    operations: tuple[Dim, ...]
 
     def add_blob(self, weight: Weight) -> int:
         """Keep a constant and return its number."""
@@ -57,11 +67,12 @@ class Code(Protocol):
 class Assembler(ABC):
     """Builds one program; nested programs share ``code``."""
 
-    def __init__(self, code: Code, graph: Graph, views: ViewPlan) -> None:
-        self.code, self.graph, self.views = code, graph, views
+    def __init__(self, code: Code, graph: Graph, views: ViewPlan, policy: Policy) -> None:
+        self.code, self.graph, self.views, self.policy = code, graph, views, policy
         self.tensors: list[Tensor] = []
         self.layouts: list[Layout | None] = []
         self.steps: list[Step] = []
+        self.operations: dict[int, Dim] = {}
         self.numbers: dict[tuple[Value, str], int] = {}
         self.fallbacks: list[str] = []
         self.known = {s for v in graph.inputs for s in attribute_symbols(v.type)}
@@ -92,8 +103,7 @@ class Assembler(ABC):
         if key in self.numbers:
             return self.numbers[key]
         if (weight := constant(v)) is not None:
-            array = np.asarray(weight.array)
-            number = self.add(v, form, Place.CONSTANT, self._constant(array, v, form))
+            number = self.add(v, form, Place.CONSTANT, self._constant(weight.array, v, form))
             self.numbers[key] = number
             return number
         have = next(f for w, f in self.numbers if w is v)
@@ -113,9 +123,10 @@ class Assembler(ABC):
 
     def _constant(self, array: np.ndarray, v: Value, form: str) -> int:
         if form == Form.CHANNELS_LAST:
-            array = np.ascontiguousarray(np.moveaxis(array, 1, -1))
+            array = dense(np.moveaxis(array, 1, -1))
         elif form == Form.BLOCKED:
-            array = _blocked(array)
+            others = tuple(range(3, array.ndim + 1))
+            array = blocked(array, ((), (16,), *[()] * (array.ndim - 2)), (0, 1, *others, 2))
         name = v.node.op.weight.name if v.node else ""  # type: ignore[attr-defined]
         return self.code.add_blob(Weight(array, name))
 
@@ -195,7 +206,10 @@ class Assembler(ABC):
         ]
         results = [self.layouts[n] for n in writes]
         draft = self.code.draft(candidate, tuple(dense), tuple(results))  # type: ignore[arg-type]
+        microseconds = choices.microseconds[choices.candidates.index(candidate)]
+        self.policy.choose(node, candidate, draft.workspace_bytes, microseconds)
         arguments = [self._argument(r, node, reads, writes, candidate) for r in draft.arguments]
+        self.operations[len(self.steps)] = operations(node)
         self.steps.append(
             _step(choices, candidate, draft, [a for a in arguments if a >= 0], writes, arguments)
         )
@@ -244,6 +258,18 @@ class Assembler(ABC):
         self.layouts[number] = self.layouts[base]
         self.numbers[node.output, str(form)] = number
 
+    def relay(self, node: Node, candidate: Candidate) -> None:
+        """Let the result of a node be the bytes of its operand, in another form."""
+        read, write = candidate.reads[0], candidate.writes[0]
+        assert read is not None
+        x = node.inputs[0]
+        base = self.read(x, read)
+        if not self.is_dense(base):
+            gapped, base = base, self.add(x, read, Place.ARENA)
+            self._reorder(x, gapped, base)
+        self.numbers[node.output, str(write)] = self.add(node.output, write, Place.VIEW, base)
+        self.policy.choose(node, candidate, 0, 0.0)
+
     def host(self, choices: Choices, programs: tuple[Program, ...] = (), spec: str = "") -> None:
         """Add a step that runs the operator's NumPy meaning, or control flow over ``programs``."""
         node = choices.node
@@ -281,6 +307,8 @@ class Assembler(ABC):
         inputs = tuple(
             Port(name=v.name, type=v.type, tensor=i) for i, v in enumerate(self.graph.inputs)
         )
+        counts = tuple(self.operations.get(i, 0) for i in range(len(self.steps)))
+        self.code.operations = counts if any(counts) else ()
         return Program(
             inputs=inputs,
             outputs=tuple(outputs),
@@ -356,12 +384,3 @@ def _step(
         tried=tuple(sorted(times, key=lambda m: m.microseconds)),
         declined=tuple(choices.declined),
     )
-
-
-def _blocked(array: np.ndarray) -> np.ndarray:
-    """Return [N, C, ...] as [N, C/16, ..., 16] with zeros in the last block."""
-    n, c, *rest = array.shape
-    blocks = -(-c // 16)
-    padded = np.zeros((n, blocks * 16, *rest), array.dtype)
-    padded[:, :c] = array
-    return np.ascontiguousarray(np.moveaxis(padded.reshape(n, blocks, 16, *rest), 2, -1))

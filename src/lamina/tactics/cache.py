@@ -1,7 +1,10 @@
-"""The timing cache: how long each tactic took for each problem on each machine.
+"""The timing cache: how long each tactic took for each problem on each machine, and what failed.
 
-A readable JSON file, ``{"version": 1, "machines": {machine: {problem: {tactic: microseconds}}}}``.
-Files merge: of two times for one tactic the smaller counts, since noise only adds.
+A readable JSON file, ``{"version": 1, "machines": {machine: {problem: {tactic: microseconds}}},
+"failures": {machine: {toolchain: {problem: {tactic: reason}}}}}``.  Files merge: of two times for
+one tactic the smaller counts, since noise only adds; a time counts more than a failure.  A failure
+holds for the versions that it was seen with (the toolchain): others may do better.  The tactic
+``*`` stands for all that are not listed: with it, a problem is not timed any further.
 """
 
 from __future__ import annotations
@@ -9,28 +12,49 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 VERSION: Final = 1
+OTHERS: Final = "*"
+
+Times = dict[str, dict[str, dict[str, float]]]
+"""Microseconds by machine, problem and tactic."""
+Failures = dict[str, dict[str, dict[str, dict[str, str]]]]
+"""Reasons by machine, toolchain, problem and tactic."""
+
+T = TypeVar("T")
+
+
+@dataclass
+class Contents:
+    """What a cache file holds."""
+
+    times: Times = field(default_factory=dict)
+    failures: Failures = field(default_factory=dict)
 
 
 class TimingCache:
-    """Times by machine, problem and tactic; reads a file when made, writes it with ``save``."""
+    """Times by machine, problem and tactic; reads a file when made, writes it with ``save``.
 
-    def __init__(self, path: Path | None, machine: str) -> None:
-        self.path, self.machine = path, machine
-        self.times: dict[str, dict[str, dict[str, float]]] = {}
+    ``toolchain`` names the versions of what makes kernels: what failed with others may be tried
+    again.
+    """
+
+    def __init__(self, path: Path | None, machine: str, toolchain: str = "") -> None:
+        self.path, self.machine, self.toolchain = path, machine, toolchain
+        contents = Contents() if path is None else read_contents(path)
+        self.times, self.failures = contents.times, contents.failures
         self.hits = self.misses = 0
         self._changed = False
-        if path is not None:
-            self.times = read_times(path)
 
     def get(self, problem: str, tactic: str) -> float | None:
         """Return the microseconds of a tactic, or None when it was never timed here."""
-        found = self.times.get(self.machine, {}).get(problem, {}).get(tactic)
+        row = self.times.get(self.machine, {}).get(problem, {})
+        found = row.get(tactic, row.get(OTHERS))
         if found is None:
             self.misses += 1
         else:
@@ -43,6 +67,17 @@ class TimingCache:
         machine.setdefault(problem, {})[tactic] = round(microseconds, 3)
         self._changed = True
 
+    def failure(self, problem: str, tactic: str) -> str | None:
+        """Return why a tactic failed here with these versions, or None when it did not."""
+        seen = self.failures.get(self.machine, {}).get(self.toolchain, {})
+        return seen.get(problem, {}).get(tactic)
+
+    def fail(self, problem: str, tactic: str, reason: str) -> None:
+        """Remember that a tactic does not work, and why."""
+        seen = self.failures.setdefault(self.machine, {}).setdefault(self.toolchain, {})
+        seen.setdefault(problem, {})[tactic] = reason
+        self._changed = True
+
     def merge(self, other: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
         """Add the times of another cache; the smaller of two counts."""
         for machine, problems in other.items():
@@ -53,6 +88,17 @@ class TimingCache:
                     row[tactic] = min(microseconds, row.get(tactic, microseconds))
         self._changed = True
 
+    def merge_failures(
+        self, other: Mapping[str, Mapping[str, Mapping[str, Mapping[str, str]]]]
+    ) -> None:
+        """Add the failures of another cache; of two reasons this one's own stays."""
+        for machine, toolchains in other.items():
+            for toolchain, problems in toolchains.items():
+                mine = self.failures.setdefault(machine, {}).setdefault(toolchain, {})
+                for problem, tactics in problems.items():
+                    mine[problem] = {**tactics, **mine.get(problem, {})}
+        self._changed = True
+
     def save(self) -> None:
         """Write the file if anything is new; what another process wrote meanwhile is kept.
 
@@ -60,8 +106,13 @@ class TimingCache:
         """
         if self.path is None or not self._changed:
             return
-        self.merge(read_times(self.path))
-        text = json.dumps({"version": VERSION, "machines": self.times}, sort_keys=True, indent=1)
+        meanwhile = read_contents(self.path)
+        self.merge(meanwhile.times)
+        self.merge_failures(meanwhile.failures)
+        data: dict[str, Any] = {"version": VERSION, "machines": self.times}
+        if self.failures:
+            data["failures"] = self.failures
+        text = json.dumps(data, sort_keys=True, indent=1)
         with suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             _write(self.path, text)
@@ -80,29 +131,48 @@ def _write(path: Path, text: str) -> None:
         raise
 
 
-def read_times(path: Path) -> dict[str, dict[str, dict[str, float]]]:
+def read_times(path: Path) -> Times:
+    """Read the times of a cache file; a missing or damaged one counts as empty."""
+    return read_contents(path).times
+
+
+def read_contents(path: Path) -> Contents:
     """Read a cache file; a missing or damaged one counts as empty."""
     try:
         data = json.loads(path.read_text())
     except (OSError, RecursionError, ValueError):
-        return {}
+        return Contents()
     if not isinstance(data, dict) or data.get("version") != VERSION:
-        return {}
-    return _checked(data.get("machines"))
+        return Contents()
+    return Contents(_times(data.get("machines")), _failures(data.get("failures")))
 
 
-def _checked(data: Any) -> dict[str, dict[str, dict[str, float]]]:
-    def entries(x: Any) -> Iterable[tuple[str, Any]]:
-        return x.items() if isinstance(x, dict) else ()
+def _times(data: Any) -> Times:
+    return _each(data, lambda problems: _each(problems, lambda row: _leaves(row, _microseconds)))
 
-    return {
-        machine: {
-            problem: {
-                tactic: float(us)
-                for tactic, us in entries(tactics)
-                if isinstance(us, int | float) and us >= 0
-            }
-            for problem, tactics in entries(problems)
-        }
-        for machine, problems in entries(data)
-    }
+
+def _failures(data: Any) -> Failures:
+    return _each(
+        data,
+        lambda toolchains: _each(
+            toolchains, lambda problems: _each(problems, lambda row: _leaves(row, _reason))
+        ),
+    )
+
+
+def _each(data: Any, read: Callable[[Any], T]) -> dict[str, T]:
+    return {k: read(v) for k, v in data.items()} if isinstance(data, dict) else {}
+
+
+def _leaves(data: Any, read: Callable[[Any], T | None]) -> dict[str, T]:
+    """Return the entries of a table that mean something."""
+    found = _each(data, read)
+    return {k: v for k, v in found.items() if v is not None}
+
+
+def _microseconds(x: Any) -> float | None:
+    return float(x) if isinstance(x, int | float) and x >= 0 else None
+
+
+def _reason(x: Any) -> str | None:
+    return x if isinstance(x, str) else None

@@ -26,7 +26,7 @@ def possible_forms(type: object) -> tuple[Form, ...]:
     """Return the forms that a value of this type may have, the default first."""
     if not isinstance(type, TensorType) or not 3 <= type.rank <= 5:
         return (Form.PLAIN,)
-    if type.dtype in (DType.I8, DType.U8):
+    if type.dtype in (DType.I8, DType.U8, DType.F16):
         return (Form.PLAIN, Form.CHANNELS_LAST)
     if type.dtype not in _BLOCKED_TYPES:
         return (Form.PLAIN,)

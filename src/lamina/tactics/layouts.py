@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from lamina.ir.dims import evaluate, symbols
 from lamina.ir.graph import Graph, Node, Op, Value
 from lamina.ir.types import TensorType
+from lamina.ops import Region
 from lamina.schedule.forms import NodeOptions, Option, assign_forms
 from lamina.tactics.candidate import Candidate, constant
 from lamina.tactics.choices import Choices
@@ -95,11 +96,16 @@ def _reorder_cost(
 
 def nested_graphs(graph: Graph) -> list[Graph]:
     """Return a graph and the bodies of its control flow, at any depth."""
-    bodies = [v for n in graph.nodes() for v in vars(n.op).values() if isinstance(v, Graph)]
+    bodies = [b for n in graph.nodes() if not isinstance(n.op, Region) for b in _bodies(n)]
     return [graph, *(g for body in bodies for g in nested_graphs(body))]
 
 
 def spatial_ranks(graph: Graph, spatial: tuple[type[Op], ...]) -> frozenset[int]:
     """Return the ranks of the first operands of some operators, those in bodies included."""
-    nodes = [n for g in nested_graphs(graph) for n in g.nodes()]
-    return frozenset(n.inputs[0].tensor.rank for n in nodes if isinstance(n.op, spatial))
+    nodes = list(graph.nodes())
+    found = {n.inputs[0].tensor.rank for n in nodes if isinstance(n.op, spatial)}
+    return frozenset(found.union(*(spatial_ranks(b, spatial) for n in nodes for b in _bodies(n))))
+
+
+def _bodies(node: Node) -> list[Graph]:
+    return [v for v in vars(node.op).values() if isinstance(v, Graph)]

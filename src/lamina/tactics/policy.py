@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from lamina.config import BuildConfig
 from lamina.errors import BuildError, LaminaError
 from lamina.ir.dims import Dim, evaluate, symbols
 from lamina.ir.graph import Node
 from lamina.tactics.candidate import Candidate
 from lamina.tactics.choices import Choices, describe
+from lamina.tactics.views import STRIDED_VIEW
 
 Sizes = Mapping[str, tuple[int, int, int]]
 """Smallest, likeliest and largest value of each symbol."""
@@ -54,7 +56,29 @@ class Policy:
     refused: dict[tuple[Node, str], str] = field(default_factory=dict)
     """Why a node must not have a candidate that was chosen for it before."""
     chosen: dict[Node, Offer] = field(default_factory=dict)
+    again: bool = False
+    """Whether a candidate was refused since ``begin``, so that others must be chosen."""
     _offers: dict[Node, dict[str, Offer]] = field(default_factory=dict)
+
+    @staticmethod
+    def of(config: BuildConfig, sizes: Sizes) -> Policy:
+        """Return what the options of a build say."""
+        return Policy(
+            sizes=sizes,
+            workspace_bytes=config.workspace_bytes,
+            most=config.most_tactics,
+            selector=config.selector,
+        )
+
+    @property
+    def allows_all(self) -> bool:
+        """Whether there is nothing to narrow."""
+        return self.selector is None and not self.most and not self.refused
+
+    def begin(self) -> None:
+        """Forget what was chosen, not what was refused."""
+        self.chosen.clear()
+        self.again = False
 
     def narrow(
         self,
@@ -67,7 +91,7 @@ class Policy:
         ``workspace`` returns what a candidate's step asks for (a LaminaError when it has none),
         ``known`` the microseconds that it took earlier.
         """
-        self._drop_refused(choices)
+        self.drop_refused(choices)
         if self.most and len(choices.candidates) > self.most:
             best = sorted(range(len(choices.candidates)), key=choices.microseconds.__getitem__)
             _keep(choices, sorted(best[: self.most]))
@@ -78,7 +102,8 @@ class Policy:
         allowed = self._offers[choices.node]
         _keep(choices, [i for i, c in enumerate(choices.candidates) if describe(c) in allowed])
 
-    def _drop_refused(self, choices: Choices) -> None:
+    def drop_refused(self, choices: Choices) -> None:
+        """Drop, in place, the candidates that wanted too much when they were chosen."""
         gone = {
             i: why
             for i, c in enumerate(choices.candidates)
@@ -98,10 +123,10 @@ class Policy:
         offers = []
         for c in choices.candidates:
             try:
-                size = self.largest(workspace(c))
+                size = 0 if c.tactic == STRIDED_VIEW else self.largest(workspace(c))
             except LaminaError:
                 continue  # it is dropped, with the reason, when it is timed or used
-            if self.workspace_bytes is None or size <= self.workspace_bytes:
+            if self.fits(size):
                 offers.append(Offer(c, size, known(c)))
         picked = [*selector.select(node, offers, self.sizes)] if offers else []
         if wrong := [i for i in picked if not 0 <= i < len(offers)]:
@@ -117,16 +142,18 @@ class Policy:
         env = {name: high for name, (_, _, high) in self.sizes.items()}
         return evaluate(workspace, env) if all(s in env for s in symbols(workspace)) else 0
 
-    def choose(self, node: Node, candidate: Candidate, workspace: Dim) -> bool:
-        """Note the candidate of a node; False, with the refusal noted, when it wants too much."""
+    def fits(self, workspace: Dim) -> bool:
+        """Whether a workspace is within the limit, for the largest shapes."""
+        return self.workspace_bytes is None or self.largest(workspace) <= self.workspace_bytes
+
+    def choose(self, node: Node, chosen: Candidate, workspace: Dim, microseconds: float) -> None:
+        """Note the candidate of a node; one whose workspace is too large is refused."""
         size = self.largest(workspace)
-        if self.workspace_bytes is not None and size > self.workspace_bytes:
+        if not self.fits(size):
             why = f"needs {size} bytes of workspace, the limit is {self.workspace_bytes}"
-            self.refused[node, describe(candidate)] = why
-            return False
-        known = self._offers.get(node, {}).get(describe(candidate))
-        self.chosen[node] = known or Offer(candidate, size, None)
-        return True
+            self.refused[node, describe(chosen)] = why
+            self.again = True
+        self.chosen[node] = Offer(chosen, size, microseconds)
 
     def finish(self) -> None:
         """Tell the selector what was chosen."""

@@ -22,7 +22,7 @@ from lamina.tensorrt.profile import IOptimizationProfile
 from lamina.tensorrt.progress import IProgressMonitor
 from lamina.tensorrt.timing_cache import ITimingCache
 
-_POOL_BYTES = {
+POOL_BYTES = {
     "WORKSPACE": 1 << 34,
     "DLA_MANAGED_SRAM": 0,
     "DLA_LOCAL_DRAM": 1 << 30,
@@ -30,12 +30,13 @@ _POOL_BYTES = {
     "TACTIC_DRAM": 1 << 34,
     "TACTIC_SHARED_MEMORY": 1 << 30,
 }
+"""Limits that nobody has set; that of WORKSPACE then limits nothing."""
 
 
 class IBuilderConfig(FlagChoices, DeviceChoices, config_legacy.LegacyChoices):
     """Everything that a build may be told; made by Builder.create_builder_config."""
 
-    avg_timing_iterations = Option(int, 1, "Measurements that are averaged for each tactic; kept.")
+    avg_timing_iterations = Option(int, 1, "Runs over which a time is averaged.")
     engine_capability = Option(EngineCapability, "STANDARD", "Restrictions on the engine.")
     profile_stream = Option(int, 0, "Stream on which tactics are timed.")
     profiling_verbosity = Option(
@@ -67,7 +68,7 @@ class IBuilderConfig(FlagChoices, DeviceChoices, config_legacy.LegacyChoices):
         self._start_flags()
         self._start_devices()
         self._start_legacy()
-        self._pools = dict(_POOL_BYTES)
+        self._pools = dict(POOL_BYTES)
         self._profiles: list[IOptimizationProfile] = []
         self._tactic_sources: int | None = None
         self._timing_cache: ITimingCache | None = None
@@ -94,7 +95,11 @@ class IBuilderConfig(FlagChoices, DeviceChoices, config_legacy.LegacyChoices):
 
     @checked
     def set_memory_pool_limit(self, pool: MemoryPoolType, pool_size: int) -> None:
-        """Limit a memory pool, in bytes; kept (Lamina's kernels need no pool of their own)."""
+        """Limit a memory pool, in bytes.
+
+        Tactics that need a larger WORKSPACE are left out; the other pools are kept (DLAs have no
+        part in builds, and Lamina's kernels take no other memory for tactics).
+        """
         if pool_size < 0:
             self._reporter.error(f"a memory pool of {pool_size} bytes")
             return
@@ -118,7 +123,11 @@ class IBuilderConfig(FlagChoices, DeviceChoices, config_legacy.LegacyChoices):
 
     @checked
     def set_tactic_sources(self, tactic_sources: int) -> bool:
-        """Choose libraries by the bits of TacticSource; kept, and reported by the engine."""
+        """Choose libraries by the bits of TacticSource.
+
+        On a GPU, CUBLAS and CUBLAS_LT stand for cuBLASLt, CUDNN for cuDNN; on a CPU each of the
+        three allows oneDNN.  Without them all tactics are Lamina's own, which are always allowed.
+        """
         self._tactic_sources = tactic_sources
         return True
 
@@ -147,7 +156,11 @@ class IBuilderConfig(FlagChoices, DeviceChoices, config_legacy.LegacyChoices):
 
     @checked
     def set_preview_feature(self, feature: PreviewFeature, enable: bool) -> None:
-        """Switch a feature on or off; kept (none changes how Lamina builds)."""
+        """Switch a feature on or off.
+
+        DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805 leaves libraries out, as no tactic sources do;
+        what the others allow is always allowed.
+        """
         self._previews[feature.name] = enable
 
     @checked

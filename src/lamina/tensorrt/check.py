@@ -82,7 +82,7 @@ def _converter(hint: Any) -> Converter | None:
         return _list_of(_converter(arguments[0]))
     if hint in _CONVERTERS:
         return _CONVERTERS[hint]
-    if inspect.isclass(hint) and origin is None and hint is not object:
+    if inspect.isclass(hint) and origin is None and hint not in (object, Any):
         return functools.partial(_instance, hint)
     return None
 

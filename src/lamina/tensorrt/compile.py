@@ -10,22 +10,41 @@ from pathlib import Path
 
 from lamina.backends.cpu.features import cpu_features
 from lamina.builder import build_plan
-from lamina.config import BuildConfig, Precision
-from lamina.errors import ConfigError
+from lamina.config import BuildConfig, Precision, cache_folder
+from lamina.errors import ConfigError, PlanError
+from lamina.ir.graph import Graph
 from lamina.plan.plan import Plan
+from lamina.plan.strip import strip
 from lamina.precision.pipeline import missing_feature
-from lamina.tactics.cache import read_times
+from lamina.tactics.cache import TimingCache, read_times
 from lamina.tensorrt import metadata, persona, platform
 from lamina.tensorrt.builder_config import IBuilderConfig
 from lamina.tensorrt.calibration.run import calibrate
+from lamina.tensorrt.config_devices import check_devices, hosted_nodes
+from lamina.tensorrt.constraints import check_constraints, float_layers
 from lamina.tensorrt.error_reporting import Reporter
+from lamina.tensorrt.io_formats import (
+    apply_formats,
+    chosen_formats,
+    described,
+    physical_shapes,
+    refuse_copies,
+)
 from lamina.tensorrt.lower import Lowered, lower, union_of_profiles
-from lamina.tensorrt.metadata import EngineMetadata, ProfileInfo
+from lamina.tensorrt.metadata import EngineMetadata, ProfileInfo, Range
 from lamina.tensorrt.network.state import NetworkState
 from lamina.tensorrt.network_definition import INetworkDefinition
+from lamina.tensorrt.plugin_api.tuning import PluginBuild, finish_plugins, size_ranges
 from lamina.tensorrt.profile import IOptimizationProfile
+from lamina.tensorrt.programs import tuned_apart, with_programs
 from lamina.tensorrt.progress import MonitorAdapter
 from lamina.tensorrt.ranges import given_ranges, quantize
+from lamina.tensorrt.tactic_options import tactic_options
+from lamina.tensorrt.timing_cache import Times
+from lamina.tensorrt.unfused import show, unfused_tensors
+
+_REFITTABLE = {"REFIT", "REFIT_IDENTICAL", "STRIP_PLAN"}
+"""Flags with which all weights may be replaced; a stripped plan has to get them again."""
 
 
 def compile_network(
@@ -65,19 +84,68 @@ def _compile(
             shapes[tensor._name] = (low, opt, high)
     device = platform.device()
     precision = _available(precision_of(network, config), config, device, reporter)
+    quantized: set[str] = set()
     if "INT8" in config._flags and not state.strongly_typed:
-        precision = _quantized(lowered, state, config, reporter, precision)
+        quantized = _quantized(lowered, state, config, reporter)
+        precision = "int8" if quantized else precision
+    check_devices(config, state.layers, "GPU_FALLBACK" in config._flags, reporter)
+    check_constraints(state.layers, config._flags, precision, quantized, reporter)
+    formats = chosen_formats(state, lowered.tensors, implicit_batch=state.implicit_batch)
+    shapes = apply_formats(lowered.graph, formats, shapes)
+    lowered = replace(lowered, tensors=tuple(described(t, formats) for t in lowered.tensors))
     with _timing_cache(config) as cache:
+        _finish_plugins(lowered.graph, shapes, cache, device, reporter)
         options = BuildConfig(
             target=device,
             precision=precision,
             shapes=shapes,
-            optimization_level=config._level,
             timing_cache=cache,
+            full_precision=() if state.strongly_typed else float_layers(state.layers),
+            on_host=hosted_nodes(config, lowered.graph),
+            refittable=bool(config._flags & {"REFIT", "REFIT_INDIVIDUAL", "STRIP_PLAN"}),
+            **tactic_options(config),
         )
-        plan = build_plan(lowered.graph, options, monitor)
-    notes = metadata.encode(_describe(network, config, lowered, profiles, max_batch_size))
-    return replace(plan, notes=((metadata.NOTE, notes),))
+        plan, unfused = _built(state, lowered, options, monitor)
+        apart = tuned_apart(profiles, union_of_profiles(state, profiles))
+        own = {n: physical_shapes(formats, given) for n, given in apart.items()}
+        plan = with_programs(plan, lowered.graph, options, own, monitor)
+    if "DIRECT_IO" in config._flags:
+        refuse_copies(plan)
+    described_engine = _describe(network, config, lowered, profiles, max_batch_size)
+    plan = metadata.with_metadata(plan, replace(described_engine, unfused_tensors=unfused))
+    return _stripped(plan, reporter) if "STRIP_PLAN" in config._flags else plan
+
+
+def _built(
+    state: NetworkState, lowered: Lowered, options: BuildConfig, monitor: MonitorAdapter | None
+) -> tuple[Plan, tuple[str, ...]]:
+    """Return the plan, and the tensors that it shows because they were not fused."""
+    plan = build_plan(lowered.graph, options, monitor)
+    unfused = unfused_tensors(plan, lowered) if state.debug_unfused else ()
+    if not unfused:
+        return plan, ()
+    # What is fused is known only now; the times of kernels are known as well.
+    show(lowered.graph, lowered, unfused)
+    return build_plan(lowered.graph, options, monitor), unfused
+
+
+def _stripped(plan: Plan, reporter: Reporter) -> Plan:
+    try:
+        return strip(plan)
+    except PlanError as e:
+        reporter.warning(f"STRIP_PLAN changes nothing: {e}")
+        return plan
+
+
+def _finish_plugins(
+    graph: Graph, shapes: dict[str, Range], cache: str | None, device: str, reporter: Reporter
+) -> None:
+    """Tell plugins the sizes of the profiles, and choose their tactics."""
+    path = cache_folder() / "timing.json" if cache is None else Path(cache) if cache else None
+    machine = f"plugins on {device}"
+    sizes = size_ranges(graph, shapes)
+    times = TimingCache(path, machine)
+    finish_plugins(graph, PluginBuild(sizes, times, reporter, on_gpu=device == "cuda"))
 
 
 def _available(
@@ -98,9 +166,8 @@ def _quantized(
     state: NetworkState,
     config: IBuilderConfig,
     reporter: Reporter,
-    otherwise: Precision,
-) -> Precision:
-    """Quantize what has a range and return the precision to build with."""
+) -> set[str]:
+    """Quantize what has a range and return the layers that it came from."""
     skipped = [
         layer._origin
         for layer in state.layers
@@ -113,15 +180,14 @@ def _quantized(
             lowered.graph, lowered.values, config._calibrator, shapes, platform.device(), reporter
         )
         ranges = {**measured, **ranges}
-    if quantize(lowered.graph, lowered.values, ranges, skipped):
-        return "int8"
+    found = quantize(lowered.graph, lowered.values, ranges, skipped)
     explicit = any(layer._kind in ("QUANTIZE", "DEQUANTIZE") for layer in state.layers)
-    if not explicit:
+    if not explicit and not found:
         reporter.warning(
             "INT8 is enabled, but no tensor has a dynamic range and there is no calibrator; "
             "nothing is quantized"
         )
-    return otherwise
+    return found
 
 
 def _batch_shapes(state: NetworkState, config: IBuilderConfig) -> dict[str, tuple[int, ...]]:
@@ -172,7 +238,22 @@ def _timing_cache(config: IBuilderConfig) -> Iterator[str | None]:
         path = Path(folder) / "timing.json"
         path.write_bytes(cache.serialize())
         yield str(path)
-        cache._times = read_times(path)
+        learned = read_times(path)
+        if "ERROR_ON_TIMING_CACHE_MISS" in config._flags:
+            _refuse_misses(cache._times, learned)
+        cache._times = learned
+
+
+def _refuse_misses(known: Times, learned: Times) -> None:
+    """Raise ConfigError for a tactic that had to be timed."""
+    for machine, problems in learned.items():
+        for problem, tactics in problems.items():
+            row = known.get(machine, {}).get(problem, {})
+            if missing := sorted(tactics.keys() - row.keys()):
+                raise ConfigError(
+                    f"the timing cache has no time of {missing[0]} for {problem}",
+                    hint="clear ERROR_ON_TIMING_CACHE_MISS, or fill the cache on this machine",
+                )
 
 
 def _describe(
@@ -192,16 +273,17 @@ def _describe(
         weights=tuple(w for w in lowered.weights if _refittable(w.name, state.refittable, config)),
         debug_tensors=lowered.debug_tensors,
         max_batch_size=max_batch_size if state.implicit_batch else 0,
-        refittable=bool(config._flags & {"REFIT", "REFIT_INDIVIDUAL", "REFIT_IDENTICAL"}),
+        refittable=bool(config._flags & {*_REFITTABLE, "REFIT_INDIVIDUAL"}),
         capability=config.engine_capability.name,
         verbosity=config.profiling_verbosity.name,
         tactic_sources=config.get_tactic_sources(),
         hardware_compatibility=config.hardware_compatibility_level.name,
         device_types={layer._name: device for layer, device in config._devices.values()},
+        weight_streaming="WEIGHT_STREAMING" in config._flags,
     )
 
 
 def _refittable(name: str, marked: set[str], config: IBuilderConfig) -> bool:
-    if config._flags & {"REFIT", "REFIT_IDENTICAL"}:
+    if config._flags & _REFITTABLE:
         return True
     return "REFIT_INDIVIDUAL" in config._flags and name in marked

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from lamina.errors import ConfigError
+from lamina.ir.graph import Graph
 from lamina.tensorrt.check import checked
 from lamina.tensorrt.enums import DeviceType
+from lamina.tensorrt.error_reporting import Reporter
 from lamina.tensorrt.network.layer import ILayer
 
 
 class DeviceChoices:
-    """Device types of IBuilderConfig; layers meant for a DLA run as all others do."""
+    """Device types of IBuilderConfig.
+
+    ``GPU`` is the device that engines are built for here, which may be a CPU.  There is no DLA:
+    layers that are meant for one are refused, or with the flag GPU_FALLBACK run as all others do.
+    """
 
     _default_device: str
     _devices: dict[int, tuple[ILayer, str]]
+    _hosted: dict[int, ILayer]
 
     def _start_devices(self) -> None:
         self._default_device = "GPU"
         self._devices = {}
         self._dla_core = -1
+        self._hosted: dict[int, ILayer] = {}
 
     @property
     def default_device_type(self) -> DeviceType:
@@ -62,3 +73,40 @@ class DeviceChoices:
     def can_run_on_DLA(self, layer: ILayer) -> bool:
         """Whether a DLA can run a layer: never, there is none."""
         return False
+
+    @checked
+    def set_layer_on_host(self, layer: ILayer, on_host: bool) -> None:
+        """Let the host run a layer of an engine for a GPU; TensorRT does not have this.
+
+        It runs through its NumPy meaning, between the kernels.  Engines for a CPU are on the host
+        as a whole, and nothing changes there.
+        """
+        self._hosted.pop(layer._key, None)
+        if on_host:
+            self._hosted[layer._key] = layer
+
+    @checked
+    def is_layer_on_host(self, layer: ILayer) -> bool:
+        """Whether the host is to run a layer; TensorRT does not have this."""
+        return layer._key in self._hosted
+
+
+def hosted_nodes(config: DeviceChoices, graph: Graph) -> tuple[str, ...]:
+    """Return the source nodes of a graph that the host is to run."""
+    origins = {layer._origin for layer in config._hosted.values()}
+    return tuple(sorted(origins & {s for n in graph.nodes() for s in n.loc.sources()}))
+
+
+def check_devices(
+    config: DeviceChoices, layers: Sequence[ILayer], fallback: bool, reporter: Reporter
+) -> None:
+    """Raise ConfigError for layers on a DLA, or with ``fallback`` warn that they are not."""
+    meant = [x for x in layers if config.get_device_type(x).name == "DLA"]
+    if not meant:
+        return
+    fact = f"layer {meant[0]._name!r} is meant for a DLA, and there is none"
+    if not fallback:
+        raise ConfigError(
+            fact, hint="set the flag GPU_FALLBACK, or the device types of layers to GPU"
+        )
+    reporter.warning(f"{fact}: it and {len(meant) - 1} others run on the engine's device")

@@ -13,7 +13,7 @@ from lamina.tensorrt.profile import IOptimizationProfile
 class LegacyChoices:
     """Options of IBuilderConfig that version 11 does not have."""
 
-    min_timing_iterations = Option(int, 1, "Least number of measurements of a tactic; kept.")
+    min_timing_iterations = Option(int, 1, "Least number of measurements of a tactic.")
 
     _pools: dict[str, int]
 

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 LIMITS: dict[str, str] = {
-    "BuilderFlag.INT4": "4-bit weights run through Q/DQ layers; the flag by itself changes nothing",
-    "BuilderFlag.SPARSE_WEIGHTS": "accepted; kernels for 2:4 sparse weights do not exist",
-    "BuilderFlag.WEIGHT_STREAMING": "accepted; weights stay where the plan is mapped",
+    "BuilderFlag.SPARSE_WEIGHTS": (
+        "accepted; Triton has no instructions for 2:4 sparse products, so no tactic uses them"
+    ),
     "CaffeParser": "reports an error: there is no Caffe importer yet",
-    "IAlgorithmSelector": "kept by the configuration and never called: tactics are chosen by time",
-    "IAssertionLayer": (
-        "checked when the network is built; a condition that data decides is not looked at"
-    ),
-    "IAttention.query_form": "packed sequences are refused; use PADDED_BHND",
-    "IBuilderConfig.avg_timing_iterations": "kept; Lamina decides how often it measures",
     "IBuilderConfig.build_route": "kept; there is one route",
-    "IBuilderConfig.set_device_type": "kept: every layer runs on the device of the engine",
-    "IBuilderConfig.set_memory_pool_limit": "kept; kernels take their memory from the arena",
-    "IBuilderConfig.set_preview_feature": "kept; no feature changes how Lamina builds",
-    "IBuilderConfig.set_tactic_sources": "kept, and told by the engine; tactics are Lamina's own",
+    "IBuilderConfig.hardware_compatibility_level": (
+        "told by the engine; one that fits no device compiles its graph again there"
+    ),
+    "IBuilderConfig.max_aux_streams": "kept; a GPU's graph runs independent steps at the same time",
+    "IBuilderConfig.remote_auto_tuning_config": (
+        "kept; times come from this machine and the timing cache"
+    ),
+    "IBuilderConfig.set_device_type": (
+        "there is no DLA: refused, or with GPU_FALLBACK run like the rest"
+    ),
+    "IBuilderConfig.tiling_optimization_level": "kept; no kernel works on tiles of several layers",
     "ICudaEngine.device_memory_size": (
-        "bytes of the arena for the largest shapes; workspaces come on top"
+        "bytes for the largest shapes; loops, branches, sizes that data decides and scratch memory "
+        "of kernels come on top"
     ),
-    "ICudaEngine.serialize_with_config": "EXCLUDE_WEIGHTS keeps the weights, with a warning",
-    "ICudaEngine.weight_streaming_budget_v2": "kept; all weights stay where the engine runs",
+    "ICudaEngine.weight_streaming_budget_v2": (
+        "weights beyond it stay in page-locked host memory, where kernels read them in every run; "
+        "on a CPU all weights are in host memory anyway"
+    ),
     "IDistCollectiveLayer": "one device only; more than one rank is refused",
-    "IExecutionContext.debug_sync": (
-        "kept; the environment variable LAMINA_CUDA_CHECK waits after each step"
-    ),
     "IExecutionContext.device_memory": (
-        "kept; contexts own their memory, which an IGpuAllocator may give"
+        "takes activations; loops, branches and sizes that data decides have memory of their own"
     ),
     "IExecutionContext.report_to_profiler": "measures another run on the same inputs",
     "IExecutionContext.set_aux_streams": (
@@ -38,34 +39,39 @@ LIMITS: dict[str, str] = {
     "IExecutionContext.set_input_consumed_event": (
         "recorded after the whole run on a GPU; on a CPU inputs are consumed when a call returns"
     ),
-    "IExecutionContext.temporary_allocator": "kept; memory comes from the runtime's allocator",
-    "IFillLayer": "random numbers differ in each run, and from TensorRT's",
-    "ILayer": "settings of layers that a parser made can be read; setting them has no effect",
-    "ILayer.precision": (
-        "kept; FLOAT keeps a layer out of INT8, others compute as the flags say (contractions of "
-        "16-bit operands always add in f32)"
+    "IFillLayer": "random numbers are new in each run, and others than TensorRT's",
+    "ILayer": (
+        "settings of one kind alone (strides, axes) of layers that a parser made can be read; "
+        "setting them has no effect"
     ),
-    "IMoELayer.set_quantization_dynamic_dbl_q": "refused; static scales are rounded to",
-    "INetworkDefinition.mark_unfused_tensors_as_debug_tensors": (
-        "kept; mark tensors one by one to see them"
+    "ILayer.precision": (
+        "FLOAT is obeyed; HALF, BF16 and INT8 are what the flags allow, one 16-bit type in a build "
+        "(contractions always add in f32)"
     ),
     "INetworkDefinition.serialize": "refused: a network has no form of its own",
     "IOptimizationProfile": (
-        "one program serves all profiles: tuned for the first, allowed for what any of them allows"
+        "profiles whose likeliest inputs have less than 4 times each other's elements share one "
+        "program: tuned for the first of them"
     ),
-    "IPluginV2DynamicExt.configure_plugin": (
-        "at build time sizes that are not known are told as 1, whatever the profiles say"
+    "IPluginResourceContext": "has no allocator and no error recorder of its own",
+    "IPluginV3OneBuild.format_combination_limit": (
+        "kept; plugins are asked about linear tensors of the network's types, and get those"
     ),
-    "IPluginV3OneBuild.format_combination_limit": "kept; plugins get linear tensors",
-    "IPluginV3OneBuild.get_valid_tactics": "the first tactic is taken, without timing",
-    "IPluginV3OneBuild.timing_cache_id": "kept; plugins are not timed",
-    "IRuntimeConfig": "kept; contexts allocate when they first run with new shapes",
-    "ITensor.allowed_formats": "kept; inputs and outputs are linear",
-    "OnnxParser.set_builder_config": (
-        "kept; the configuration does not change how a model is parsed"
+    "IPluginV3QuickAOTBuild": (
+        "kernels of subclasses are not used: decorate with tensorrt.plugin.aot_impl"
     ),
+    "KernelLaunchParams.block_y": "blocks have one axis, of a multiple of 32 threads",
+    "IRuntimeConfig": (
+        "USER_MANAGED is honoured; with STATIC and ON_PROFILE_CHANGE a context allocates what its "
+        "shapes need when it first runs with them"
+    ),
+    "ITensor.allowed_formats": (
+        "of several formats LINEAR is taken first, then those of kernels, without timing"
+    ),
+    "OnnxParser.set_builder_config": "kept; parsing depends on no option of a build",
     "Refitter": (
-        "folds and packs again through the passes of the build, about as long as a cached build"
+        "single numbers that decided how the engine was built (a clip's bound, the scale of a "
+        "quantized tensor) need a build again, which takes as long as one with known times"
     ),
     "Refitter.set_dynamic_range": (
         "refused: ranges became scales of Q/DQ, which have names of their own"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
+from lamina import ops
 from lamina.errors import ConfigError, GraphError
 from lamina.ir.dims import Expr
 from lamina.ir.graph import Graph, Value
@@ -42,11 +44,7 @@ def lower(state: NetworkState) -> Lowered:
     debug = [t for t in state.debug_tensors if t not in outputs]
     for tensor in debug:
         walk.graph.output(walk.value(tensor), tensor._name)
-    for layer in state.layers:
-        if layer._kind == "ASSERTION" and layer._inputs[0] is not None:
-            if not walk.membership.of(layer._inputs[0]):
-                walk.value(layer._inputs[0])
-                walk.lower(layer, walk.root)
+    _assert(walk, state)
     names = walk.graph.output_names
     if twice := {n for n in names if names.count(n) > 1}:
         raise GraphError(f"several outputs are called {sorted(twice)}")
@@ -64,6 +62,30 @@ def lower(state: NetworkState) -> Lowered:
             if key(t) in walk.root.values
         },
     )
+
+
+def _assert(walk: BuildWalk, state: NetworkState) -> None:
+    """Let outputs depend on the assertions that only a run can tell to hold.
+
+    Each is put before the smallest output, which the host hands on.
+    """
+    graph = walk.graph
+    for layer in state.layers:
+        condition = layer._inputs[0] if layer._kind == "ASSERTION" else None
+        if condition is None or walk.membership.of(condition):
+            continue
+        value = walk.value(condition)
+        walk.lower(layer, walk.root)
+        e = LayerEmitter(layer, walk, walk.root)
+        if e.known(value) is None:
+            i = min(range(len(graph.outputs)), key=lambda k: _likely_size(graph.outputs[k]))
+            op = ops.Assertion(message=layer.message)  # type: ignore[attr-defined]
+            graph.outputs[i] = e.emit(op, graph.outputs[i], value)
+
+
+def _likely_size(v: Value) -> int:
+    """Return the elements of a value, where each size that is not known counts as a hundred."""
+    return prod(100 if isinstance(d, Expr) else d for d in v.tensor.shape)
 
 
 def _typed(walk: BuildWalk, tensor: ITensor) -> Value:

@@ -6,7 +6,7 @@ import json
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 from lamina.errors import PlanError
@@ -69,8 +69,8 @@ class WeightInfo:
 class EngineMetadata:
     """Everything about an engine that its plan does not say.
 
-    ``max_batch_size`` is 0 unless the network had an implicit batch; ``debug_tensors`` are outputs
-    of the plan that do not count as outputs of the engine.
+    ``max_batch_size`` is 0 unless the network had an implicit batch; ``debug_tensors`` and
+    ``unfused_tensors`` are outputs of the plan that do not count as outputs of the engine.
     """
 
     version: str = ""
@@ -80,6 +80,7 @@ class EngineMetadata:
     layers: tuple[LayerInfo, ...] = ()
     weights: tuple[WeightInfo, ...] = ()
     debug_tensors: tuple[str, ...] = ()
+    unfused_tensors: tuple[str, ...] = ()
     max_batch_size: int = 0
     refittable: bool = False
     capability: str = "STANDARD"
@@ -89,6 +90,7 @@ class EngineMetadata:
     device_types: Mapping[str, str] = field(default_factory=dict)
     plugins: tuple[str, ...] = ()
     aliased: Mapping[str, str] = field(default_factory=dict)
+    weight_streaming: bool = False
 
 
 def encode(metadata: EngineMetadata) -> str:
@@ -116,6 +118,12 @@ def of_plan(plan: Plan) -> EngineMetadata:
     ranges = {name: (low, opt, high) for name, low, opt, high in plan.ranges}
     shapes = {p.name: _range(p, ranges) for p in program.inputs}
     return EngineMetadata(tensors=tuple(tensors), profiles=(ProfileInfo(shapes=shapes),))
+
+
+def with_metadata(plan: Plan, metadata: EngineMetadata) -> Plan:
+    """Return a plan with other metadata."""
+    others = [(name, text) for name, text in plan.notes if name != NOTE]
+    return replace(plan, notes=(*others, (NOTE, encode(metadata))))
 
 
 def _tensor(port: Port, mode: str) -> TensorInfo:

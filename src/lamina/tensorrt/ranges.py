@@ -27,8 +27,8 @@ def given_ranges(state: NetworkState) -> dict[str, float]:
 
 def quantize(
     graph: Graph, values: Mapping[str, Value], ranges: Mapping[str, float], skipped: Iterable[str]
-) -> int:
-    """Quantize contractions in place; returns how many.
+) -> set[str]:
+    """Quantize contractions in place; returns the layers that they came from.
 
     ``ranges`` are largest magnitudes by the names in ``values``; ``skipped`` are names of layers
     that stay float.
@@ -39,7 +39,7 @@ def quantize(
             if v.name == name and amax > 0:
                 known[v] = amax
     excluded = set(skipped)
-    count = 0
+    found: set[str] = set()
     for node in list(graph.nodes()):
         if node.loc.text in excluded or not isinstance(node.op, _CONTRACTIONS):
             continue
@@ -50,8 +50,8 @@ def quantize(
             and weights.tensor.dtype is DType.F32
         ):
             _replace(graph, node, known[data], weights.op.weight.array)
-            count += 1
-    return count
+            found.add(node.loc.text)
+    return found
 
 
 _CONTRACTIONS = (ops.Convolution, ops.Matmul)

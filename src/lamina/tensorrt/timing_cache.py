@@ -8,11 +8,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from lamina.tactics.cache import VERSION, TimingCache, read_times
+from lamina.tactics.cache import OTHERS, VERSION, TimingCache, read_times
 from lamina.tensorrt.check import checked
 from lamina.tensorrt.foundation.host_memory import IHostMemory
 
 Times = dict[str, dict[str, dict[str, float]]]
+_NEVER_MICROSECONDS = 1e9
+"""The time of tactics that an edited entry rules out; they are not timed again."""
 
 
 class TimingCacheKey:
@@ -106,15 +108,19 @@ class ITimingCache:
         for found, tactics in self._entries():
             if found == key and tactics:
                 tactic = min(tactics, key=lambda t: tactics[t])
-                return TimingCacheValue(_number(tactic), tactics[tactic] / 1000)
+                return TimingCacheValue(tactic_number(tactic), tactics[tactic] / 1000)
         return TimingCacheValue()
 
     @checked
     def update(self, key: TimingCacheKey, value: TimingCacheValue) -> bool:
-        """Set the time of a tactic; False when there is no such entry or tactic."""
+        """Let an entry have this tactic and time: builds then take it.
+
+        False when there is no such entry, or no such tactic in it.
+        """
         for found, tactics in self._entries():
             for tactic in tactics if found == key else ():
-                if _number(tactic) == value.tacticHash:
+                if tactic_number(tactic) == value.tacticHash:
+                    tactics.update(dict.fromkeys([*tactics, OTHERS], _NEVER_MICROSECONDS))
                     tactics[tactic] = value.timingMSec * 1000
                     return True
         return False
@@ -124,7 +130,8 @@ def _key(name: str) -> TimingCacheKey:
     return TimingCacheKey(hashlib.blake2b(name.encode(), digest_size=16).digest())
 
 
-def _number(tactic: str) -> int:
+def tactic_number(tactic: str) -> int:
+    """Return the 64 bits that name a tactic."""
     return int.from_bytes(hashlib.blake2b(tactic.encode(), digest_size=8).digest(), "little")
 
 

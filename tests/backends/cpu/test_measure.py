@@ -23,6 +23,7 @@ from lamina.ir.weight import Weight
 from lamina.tactics.cache import TimingCache
 from lamina.tactics.candidate import Packed
 from lamina.tactics.choices import Choices, dense_layouts, describe
+from lamina.tactics.tuning_time import TuningTime
 
 
 def _target() -> CpuTarget:
@@ -142,3 +143,41 @@ def test_equal_kernels_are_kept_and_compiled_once(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("lamina.backends.cpu.code.compile_module", None)
     assert codes[1].image() == first
     assert set(drafts[0].symbols) <= set(first.symbols)
+
+
+def test_what_failed_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def time(self: Measurer, _: object, node: object, candidate: object, draft: object) -> float:
+        nonlocal asked
+        asked = [*asked, candidate.tactic]  # type: ignore[attr-defined]
+        if candidate.tactic == "onednn":  # type: ignore[attr-defined]
+            raise DeviceError("it does not run here")
+        return 1.0
+
+    monkeypatch.setattr(Measurer, "_time", time)
+    cache = TimingCache(None, "here", "one version")
+    for _ in range(2):
+        first, asked = asked, []
+        choices = enumerate_candidates(_convolution(), _target())
+        _measurer(cache).measure([choices])
+        assert "onednn" not in {c.tactic for c in choices.candidates}
+        assert any(why == "it does not run here" for _, why in choices.declined)
+    assert "onednn" in first and not asked
+    cache.toolchain = "another version"
+    _measurer(cache).measure([enumerate_candidates(_convolution(), _target())])
+    assert set(asked) == {"onednn"}
+
+
+def test_without_time_estimates_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Measurer, "_time", lambda *_: pytest.fail("timed"))
+    time = TuningTime(1.0, iter([0.0, *[2.0] * 9]).__next__)
+    choices = enumerate_candidates(_convolution(), _target())
+    estimates = dict(zip(map(describe, choices.candidates), choices.microseconds, strict=True))
+    measurer = Measurer(
+        _target(), TimingCache(None, "here"), _objects(), lambda *_: None, time=time
+    )
+    measurer.measure([choices])
+    found = dict(zip(map(describe, choices.candidates), choices.microseconds, strict=True))
+    assert found == estimates
+    assert "1 of 1 kinds of layers" in time.note()

@@ -25,8 +25,8 @@ from lamina.tactics.views import view_offset
 
 ON_HOST = {
     ops.HostCall: "an operator that only ONNX's evaluator knows: images, text, rare mathematics",
-    ops.Random: "NumPy's generator gives the numbers, so that a seed means the same everywhere",
     ops.BindDims: "a size that data decides has to reach the host, where shapes are known",
+    ops.Assertion: "what raises an error is Python",
     ops.PluginCall: "a function that the user wrote",
 }
 """Operators that never have a kernel, and why."""

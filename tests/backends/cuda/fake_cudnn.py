@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 from enum import Enum
 
 import ml_dtypes
@@ -105,6 +106,13 @@ class pygraph:
 
     def swish(self, input, swish_beta):
         return self._op(lambda x: x / (1 + np.exp(-swish_beta * x)), input)
+
+    def gelu(self, input):
+        erf = np.vectorize(math.erf)
+        return self._op(lambda x: 0.5 * x * (1 + erf(x / math.sqrt(2))), input)
+
+    def matmul(self, A, B, name):
+        return self._op(np.matmul, A, B)
 
     def conv_fprop(self, image, weight, pre_padding, post_padding, stride, dilation, name):
         def run(x, w):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -11,8 +12,12 @@ from lamina.backends.cuda.compiler import cuda_compiler
 from lamina.backends.cuda.request import KernelRequest
 from lamina.builder import import_graph, make_plan, optimize
 from lamina.config import BuildConfig, shape_ranges
+from lamina.passes.origins import record_weights
+from lamina.passes.specialize import copy
 from lamina.plan.plan import Plan
+from lamina.plan.recipes import with_recipes
 from lamina.tactics.cache import TimingCache
+from lamina.tactics.policy import Policy
 
 SIMULATED_ARCH = 90
 
@@ -45,26 +50,34 @@ def plan_of(
     precision: str = "fp32",
     shapes: Mapping[str, Any] | None = None,
     arch: int = SIMULATED_ARCH,
+    level: int = 0,
+    **others: Any,
 ) -> tuple[Plan, list[KernelRequest]]:
-    """Return a plan as ``optimization_level=0`` builds it for a GPU, and the kernels it asks for.
+    """Return a plan as a machine without a GPU builds it for one, and the kernels it asks for.
 
-    The plan's machine code is for the simulated device.
+    The plan's machine code is for the simulated device; ``others`` are options of BuildConfig.
     """
     config = BuildConfig(
         target=f"cuda:sm_{arch}",
         precision=precision,  # type: ignore[arg-type]
         shapes=shape_ranges(shapes or {}),
-        optimization_level=0,
+        optimization_level=level,  # type: ignore[arg-type]
         timing_cache="",
-        keep_graph=False,
+        **others,
     )
     graph, ranges = import_graph(model, config)
+    portable = copy(graph)
+    recording, sources = record_weights(graph)
     optimize(graph, config, "cuda")
-    compiler = cuda_compiler(config, arch, {name: n for name, _, n, _ in ranges}, lambda *_: None)
+    policy = Policy.of(config, {s: (low, opt, high) for s, low, opt, high in ranges})
+    likely = {name: n for name, _, n, _ in ranges}
+    compiler = cuda_compiler(config, arch, likely, lambda *_: None, policy)
     requests = Requests(arch, 1)
     compiler.kernels = lambda *_: requests  # type: ignore[assignment, return-value]
-    section = compiler.compile(graph, TimingCache(None, compiler.machine))
-    return make_plan([section], ranges, config, None), list(requests.asked)
+    compiled = compiler.compile(graph, TimingCache(None, compiler.machine))
+    section = with_recipes(compiled.section, recording, sources)
+    compiled = dataclasses.replace(compiled, section=section)
+    return make_plan([compiled], ranges, config, portable), list(requests.asked)
 
 
 def simulated(model: Any, **options: Any) -> Engine:

@@ -271,3 +271,46 @@ def test_a_driver_without_a_function_is_too_old(driver, device):
     driver.cuGraphCreate = missing
     with pytest.raises(DeviceError, match="cuGraphAddDependencies_v2.*\n.*newer driver"):
         device.graph()
+
+
+def test_programs_keep_their_own_context(driver, monkeypatch):
+    monkeypatch.setattr(bindings, "_driver", lambda: driver)
+    monkeypatch.setattr(bindings, "_devices", {})
+    driver.results["cuCtxGetDevice"] = [cu.CUdevice(0)]
+    driver.results["cuDevicePrimaryCtxGetState"] = [0, 1]
+    usual = bindings.open_device(0)
+    assert bindings.open_device(0) is usual, "no context is current"
+    driver.context = [4096]
+    assert bindings.open_device(0) is usual, "the primary one is current"
+    retained = sum(name == "cuDevicePrimaryCtxRetain" for name, _ in driver.calls)
+    released = sum(name == "cuDevicePrimaryCtxRelease" for name, _ in driver.calls)
+    assert retained == released + 1
+    driver.context = [99]  # as PyCUDA makes one
+    other = bindings.open_device(0)
+    assert other is not usual and bindings.open_device(0) is other
+    driver.context = []
+    with current(other):
+        assert driver.context == [99]
+    with current(usual):
+        assert driver.context == [4096]
+    driver.context = [99]
+    assert bindings.open_device(1) is not other, "the context is one of another GPU"
+    driver.results["cuDevicePrimaryCtxGetState"] = [0, 0]
+    assert bindings.open_device(0) is other, "there is no primary context"
+    driver.fail["cuCtxGetDevice"] = "CUDA_ERROR_INVALID_CONTEXT"
+    assert bindings.open_device(0) is usual
+
+
+def test_what_a_program_records_is_noticed(driver, device):
+    statuses = cu.CUstreamCaptureStatus
+    driver.results["cuStreamIsCapturing"] = [statuses.CU_STREAM_CAPTURE_STATUS_ACTIVE]
+    assert device.is_capturing(64)
+    driver.results["cuStreamIsCapturing"] = [statuses.CU_STREAM_CAPTURE_STATUS_NONE]
+    assert not device.is_capturing(64)
+    driver.fail["cuStreamIsCapturing"] = "CUDA_ERROR_STREAM_CAPTURE_IMPLICIT"
+    assert not device.is_capturing(0)
+
+
+def test_a_device_tells_numbers_of_itself(driver, device):
+    facts = device.facts()
+    assert facts.multiprocessors == facts.clock_khz == 9 and facts.ecc is True

@@ -106,8 +106,6 @@ def test_digits(model, precision, tolerance):
 
 def _alone_on_host(node):
     """Return why only the CPU has a kernel, None where the GPU must have one too."""
-    if isinstance(node.op, ops.RoiAlign) and node.op.sampling_ratio <= 0:
-        return "every region decides how many samples it takes"
     if isinstance(node.op, ops.PluginCall):
         return "a plugin is the code of its user"
     if isinstance(node.op, ops.NonZero) and not node.inputs[0].tensor.rank:

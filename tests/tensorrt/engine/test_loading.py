@@ -93,8 +93,14 @@ class Empty(trt.IStreamReader):
     [
         (b"rubbish" * 20, "not a plan file"),
         (b"ftrt" + bytes(100), "built by NVIDIA TensorRT"),
-        (b"ptrt" + bytes(100), "built by NVIDIA TensorRT"),
-        (b"", "not a plan file"),
+        (b"ptrt" + bytes(100), "built by NVIDIA TensorRT of an unknown version"),
+        (b"ftrt" + bytes(20) + bytes([8, 6, 1, 6]) + bytes(9), "NVIDIA TensorRT 8.6.1.6,"),
+        (b"ftrt", "built by NVIDIA TensorRT"),
+        (b"", "the engine is empty"),
+        (b"\x08\x0a\x12\x04main" + bytes(50), "looks like an ONNX model"),
+        (b"PK\x03\x04" + bytes(60), "a zip archive"),
+        (b'{"layers": []}', "text in JSON"),
+        (b"\x7fELF" + bytes(60), "a shared library"),
         (Empty(), "Empty.read returned NoneType, expected bytes"),
     ],
 )

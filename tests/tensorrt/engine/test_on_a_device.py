@@ -121,3 +121,58 @@ def test_an_event_tells_when_inputs_may_be_overwritten(device: Any) -> None:
     assert context.execute_async_v3(0) and recorded == [event]
     assert context.set_input_consumed_event(0)
     assert context.execute_async_v3(0) and recorded == [event]
+
+
+def test_a_run_becomes_a_part_of_a_graph_that_the_program_records(device: Any) -> None:
+    engine, logger = loaded(8)
+    context = engine.create_execution_context()
+    x, y = on_device(device, X), on_device(device, np.zeros(8, np.float32))
+    context.set_tensor_address("x", x.pointer)
+    context.set_tensor_address("y", y.pointer)
+    stream = device.stream()
+    device.capturing.add(stream)
+    assert not context.execute_async_v3(stream) and "have not run yet" in logger.errors[-1]
+    device.capturing.clear()
+    for _ in range(3):
+        assert context.execute_async_v3(stream)
+    device.capturing.add(stream)
+    device.copy(y.pointer, x.pointer, 32, stream)
+    device.calls.clear()
+    assert context.execute_async_v3(stream), logger.errors
+    assert not device.calls, "launches, and nothing that could not be recorded"
+    np.testing.assert_array_equal(y.numpy(), chained(X))
+    device.capturing.clear()
+    assert context.execute_async_v3(stream) and device.calls["launch_graph"] == 1
+
+
+def test_an_address_of_host_memory_is_refused_before_it_is_read(device: Any) -> None:
+    engine, logger = loaded(8)
+    context = engine.create_execution_context()
+    x, y = np.zeros(8, np.float32), on_device(device, np.zeros(8, np.float32))
+    context.set_tensor_address("x", x.ctypes.data)
+    context.set_tensor_address("y", y.pointer)
+    assert not context.execute_async_v3(0)
+    assert "cannot reach the address" in logger.errors[-1] and "'x'" in logger.errors[-1]
+    good = on_device(device, X)
+    context.set_tensor_address("x", good.pointer)
+    assert context.execute_async_v3(0), logger.errors
+    np.testing.assert_array_equal(y.numpy(), chained(X))
+
+
+def test_debug_sync_waits_after_each_layer(device: Any) -> None:
+    engine, logger = loaded(8)
+    context = engine.create_execution_context()
+    x, y = on_device(device, X), on_device(device, np.zeros(8, np.float32))
+    context.set_tensor_address("x", x.pointer)
+    context.set_tensor_address("y", y.pointer)
+    for _ in range(3):
+        assert context.execute_async_v3(0)
+    assert context.debug_sync is False
+    context.debug_sync = True
+    device.calls.clear()
+    assert context.execute_async_v3(0), logger.errors
+    assert device.calls["synchronize"] == 3 and not device.calls["launch_graph"]
+    context.debug_sync = False
+    device.calls.clear()
+    assert context.execute_async_v3(0)
+    assert device.calls["launch_graph"] == 1 and not device.calls["synchronize"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,37 @@ def test_a_mixture_of_experts() -> None:
     close(net.run(x=x, chosen=chosen, scores=scores), wanted, 1e-4)
 
 
+def test_experts_with_scales_computed_for_blocks() -> None:
+    import ml_dtypes
+
+    net = Net()
+    x, down = random(1, 3, 4), random(2, 8, 4)
+    gate, up = random(2, 4, 8), random(2, 4, 8) + 0.5
+    chosen = np.array([[[0], [1], [0]]], np.int32)
+    scores = np.ones((1, 3, 1), np.float32)
+    layer = net.network.add_moe(
+        net.input("x", x), net.input("chosen", chosen), net.input("scores", scores)
+    )
+    weights = [net.constant(w) for w in (gate, up, down)]
+    layer.set_gated_weights(*weights, trt.MoEActType.NONE)
+    second = np.float32(0.1)
+    layer.set_quantization_dynamic_dbl_q(
+        net.constant(second), trt.fp8, trt.Dims((1, 1, 1, 4)), trt.fp8
+    )
+    net.output(layer.get_output(0))
+    wanted = np.zeros_like(x)
+    for t in range(3):
+        e = chosen[0, t, 0]
+        inner = (x[0, t] @ gate[e]) * (x[0, t] @ up[e])
+        blocks = inner.reshape(2, 4)
+        scale = np.abs(blocks).max(1, keepdims=True) / 448 / second
+        real = scale.astype(ml_dtypes.float8_e4m3fn).astype(np.float32) * second
+        inside = (blocks / real).clip(-448, 448)  # a scale that was rounded down saturates
+        rounded = inside.astype(ml_dtypes.float8_e4m3fn).astype(np.float32) * real
+        wanted[0, t] = rounded.reshape(8) @ down[e]
+    close(net.run(x=x, chosen=chosen, scores=scores), wanted, 2e-2)
+
+
 def test_a_collective_of_one_device_keeps_what_it_has() -> None:
     net, x = Net(), random(2, 3)
     layer = net.network.add_dist_collective(
@@ -142,3 +174,116 @@ def test_a_collective_of_one_device_keeps_what_it_has() -> None:
     )
     net.output(layer.get_output(0))
     close(net.run(x=x), x)
+
+
+LENGTHS = (3, 1, 4)
+
+
+@pytest.fixture
+def _eleven() -> Iterator[None]:
+    trt.use("11")
+    yield
+    trt.use("10")
+
+
+def one_by_one(q: Any, k: Any, v: Any, causal: str) -> Any:
+    """Return softmax(q @ k^T) @ v of one sequence, [tokens, heads, size]."""
+    scores = np.einsum("thd,shd->hts", q, k)
+    t, s = scores.shape[1:]
+    offset = {"NONE": s, "UPPER_LEFT": 0, "LOWER_RIGHT": s - t}[causal]
+    seen = np.arange(s)[None] <= np.arange(t)[:, None] + offset
+    scores = np.where(seen, scores, -np.inf)
+    scores = np.exp(scores - scores.max(-1, keepdims=True))
+    return np.einsum("hts,shd->thd", scores / scores.sum(-1, keepdims=True), v)
+
+
+def bounds(lengths: Any) -> Any:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+
+
+@pytest.mark.usefixtures("_eleven")
+@pytest.mark.parametrize("causal", ["NONE", "UPPER_LEFT", "LOWER_RIGHT"])
+@pytest.mark.parametrize("padded_keys", [False, True])
+def test_packed_queries(causal: str, padded_keys: bool) -> None:
+    net = Net()
+    q, key_lengths = random(8, 2, 4), (3, 2, 5)
+    places, keys = bounds(LENGTHS), bounds(key_lengths)
+    k, v = random(10, 2, 4, seed=1), random(10, 2, 4, seed=2)
+    if padded_keys:
+        given_k, given_v = (np.full((3, 2, 6, 4), 9, np.float32) for _ in range(2))
+        for b in range(3):
+            for given, own in ((given_k, k), (given_v, v)):
+                given[b, :, : key_lengths[b]] = own[keys[b] : keys[b + 1]].transpose(1, 0, 2)
+    else:
+        given_k, given_v = k, v
+    lengths = np.array(key_lengths, np.int32) if padded_keys else keys
+    tensors = [net.input(n, a) for n, a in zip("qkv", (q, given_k, given_v), strict=True)]
+    layer = net.network.add_attention(*tensors, trt.AttentionNormalizationOp.SOFTMAX, False)
+    layer.query_form = trt.AttentionIOForm.PACKED_NHD
+    layer.query_lengths = net.input("ql", places)
+    if not padded_keys:
+        layer.key_value_form = trt.AttentionIOForm.PACKED_NHD
+    layer.key_value_lengths = net.input("kl", lengths)
+    layer.causal_kind = trt.CausalMaskKind.__members__[causal]
+    net.output(layer.get_output(0))
+    wanted = np.concatenate(
+        [
+            one_by_one(*(x[a:b] for x, (a, b) in zip((q, k, v), spans, strict=True)), causal)
+            for spans in (
+                [(places[i], places[i + 1]), *[(keys[i], keys[i + 1])] * 2] for i in range(3)
+            )
+        ]
+    )
+    close(net.run(q=q, k=given_k, v=given_v, ql=places, kl=lengths), wanted, 1e-4)
+
+
+@pytest.mark.usefixtures("_eleven")
+@pytest.mark.parametrize("causal", ["NONE", "LOWER_RIGHT"])
+def test_padded_keys_with_lengths(causal: str) -> None:
+    net = Net()
+    q, k, v = random(2, 2, 2, 4), random(2, 2, 6, 4, seed=1), random(2, 2, 6, 4, seed=2)
+    lengths = np.array([4, 6], np.int32)
+    tensors = [net.input(n, a) for n, a in zip("qkv", (q, k, v), strict=True)]
+    layer = net.network.add_attention(*tensors, trt.AttentionNormalizationOp.SOFTMAX, False)
+    layer.key_value_lengths = net.input("kl", lengths)
+    layer.causal_kind = trt.CausalMaskKind.__members__[causal]
+    net.output(layer.get_output(0))
+    wanted = np.stack(
+        [
+            one_by_one(
+                q[b].transpose(1, 0, 2), *(x[b, :, :n].transpose(1, 0, 2) for x in (k, v)), causal
+            ).transpose(1, 0, 2)
+            for b, n in enumerate(lengths)
+        ]
+    )
+    close(net.run(q=q, k=k, v=v, kl=lengths), wanted, 1e-4)
+
+
+@pytest.mark.usefixtures("_eleven")
+def test_packed_sequences_need_lengths() -> None:
+    net = Net()
+    x = net.input("x", random(8, 2, 4))
+    layer = net.network.add_attention(x, x, x, trt.AttentionNormalizationOp.SOFTMAX, False)
+    layer.query_form = layer.key_value_form = trt.AttentionIOForm.PACKED_NHD
+    net.output(layer.get_output(0))
+    assert "packed sequences need their lengths" in net.fails()
+
+
+@pytest.mark.usefixtures("_eleven")
+def test_packed_updates_of_a_cache() -> None:
+    net = Net()
+    cache, new = random(3, 2, 9, 4), random(8, 2, 4, seed=1)
+    first, places = np.array([0, 5, 2], np.int32), bounds(LENGTHS)
+    layer = net.network.add_kv_cache_update(
+        net.input("cache", cache), net.input("new", new), net.input("first", first),
+        trt.KVCacheMode.LINEAR,
+    )  # fmt: skip
+    layer.update_form = trt.AttentionIOForm.PACKED_NHD
+    layer.update_lengths = net.input("lengths", places)
+    net.output(layer.get_output(0))
+    wanted = cache.copy()
+    for b, start in enumerate(first):
+        rows = new[places[b] : places[b + 1]].transpose(1, 0, 2)
+        wanted[b, :, start : start + LENGTHS[b]] = rows
+    got = net.run(cache=cache, new=new, first=first, lengths=places)
+    np.testing.assert_array_equal(got, wanted)

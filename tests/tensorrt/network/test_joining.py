@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import lamina
 import lamina.tensorrt as trt
 from tests.tensorrt.running import Net, close, random
 
@@ -201,3 +202,49 @@ def test_an_assertion_that_is_known_to_fail_fails_the_build() -> None:
     net.network.add_assertion(false, "never")
     net.output(net.network.add_identity(net.input("x", random(2))).get_output(0))
     assert "the assertion does not hold: never" in net.fails()
+
+
+def asserting() -> tuple[Net, Any]:
+    """Return a network that demands positive elements."""
+    net = Net()
+    x = net.network.add_input("x", trt.float32, (3,))
+    zero = net.constant(np.zeros(3, np.float32))
+    above = net.network.add_elementwise(x, zero, trt.ElementWiseOperation.GREATER)
+    layer = net.network.add_assertion(above.get_output(0), "elements are positive")
+    layer.name = "guard"
+    relu = net.network.add_activation(x, trt.ActivationType.RELU)
+    net.output(relu.get_output(0))
+    return net, layer
+
+
+def test_an_assertion_about_data_fails_the_run() -> None:
+    net, _ = asserting()
+    engine = net.build()
+    good = np.float32([1, 2, 3])
+    close(engine(good), good)
+    with pytest.raises(lamina.ExecutionError, match="elements are positive"):
+        engine(-good)
+    close(engine(good), good)
+    data = net.builder.build_serialized_network(net.network, net.config)
+    context = trt.Runtime(net.logger).deserialize_cuda_engine(data).create_execution_context()
+    y = np.zeros(3, np.float32)
+    for array, works in ((good, True), (-good, False)):
+        context.set_tensor_address("x", array.ctypes.data)
+        context.set_tensor_address("y0", y.ctypes.data)
+        assert context.execute_async_v3(0) is works
+    assert "elements are positive" in net.logger.errors[-1] and "guard" in net.logger.errors[-1]
+
+
+def test_an_assertion_about_shapes_fails_the_run() -> None:
+    net = Net()
+    x = net.network.add_input("x", trt.float32, (-1, 2))
+    rows = net.network.add_slice(net.network.add_shape(x).get_output(0), (0,), (1,), (1,))
+    four = net.constant(np.array([4], np.int64))
+    less = net.network.add_elementwise(rows.get_output(0), four, trt.ElementWiseOperation.LESS)
+    net.network.add_assertion(less.get_output(0), "fewer than four rows")
+    net.output(net.network.add_activation(x, trt.ActivationType.RELU).get_output(0))
+    net.profile(x=((1, 2), (2, 2), (8, 2)))
+    engine = net.build()
+    assert engine(np.ones((3, 2), np.float32)).shape == (3, 2)
+    with pytest.raises(lamina.ExecutionError, match="fewer than four rows"):
+        engine(np.ones((4, 2), np.float32))

@@ -217,7 +217,8 @@ def parsed(nodes: Any, outputs: Any, shape: Any = (2, 3)) -> Any:
         [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info(n, k, s) for n, k, s in outputs],
     )
-    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("acme", 1)]
+    opsets = [helper.make_opsetid("", 21)]
+    opsets += [helper.make_opsetid(domain, 1) for domain in ("acme", "quick")]
     data = helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
     net = Net()
     parser = trt.OnnxParser(net.network, net.logger)

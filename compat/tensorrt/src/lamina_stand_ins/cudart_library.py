@@ -72,8 +72,9 @@ _kept: list[Any] = []
 def preload() -> bool:
     """Load the stand-in, so that programs which look for ``libcudart.so`` find it; False elsewhere.
 
-    The library itself, where the loader finds it, is left in its place on a GPU.  The loader knows a library by the name it was linked with.  Programs that search folders find
-    it first on ``LD_LIBRARY_PATH``, in a folder that is there as long as the process.
+    On a GPU the library itself goes first, where the loader finds it.  The loader knows a library
+    by the name it was linked with.  Programs that search folders find it first on
+    ``LD_LIBRARY_PATH``, in a folder that is there as long as the process.
     """
     if _kept:
         return True

@@ -16,6 +16,7 @@ from lamina.codegen.llvm.link import link
 from lamina.codegen.llvm.step_loop import step_loop_module
 from lamina.codegen.llvm.target import Isa, compile_module
 from lamina.codegen.workers import Message
+from lamina.ir.dims import Dim
 from lamina.ir.weight import Weight
 from lamina.plan.plan import CodeImage
 from lamina.tactics.candidate import Candidate, Draft, Placement
@@ -55,6 +56,7 @@ class Code:
         self.objects = objects
         self.modules: dict[str, str] = {}
         self.blobs: list[Weight] = []
+        self.operations: tuple[Dim, ...] = ()
         self._blob_index: dict[Weight, int] = {}
         self._drafts: dict[Hashable, Draft] = {}
 
@@ -81,6 +83,11 @@ class Code:
             self.objects.begin(self.modules[name])
         symbols = tuple(s.replace(STEM, name) for s in draft.symbols)
         return dataclasses.replace(draft, symbols=symbols, module="")
+
+    def add_module(self, text: str) -> None:
+        """Add functions that no step calls, under the names that they have."""
+        self.modules[text] = text
+        self.objects.begin(text)
 
     def add_blob(self, weight: Weight) -> int:
         """Add a constant and return its number."""

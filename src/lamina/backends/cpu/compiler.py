@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 from lamina.backends.compiled import Compiled, Report
 from lamina.backends.cpu.code import STEM, Code, Objects
 from lamina.backends.cpu.driver import CpuDriver
+from lamina.backends.cpu.kernels import winograd_weights
 from lamina.backends.cpu.lowering import lower
 from lamina.backends.cpu.measure import Measurer
 from lamina.backends.cpu.native import RUN
@@ -20,8 +22,10 @@ from lamina.codegen.llvm import target as llvm_target
 from lamina.codegen.llvm.compile_pool import CompilePool
 from lamina.config import BuildConfig, isa_limit
 from lamina.errors import where
+from lamina.ir.dims import Dim
 from lamina.ir.graph import Graph, Node
 from lamina.ir.types import TensorType
+from lamina.ir.weight import Weight
 from lamina.ops import (
     Concat,
     Const,
@@ -38,12 +42,21 @@ from lamina.plan.plan import Program, Section
 from lamina.tactics.assemble import Assembler
 from lamina.tactics.cache import TimingCache
 from lamina.tactics.candidate import COUNTED, Candidate, Draft, Placement
-from lamina.tactics.choices import Choices
+from lamina.tactics.choices import Choices, dense_layouts, describe
 from lamina.tactics.layouts import LayoutCosts, choose_layouts, spatial_ranks
-from lamina.tactics.views import ViewPlan, likely_share, plan_concats, view_offset
+from lamina.tactics.policy import Policy
+from lamina.tactics.toolchain import package_versions, sources_digest
+from lamina.tactics.tuning_time import TuningTime
+from lamina.tactics.views import STRIDED_VIEW, ViewPlan, likely_share, plan_concats, view_offset
 
 _SPATIAL = (Convolution, QuantizedConvolution, Deconvolution, Pool, MaxPoolIndices)
 _COSTS = LayoutCosts(start=2.0, bytes_per_microsecond=8e3, host=50.0)
+
+_SOURCES = (Path(__file__).parent, Path(__file__).parents[2] / "codegen")
+"""What decides which kernels can be made, besides the libraries."""
+
+_WORTH_KERNELS_BYTES = 1 << 20
+"""Transformed filters from which on kernels for refits are worth their 4 KiB."""
 
 _POOL_NODES = 60
 """Smaller graphs compile faster in this process than others start."""
@@ -52,12 +65,27 @@ _POOL_NODES = 60
 class CpuCompiler:
     """Compiles graphs for this machine's CPU."""
 
-    def __init__(self, config: BuildConfig, env: Mapping[str, int], report: Report) -> None:
+    def __init__(
+        self,
+        config: BuildConfig,
+        env: Mapping[str, int],
+        report: Report,
+        policy: Policy | None = None,
+    ) -> None:
         self.config, self.report = config, report
+        self.policy = policy or Policy()
         self.driver = CpuDriver(config.threads or None)
         self.reference = config.target == "reference"
         isa = llvm_target.AVX2 if isa_limit() == "avx2" else llvm_target.host_isa()
-        self.target = CpuTarget(self.driver.library, isa, self.driver.threads, dict(env))
+        allowed = config.libraries is None or "onednn" in config.libraries
+        library = self.driver.library if allowed else None
+        self.target = CpuTarget(library, isa, self.driver.threads, dict(env))
+
+    @property
+    def toolchain(self) -> str:
+        """Return what the timing cache calls the versions of what makes kernels."""
+        versions = package_versions(("llvmlite",))
+        return ", ".join([*versions, f"sources {sources_digest(*_SOURCES)[:8]}"])
 
     def compile(self, graph: Graph, cache: TimingCache) -> Compiled:
         """Return the section that runs ``graph`` on this machine."""
@@ -66,11 +94,27 @@ class CpuCompiler:
             lower(graph, self.target)
         with self._pool(graph) as pool:
             objects = Objects(self.target.isa, pool)
-            self.measurer = Measurer(self.target, cache, objects, self._progress("tactics"))
-            code = Code(objects)
-            fallbacks: list[str] = []
-            program = self._program(graph, code, fallbacks)
+            time = TuningTime(self.config.time_budget)
+            self.measurer = Measurer(
+                self.target,
+                cache,
+                objects,
+                self._progress("tactics"),
+                average=self.config.timing_average,
+                least=self.config.timing_runs,
+                time=time,
+            )
+            while True:
+                self.policy.begin()
+                code = Code(objects)
+                fallbacks: list[str] = []
+                program = self._program(graph, code, fallbacks)
+                if not self.policy.again:
+                    break
+            self.policy.finish()
             self.report("compile", 0, 1, f"{len(code.modules)} kernels")
+            if _worth_kernels(code.blobs):
+                code.add_module(winograd_weights.module_text(self.target.isa))
             image = code.image()
         cache.save()
         assert RUN in image.symbols
@@ -84,8 +128,9 @@ class CpuCompiler:
             image=image,
             blobs=tuple(blobs),
             halves=halves,
+            operations=code.operations,
         )
-        return Compiled(section, fallbacks)
+        return Compiled(section, fallbacks, time.note())
 
     def _pool(self, graph: Graph) -> AbstractContextManager[CompilePool | None]:
         """Return processes that compile, where there is enough for them to do."""
@@ -101,13 +146,14 @@ class CpuCompiler:
         }
         self.report("tactics", 0, len(nodes), "")
         choices = {n: Choices(n, [], []) if n in on_host else self._choices(n) for n in nodes}
+        self._narrow([c for c in choices.values() if not _is_view(c.node)])
         if self.config.optimization_level > 0:
             self.measurer.measure([c for c in choices.values() if _worth_timing(c)])
         chosen, forms = choose_layouts(
             graph, choices, self.target.forms, _is_view, _COSTS, self.target.env
         )
         views = plan_concats(graph, forms, chosen, may_copy=True)
-        assembler = CpuAssembler(code, self.target, graph, views)
+        assembler = CpuAssembler(code, self.target, graph, views, self.policy)
         for node in nodes:
             with where(f"at {node}"), where(f"from {node.loc}"):
                 self._emit(assembler, node, choices[node], chosen.get(node), fallbacks)
@@ -129,6 +175,22 @@ class CpuCompiler:
             ]
         return choices
 
+    def _narrow(self, offered: Sequence[Choices]) -> None:
+        """Leave the candidates that the options of the build and its selector allow."""
+        if self.policy.allows_all:
+            return
+        for choices in offered:
+            node = choices.node
+            problem = problem_key(node, self.target)
+
+            def workspace(c: Candidate, node: Node = node) -> Dim:
+                return c.draft(Placement(*dense_layouts(node, c), STEM)).workspace_bytes
+
+            def known(c: Candidate, problem: str = problem) -> float | None:
+                return self.measurer.cache.get(problem, describe(c))
+
+            self.policy.narrow(choices, workspace, known)
+
     def _emit(
         self,
         assembler: CpuAssembler,
@@ -145,6 +207,8 @@ class CpuCompiler:
             assembler.view(node, offset)
         elif candidate is None:
             assembler.host(choices)
+        elif candidate.tactic == STRIDED_VIEW:
+            assembler.relay(node, candidate)
         else:
             assembler.run(choices, candidate)
 
@@ -161,8 +225,10 @@ class CpuAssembler(Assembler):
 
     code: Code
 
-    def __init__(self, code: Code, target: CpuTarget, graph: Graph, views: ViewPlan) -> None:
-        super().__init__(code, graph, views)
+    def __init__(
+        self, code: Code, target: CpuTarget, graph: Graph, views: ViewPlan, policy: Policy
+    ) -> None:
+        super().__init__(code, graph, views, policy)
         self.target = target
 
     def copy_draft(self, type: TensorType, before: Layout, after: Layout) -> Draft:
@@ -170,10 +236,16 @@ class CpuAssembler(Assembler):
         return self.code.add(reorder_draft(type, Placement((before,), (after,), STEM), self.target))
 
 
+def _worth_kernels(blobs: Sequence[Weight]) -> bool:
+    """Whether a refit has so many filters to transform that the plan should hold code for it."""
+    made = [w for w in blobs if w.recipe is not None and w.recipe.function == "winograd"]
+    return sum(w.contents.nbytes for w in made) >= _WORTH_KERNELS_BYTES
+
+
 def _worth_timing(choices: Choices) -> bool:
     """Whether tactics compete; the forms of one generated kernel differ only by their reorders."""
-    tactics = {c.tactic for c in choices.candidates}
-    return len(choices.candidates) > 1 and tactics != {"codegen"}
+    tactics = [c.tactic for c in choices.candidates if c.tactic != STRIDED_VIEW]
+    return len(tactics) > 1 and set(tactics) != {"codegen"}
 
 
 def _is_view(node: Node) -> bool:

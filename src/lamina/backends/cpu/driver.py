@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 from lamina.backends.cpu.features import cpu_features
+from lamina.backends.cpu.instance import arena_of
 from lamina.backends.cpu.onednn import library as onednn
 from lamina.backends.cpu.resources import Resources
 from lamina.backends.cpu.runner import CpuRunner
@@ -61,8 +63,8 @@ class CpuDriver:
             return f"it needs oneDNN {needs.get('onednn')}, here is {here['onednn']}{why}"
         return None
 
-    def load(self, section: Section) -> LoadedSection:
-        """Map the section's code and constants."""
+    def load(self, section: Section, resident_bytes: int | None = None) -> LoadedSection:
+        """Map the section's code and constants, which lie in host memory anyway."""
         return LoadedSection(Resources(section, self.library, self.threads, self._allocator))
 
 
@@ -75,6 +77,14 @@ class LoadedSection:
     def runner(self) -> CpuRunner:
         """Return a runner with buffers of its own."""
         return CpuRunner(self.resources, self.resources.section.program)
+
+    def refitted(self, section: Section) -> LoadedSection:
+        """Return the section with other contents of some constants."""
+        return LoadedSection(self.resources.refitted(section))
+
+    def arena_bytes(self, sizes: Mapping[str, int]) -> int:
+        """Return the bytes of the arena for these sizes of symbols."""
+        return arena_of(self.resources.section.program, sizes)[1].size_bytes
 
 
 def _uses_library(section: Section) -> bool:

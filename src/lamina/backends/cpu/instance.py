@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ctypes
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from lamina.ir.dims import evaluate
 from lamina.ir.types import TensorType
 from lamina.plan.check import check_sizes
 from lamina.plan.plan import Place, Program, Step, StepKind, Tensor
-from lamina.runtime.arena import Lifetime, plan_arena
+from lamina.runtime.arena import Arena, Lifetime, plan_arena
+from lamina.runtime.lent import LentMemory
 
 NATIVE = (StepKind.KERNEL, StepKind.PRIMITIVE)
 
@@ -26,10 +28,16 @@ class Instance:
     """Memory of a program for one binding of its symbols.
 
     Tensors whose size is known at the start share an arena; those whose size depends on data get
-    memory of their own when the step before them has run.
+    memory of their own when the step before them has run.  ``lent`` memory takes the arena.
     """
 
-    def __init__(self, resources: Resources, program: Program, env: dict[str, int]) -> None:
+    def __init__(
+        self,
+        resources: Resources,
+        program: Program,
+        env: dict[str, int],
+        lent: LentMemory | None = None,
+    ) -> None:
         self.resources, self.program = resources, program
         self.base_env = dict(env)
         self.env = dict(env)
@@ -43,26 +51,14 @@ class Instance:
         self.groups = _groups(program.steps)
         if env:  # sizes without symbols were compared when the plan was read
             check_sizes(program, env)
-        self._plan_arena()
-
-    def _plan_arena(self) -> None:
-        tensors = self.program.tensors
-        first, last = _lifetimes(self.program)
-        planned = [
-            i
-            for i, t in enumerate(tensors)
-            if t.place is Place.ARENA and i in first and self._known(t)
-        ]
-        lifetimes = [
-            Lifetime(evaluate(tensors[i].size_bytes, self.env), first[i], last[i]) for i in planned
-        ]
-        arena = plan_arena(lifetimes)
+        planned, arena = arena_of(program, self.env)
         self.arena_bytes, self.lower_bound_bytes = arena.size_bytes, arena.lower_bound_bytes
-        self._arena = self.resources.allocate(arena.size_bytes)
+        if lent is None:
+            self._arena = resources.allocate(arena.size_bytes)
+        else:
+            raw = (ctypes.c_uint8 * arena.size_bytes).from_address(lent.place(arena.size_bytes))
+            self._arena = np.ctypeslib.as_array(raw)
         self._offsets = dict(zip(planned, arena.offsets, strict=True))
-
-    def _known(self, tensor: Tensor) -> bool:
-        return all(s in self.env for s in attribute_symbols(tensor.size_bytes))
 
     def begin(self) -> None:
         """Forget what data decided in an earlier run.
@@ -179,6 +175,22 @@ class Instance:
         """Bytes of scratch memory of the segments made so far."""
         native = [s for _, s in self._segments.values()] + [s for _, s in self._counted.values()]
         return sum(s.workspace_bytes for s in native)
+
+
+def arena_of(program: Program, env: Mapping[str, int]) -> tuple[list[int], Arena]:
+    """Return the tensors whose size is known, and where they lie in an arena."""
+    tensors = program.tensors
+    first, last = _lifetimes(program)
+    planned = [
+        i
+        for i, t in enumerate(tensors)
+        if t.place is Place.ARENA
+        and i in first
+        and all(s in env for s in attribute_symbols(t.size_bytes))
+    ]
+    return planned, plan_arena(
+        [Lifetime(evaluate(tensors[i].size_bytes, env), first[i], last[i]) for i in planned]
+    )
 
 
 def _groups(steps: Sequence[Step]) -> list[tuple[int, int]]:

@@ -7,7 +7,7 @@ they are timed, one at a time, with nothing else running.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -18,7 +18,7 @@ from lamina.backends.cpu.resources import Resources
 from lamina.backends.cpu.segment import Location, Segment
 from lamina.backends.cpu.selection import problem_key
 from lamina.backends.cpu.target import CpuTarget
-from lamina.errors import DeviceError, LaminaError
+from lamina.errors import LaminaError
 from lamina.ir.dims import evaluate
 from lamina.ir.graph import Node
 from lamina.ir.types import DType
@@ -37,9 +37,14 @@ from lamina.tactics.candidate import (
 )
 from lamina.tactics.choices import Choices, dense_layouts, describe
 from lamina.tactics.form import Form, size_bytes
+from lamina.tactics.tuning_time import TuningTime
+from lamina.tactics.views import STRIDED_VIEW
 
 _ENOUGH_SECONDS: Final = 0.004
+_FEWEST_RUNS: Final = 3
 _MOST_RUNS: Final = 40
+_AT_ONCE: Final = 4
+"""Problems whose candidates are compiled together where the time for tuning is limited."""
 _CLOSE: Final = 1.25
 _RANDOM_NUMBERS: Final = 1 << 16
 
@@ -52,26 +57,50 @@ class Measurer:
     """Runs candidates on random data; remembers times in the timing cache."""
 
     def __init__(
-        self, target: CpuTarget, cache: TimingCache, objects: Objects, report: Report
+        self,
+        target: CpuTarget,
+        cache: TimingCache,
+        objects: Objects,
+        report: Report,
+        *,
+        average: int = 1,
+        least: int = 1,
+        time: TuningTime | None = None,
     ) -> None:
+        """``average`` runs are timed at once, ``least`` times or more; the least mean counts."""
+        self.average, self.least = average, max(_FEWEST_RUNS, least)
         self.target, self.cache, self.objects, self.report = target, cache, objects, report
+        self.time = time or TuningTime(0)
         self._buffers = _Buffers()
-        self._failures: dict[tuple[str, str], str] = {}
 
     def measure(self, offered: Sequence[Choices]) -> None:
         """Fill in the time of every candidate; one that fails is dropped with its reason.
 
         A configuration is timed in the first form that it takes; in its other forms only when it
-        came close to the best there, since a form changes its time little.
+        came close to the best there, since a form changes its time little.  Where the time for
+        tuning is up before anything was timed, estimates stay.
         """
+        views = [_take_views(choices) for choices in offered]
         firsts = [_first_forms(choices) for choices in offered]
         times = self._times(offered, firsts)
         others = [_close(o, first, t) for o, first, t in zip(offered, firsts, times, strict=True)]
         more = self._times(offered, others)
-        for choices, known, added in zip(offered, times, more, strict=True):
-            known |= added
-            choices.candidates = [c for c in choices.candidates if describe(c) in known]
+        for choices, known, added, free in zip(offered, times, more, views, strict=True):
+            known |= added | {describe(c): 0.0 for c in free}
+            if not known:
+                self._keep_estimates(choices)
+                continue
+            timed = [c for c in choices.candidates if describe(c) in known]
+            choices.candidates = [*free, *timed]
             choices.microseconds = [known[describe(c)] for c in choices.candidates]
+
+    def _keep_estimates(self, choices: Choices) -> None:
+        """Drop what is known to fail."""
+        problem = problem_key(choices.node, self.target)
+        rows = zip(choices.candidates, choices.microseconds, strict=True)
+        kept = [(c, us) for c, us in rows if self.cache.failure(problem, describe(c)) is None]
+        choices.candidates = [c for c, _ in kept]
+        choices.microseconds = [us for _, us in kept]
 
     def _times(
         self, offered: Sequence[Choices], wanted: Sequence[list[Candidate]]
@@ -84,26 +113,45 @@ class Measurer:
             missing = [
                 c
                 for c, name in zip(candidates, names, strict=True)
-                if self.cache.get(problem, name) is None and (problem, name) not in self._failures
+                if self.cache.get(problem, name) is None
+                and self.cache.failure(problem, name) is None
             ]
             if missing:
-                jobs.setdefault(problem, (problem, choices.node, missing))
+                job = jobs.setdefault(problem, (problem, choices.node, []))
+                planned = {describe(c) for c in job[2]}
+                job[2].extend(c for c in missing if describe(c) not in planned)
         self._run(list(jobs.values()))
         rows = []
         for problem, choices, candidates in zip(problems, offered, wanted, strict=True):
             row = {}
             for name in map(describe, candidates):
-                if why := self._failures.get((problem, name)):
-                    choices.declined.append((name, why))
-                elif (known := self.cache.get(problem, name)) is not None:
+                if (known := self.cache.get(problem, name)) is not None:
                     row[name] = known
+                elif why := self.cache.failure(problem, name):
+                    choices.declined.append((name, why))
             rows.append(row)
         return rows
 
     def _run(self, jobs: Sequence[Job]) -> None:
-        """Put the time of each candidate into the cache, or the reason into the failures."""
-        if not jobs:
+        """Put the time of each candidate into the cache, or the reason why it failed."""
+        for some in self._portions(jobs):
+            self._time_all(some)
+
+    def _portions(self, jobs: Sequence[Job]) -> Iterator[Sequence[Job]]:
+        """Yield what is compiled together: everything, or as long as there is time, a few."""
+        if not self.time.is_limited:
+            yield from (jobs,) if jobs else ()
             return
+        valuable = sorted(jobs, key=lambda j: -min(c.estimate_microseconds for c in j[2]))
+        for problem, *_ in valuable:
+            self.time.begin(problem)
+        while valuable and not self.time.is_up():
+            yield valuable[:_AT_ONCE]
+            valuable = valuable[_AT_ONCE:]
+        for problem, _, candidates in valuable:
+            self.time.leave_out(problem, min(c.estimate_microseconds for c in candidates))
+
+    def _time_all(self, jobs: Sequence[Job]) -> None:
         code, steps = Code(self.objects), 2 * len(jobs)
         drafts = []
         for number, (problem, node, candidates) in enumerate(jobs):
@@ -118,7 +166,7 @@ class Measurer:
                 try:
                     self.cache.put(problem, describe(c), self._time(resources, node, c, draft))
                 except LaminaError as e:
-                    self._failures[problem, describe(c)] = str(e).splitlines()[0]
+                    self.cache.fail(problem, describe(c), str(e).splitlines()[0])
 
     def _drafts(
         self, code: Code, problem: str, node: Node, candidates: Sequence[Candidate]
@@ -127,14 +175,14 @@ class Measurer:
         for c in candidates:
             try:
                 found.append((c, code.draft(c, *dense_layouts(node, c))))
-            except (DeviceError, LaminaError) as e:
-                self._failures[problem, describe(c)] = str(e).splitlines()[0]
+            except LaminaError as e:
+                self.cache.fail(problem, describe(c), str(e).splitlines()[0])
         if all(draft.is_reference for _, draft in found):
             return found
         for c, draft in found:
             if draft.is_reference:
                 why = "oneDNN has only reference code for it"
-                self._failures[problem, describe(c)] = why
+                self.cache.fail(problem, describe(c), why)
         return [(c, draft) for c, draft in found if not draft.is_reference]
 
     def _time(self, resources: Resources, node: Node, c: Candidate, draft: Draft) -> float:
@@ -158,12 +206,20 @@ class Measurer:
         segment = Segment(resources, [step], memory, pointers, dict(self.target.env))
         segment.run()
         best, spent, runs = float("inf"), 0.0, 0
-        while runs < 3 or (spent < _ENOUGH_SECONDS and runs < _MOST_RUNS):
+        while runs < self.least or (spent < _ENOUGH_SECONDS and runs < _MOST_RUNS):
             begin = time.perf_counter()
-            segment.run()
+            for _ in range(self.average):
+                segment.run()
             seconds = time.perf_counter() - begin
-            best, spent, runs = min(best, seconds), spent + seconds, runs + 1
+            best, spent, runs = min(best, seconds / self.average), spent + seconds, runs + 1
         return best * 1e6
+
+
+def _take_views(choices: Choices) -> list[Candidate]:
+    """Remove the candidates that do nothing, and return them."""
+    views = [c for c in choices.candidates if c.tactic == STRIDED_VIEW]
+    choices.candidates = [c for c in choices.candidates if c.tactic != STRIDED_VIEW]
+    return views
 
 
 def _first_forms(choices: Choices) -> list[Candidate]:
@@ -246,7 +302,7 @@ class _Bench:
 
     def _array(self, role: Read | Write | Blob | Packed) -> np.ndarray:
         if isinstance(role, Blob):
-            return _copy(role.weight.array)
+            return _copy(role.weight.contents)
         place = len(self.arrays)
         if isinstance(role, Packed):
             return self.buffers.get(f"packed {place}", role.dtype, role.size_bytes, _packed)
@@ -254,7 +310,7 @@ class _Bench:
         value = (self.node.inputs if read else self.node.outputs)[role.index]
         form = (self.candidate.reads if read else self.candidate.writes)[role.index]
         if read and (weight := constant(value)) is not None and not value.tensor.dtype.is_float:
-            return _copy(weight.array)
+            return _copy(weight.contents)
         size = evaluate(size_bytes(value.tensor, form or Form.PLAIN), dict(self.target.env))
         dtype, make = value.tensor.dtype, _operand if read else _result
         if self.candidate.overwrites is not None:

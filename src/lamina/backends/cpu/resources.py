@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import threading
 import weakref
@@ -14,6 +15,7 @@ from lamina.backends.cpu.native import POOL_MEMBER, RUN, RUN_TIMED, address, ali
 from lamina.backends.cpu.onednn.library import Library
 from lamina.backends.cpu.threads import ThreadPool, openmp_functions
 from lamina.errors import DeviceError
+from lamina.ir.weight import Weight
 from lamina.plan.halves import restore
 from lamina.plan.plan import Section
 from lamina.runtime.driver import Allocator
@@ -36,27 +38,42 @@ class Resources:
         allocator: Allocator | None = None,
     ) -> None:
         self.section = section
-        self._allocator = allocator
+        self.allocator = allocator
         self.library = library
         self.threads = threads
         image = section.image
         self.image: LoadedImage = load_image(image.code, image.symbols, image.externals)
         halves = frozenset(section.halves)
-        self.constants = [
-            _aligned(restore(w.array) if i in halves else w.array)
-            for i, w in enumerate(section.blobs)
-        ]
+        self.constants = [_constant(w, i in halves) for i, w in enumerate(section.blobs)]
         self._lock = threading.Lock()
         self._pool: ThreadPool | None = None
         run = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)
         self.run: NativeRun = run(self.image.address(RUN))
         self.run_timed: NativeRun = run(self.image.address(RUN_TIMED))
 
+    def refitted(self, section: Section) -> Resources:
+        """Return the same code with the constants of ``section``, sharing those that are equal."""
+        other = copy.copy(self)
+        other.section, halves = section, frozenset(section.halves)
+        other.constants = [
+            old if new is before else _constant(new, i in halves)
+            for i, (old, before, new) in enumerate(
+                zip(self.constants, self.section.blobs, section.blobs, strict=True)
+            )
+        ]
+        return other
+
     def allocate(self, size_bytes: int) -> np.ndarray:
         """Return uninitialized memory for a context; DeviceError when there is too little."""
-        if self._allocator is None or not size_bytes:
+        if self.allocator is None or not size_bytes:
             return aligned_bytes(size_bytes)
-        return _allocated(self._allocator, size_bytes)
+        return _allocated(self.allocator, size_bytes)
+
+    def allocating(self, allocator: Allocator | None) -> Resources:
+        """Return the same code and constants, with other memory for what runs need."""
+        other = copy.copy(self)
+        other.allocator = allocator
+        return other
 
     @property
     def constant_bytes(self) -> int:
@@ -99,6 +116,10 @@ def _allocated(allocator: Allocator, size_bytes: int) -> np.ndarray:
     raw = (ctypes.c_uint8 * size_bytes).from_address(pointer)
     weakref.finalize(raw, allocator.free, pointer, size_bytes, 0).atexit = False
     return np.ctypeslib.as_array(raw)
+
+
+def _constant(weight: Weight, is_halved: bool) -> np.ndarray:
+    return _aligned(restore(weight.contents) if is_halved else weight.contents)
 
 
 def _aligned(array: np.ndarray) -> np.ndarray:

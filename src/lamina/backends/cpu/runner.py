@@ -15,7 +15,9 @@ from lamina.ir.attributes import attribute_symbols
 from lamina.ir.interpret import bind_shape
 from lamina.ir.types import TensorType
 from lamina.plan.plan import Place, Program, Step, StepKind
+from lamina.runtime.driver import Allocator
 from lamina.runtime.host import HostSteps
+from lamina.runtime.lent import LentMemory
 
 _KEPT_INSTANCES = 8
 
@@ -34,6 +36,8 @@ class CpuRunner:
         self._instances: dict[tuple[Any, ...], Instance] = {}
         self._key: tuple[Any, ...] | None = None
         self._instance: Instance | None = None
+        self._lent: LentMemory | None = None
+        self._engines = resources.allocator
         self._host = HostSteps(program)
         self._nested: dict[tuple[int, int], CpuRunner] = {}
         self._inputs = len(program.inputs)
@@ -50,6 +54,24 @@ class CpuRunner:
             (t.static_shape, t.dtype.numpy) if isinstance(t, TensorType) and t.is_static else None
             for t in self._allocated
         ]
+
+    def lend(self, memory: LentMemory | None) -> None:
+        """Place activations in the user's memory from now on; None for memory of its own."""
+        self._lent = memory
+        self._forget()
+
+    def check_steps(self, *, wanted: bool) -> None:
+        """Do nothing: steps are done when the call that runs them returns."""
+
+    def allocate_with(self, allocator: Allocator | None) -> None:
+        """Take memory from an allocator from now on; None for that of the engine."""
+        self.resources = self.resources.allocating(allocator or self._engines)
+        self._nested.clear()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._instances.clear()
+        self._instance = None
 
     def run(self, inputs: Sequence[Any], outputs: list[Any]) -> list[Any]:
         """Run once; see :class:`lamina.runtime.driver.Runner`."""
@@ -77,7 +99,7 @@ class CpuRunner:
             for port, x in zip(self.program.inputs, inputs, strict=True):
                 if isinstance(port.type, TensorType):
                     bind_shape(port.type, x.shape, env, f"input {port.name!r}")
-            instance = Instance(self.resources, self.program, env)
+            instance = Instance(self.resources, self.program, env, self._lent)
             while len(self._instances) >= _KEPT_INSTANCES:
                 del self._instances[next(iter(self._instances))]
         self._instances[key] = instance

@@ -11,6 +11,7 @@ from lamina.ir.graph import Node, Value
 from lamina.ir.pattern import Reject
 from lamina.tactics.candidate import Candidate, Draft, Placement
 from lamina.tactics.choices import Choices
+from lamina.tactics.views import STRIDED_VIEW
 
 _MAYBE_ALONE: Final = 60.0
 _SURELY_ALONE: Final = 3.0
@@ -38,7 +39,7 @@ def _thread_variants(c: Candidate) -> list[Candidate]:
     Waking another thread takes some microseconds, and much longer when the cores are busy.
     Generated kernels know how many threads their work feeds.
     """
-    if c.tactic == "codegen" or c.estimate_microseconds > _MAYBE_ALONE:
+    if c.tactic in ("codegen", STRIDED_VIEW) or c.estimate_microseconds > _MAYBE_ALONE:
         return [c]
 
     def draft(p: Placement) -> Draft:

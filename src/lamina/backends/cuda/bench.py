@@ -3,7 +3,11 @@
 A graph of many launches of the candidate, each dependent on the one before as in a network, is
 timed by events.  Weights come from memory in every launch, as in a network whose weights are larger
 than the cache: each launch has a copy of its own, and the cache is emptied before the graph runs.
-Activations stay where they are, as what an earlier kernel wrote a moment ago.
+Activations stay where they are, as what an earlier kernel wrote a moment ago; those that are parts
+of larger values have the gaps between their rows that they have in the network.
+
+A library's kernels are a graph of their own inside the graph: no kernel of ours starts early behind
+them.  What the next kernel loses by that counts as the library's.
 """
 
 from __future__ import annotations
@@ -11,11 +15,12 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-from lamina.backends.cuda.compile import MachineCode
+from lamina.backends.cuda.compile import Compiler, MachineCode
 from lamina.backends.cuda.device import Device, Handle, KernelLaunch
 from lamina.backends.cuda.graph import add_node, start
 from lamina.backends.cuda.library.steps import sized
@@ -28,12 +33,24 @@ from lamina.backends.cuda.request import (
     LibraryDraft,
     Scalar,
 )
+from lamina.backends.cuda.tactics.reorder import reorder_draft
 from lamina.backends.cuda.target import CudaTarget
+from lamina.codegen.layout import Layout
 from lamina.ir.dims import evaluate
-from lamina.ir.graph import Node
-from lamina.ir.types import DType
-from lamina.tactics.candidate import Blob, Candidate, Packed, Read, Scratch, Write, constant
-from lamina.tactics.form import Form, size_bytes
+from lamina.ir.graph import Graph, Node, Value, emit_node
+from lamina.ir.types import DType, TensorType
+from lamina.ops import Transpose
+from lamina.tactics.candidate import (
+    Blob,
+    Candidate,
+    Packed,
+    Placement,
+    Read,
+    Scratch,
+    Write,
+    constant,
+)
+from lamina.tactics.form import Form, layout
 
 _WARP: Final = 32
 _ALIGN: Final = 256
@@ -44,13 +61,36 @@ _ENOUGH_MICROSECONDS: Final = 400.0
 _REPLAYS: Final = 5
 _HOPELESS: Final = 2.0
 """A candidate that takes this many times the best so far in a first look is not looked at again."""
+_SMALL: Final = TensorType(DType.F16, (1, 64, 8, 8))
+"""What the kernel copies whose early start is timed."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A step to be timed: a candidate of a node, where its operands and results lie, its draft."""
+
+    node: Node
+    candidate: Candidate
+    placement: Placement
+    draft: AnyDraft
 
 
 class Bench:
     """Buffers and streams for timing; closed when done."""
 
-    def __init__(self, device: Device, target: CudaTarget) -> None:
-        self.device, self.target = device, target
+    def __init__(
+        self,
+        device: Device,
+        target: CudaTarget,
+        compiler: Compiler,
+        *,
+        launches: int = 1,
+        replays: int = 1,
+    ) -> None:
+        """Let a time be the median of ``replays`` graphs or more, of ``launches`` steps or more."""
+        self.device, self.target, self.compiler = device, target, compiler
+        self._early_start: float | None = None
+        self.fewest, self.replays = max(_FEWEST, launches), max(_REPLAYS, replays)
         self.env = dict(target.env)
         self.stream = device.stream()
         self.begin, self.end = device.event(timing=True), device.event(timing=True)
@@ -77,27 +117,46 @@ class Bench:
         device.destroy_stream(self.stream)
 
     def time(
-        self,
-        node: Node,
-        candidate: Candidate,
-        draft: AnyDraft,
-        code: Mapping[KernelRequest, MachineCode],
-        best: float | None,
+        self, trial: Trial, code: Mapping[KernelRequest, MachineCode], best: float | None
     ) -> float:
         """Return the microseconds of one step; raises DeviceError when it cannot run."""
+        lost = self.early_start() if isinstance(trial.draft, LibraryDraft) else 0.0
         self._used = {}
-        step = _Step(self, node, candidate, draft, code)
-        if isinstance(draft, LibraryDraft):  # its first call may load code, which takes long
+        step = _Step(self, trial, code)
+        if isinstance(trial.draft, LibraryDraft):  # its first call may load code: that takes long
             for call in step.launches(0):
                 start(self.device, call, self.stream)
             self.device.synchronize(self.stream)
-        first = self._run(step, _FEWEST, 2)
+        first = lost + self._run(step, self.fewest, 2)
         if best is not None and first > _HOPELESS * best:
             return first
-        count = max(_FEWEST, min(_MOST, math.ceil(_ENOUGH_MICROSECONDS / max(first, 0.1))))
-        return self._run(step, count, _REPLAYS)
+        enough = math.ceil(_ENOUGH_MICROSECONDS / max(first, 0.1))
+        return lost + self._run(step, max(self.fewest, min(_MOST, enough)), self.replays)
 
-    def _run(self, step: _Step, count: int, replays: int) -> float:
+    def early_start(self) -> float:
+        """Return the microseconds that a kernel gains when it may start before another's end."""
+        if self._early_start is None:
+            self._early_start = self._gained() if self.target.dependent else 0.0
+        return self._early_start
+
+    def _gained(self) -> float:
+        forms = (Form.PLAIN, Form.CHANNELS_LAST)
+        read, write = (layout(_SMALL, form) for form in forms)
+        placement = Placement((read,), (write,), "")
+        draft = reorder_draft(_SMALL, placement, self.target)
+        compiled = self.compiler.compile([launch.kernel for launch in draft.launches])
+        code = {k: c for k, c in compiled.items() if isinstance(c, MachineCode)}
+        if any(launch.kernel not in code for launch in draft.launches):
+            return 0.0
+        x = Graph().input("x", _SMALL)
+        node = emit_node(Transpose(perm=(0, 1, 2, 3)), [x], loc=x.loc)
+        copy = Candidate("copy", forms[:1], forms[1:], 0.0, lambda _: draft)  # type: ignore[arg-type, return-value]
+        self._used = {}
+        step = _Step(self, Trial(node, copy, placement, draft), code)
+        one_by_one = self._run(step, _MOST, _REPLAYS, early=False)
+        return max(0.0, one_by_one - self._run(step, _MOST, _REPLAYS))
+
+    def _run(self, step: _Step, count: int, replays: int, *, early: bool = True) -> float:
         device, stream = self.device, self.stream
         graph = device.graph()
         executable = None
@@ -105,7 +164,7 @@ class Bench:
             node: list[Handle] = []
             for number in range(count):
                 for launch in step.launches(number):
-                    node = [add_node(device, graph, launch, node, early=bool(node))]
+                    node = [add_node(device, graph, launch, node, early=early and bool(node))]
             executable = device.instantiate(graph)
             times = []
             for _ in range(replays + 1):
@@ -195,19 +254,22 @@ def _roles(draft: AnyDraft) -> list[object]:
     return [a for a in arguments if not isinstance(a, Scalar)]
 
 
+def _span_bytes(v: Value, at: Layout, env: Mapping[str, int]) -> int:
+    """Return the bytes from a value's first element to its last."""
+    if not evaluate(v.tensor.size, env):
+        return 0
+    return evaluate(at.span(v.tensor.shape), env) * v.tensor.dtype.itemsize
+
+
 class _Step:
     """The launches of a candidate, with memory for what they read and write."""
 
     def __init__(
-        self,
-        bench: Bench,
-        node: Node,
-        candidate: Candidate,
-        draft: AnyDraft,
-        code: Mapping[KernelRequest, MachineCode],
+        self, bench: Bench, trial: Trial, code: Mapping[KernelRequest, MachineCode]
     ) -> None:
-        self.bench, self.node, self.candidate, self.code = bench, node, candidate, code
-        self.draft = draft
+        self.bench, self.node, self.code = bench, trial.node, code
+        self.placement, self.draft = trial.placement, trial.draft
+        draft = trial.draft
         self.sizes = {r: self._size(r) for r in _roles(draft)}
         weights = sum(n for r, (kind, n) in self.sizes.items() if self._is_weight(r))
         self.copies = max(1, min(_MOST, math.ceil(bench.flush_bytes / max(1, weights))))
@@ -237,7 +299,7 @@ class _Step:
         env = self.bench.env
         match role:
             case Blob(weight):
-                return DType.of(weight.array.dtype).value, weight.array.nbytes
+                return DType.of(weight.contents.dtype).value, weight.contents.nbytes
             case Packed(dtype, size, _):
                 return dtype.value, size
             case Counters(count):
@@ -245,12 +307,10 @@ class _Step:
             case Scratch():
                 return "scratch", evaluate(self.draft.workspace_bytes, env)
             case Read(i):
-                v, form = self.node.inputs[i], self.candidate.reads[i]
-                size = evaluate(size_bytes(v.tensor, form or Form.PLAIN), env)
-                return v.tensor.dtype.value, size
+                v = self.node.inputs[i]
+                return v.tensor.dtype.value, _span_bytes(v, self.placement.operands[i], env)
             case Write(i):
-                v, form = self.node.outputs[i], self.candidate.writes[i]
-                return "scratch", evaluate(size_bytes(v.tensor, form), env)
+                return "scratch", _span_bytes(self.node.outputs[i], self.placement.results[i], env)
         raise AssertionError(role)
 
     def _scratch(self, launch: Launch) -> int:
@@ -265,7 +325,7 @@ class _Step:
             weight = constant(self.node.inputs[role.index])
             assert weight is not None
             for place in places:  # indices must be those of the model
-                self.bench.upload(place, weight.array)
+                self.bench.upload(place, weight.contents)
         return places
 
     def launches(self, number: int) -> list[KernelLaunch | LibraryCall]:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from lamina.backends.cuda.device import Handle, KernelLaunch, OutOfMemory
+from lamina.backends.cuda.device import DeviceFacts, Handle, KernelLaunch, OutOfMemory
 from lamina.backends.cuda.library.catalogue import open_library
 from lamina.backends.cuda.primitive import Library
 from lamina.errors import DeviceError
@@ -226,6 +226,17 @@ class BindingsDevice:
         """Set memory to zero, in the order of the stream."""
         self._call("cuMemsetD8Async", pointer, 0, size_bytes, stream)
 
+    def facts(self) -> DeviceFacts:
+        """Return what the device tells of itself."""
+        return DeviceFacts(
+            multiprocessors=self._attribute("MULTIPROCESSOR_COUNT"),
+            shared_bytes=self._attribute("MAX_SHARED_MEMORY_PER_MULTIPROCESSOR"),
+            bus_bits=self._attribute("GLOBAL_MEMORY_BUS_WIDTH"),
+            clock_khz=self._attribute("CLOCK_RATE"),
+            memory_clock_khz=self._attribute("MEMORY_CLOCK_RATE"),
+            ecc=bool(self._attribute("ECC_ENABLED")),
+        )
+
     def memory_info(self) -> tuple[int, int]:
         """Return free and total bytes of the device."""
         free, total = self._call("cuMemGetInfo")
@@ -240,6 +251,12 @@ class BindingsDevice:
             return None
         error, number = query(attributes.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, pointer)
         return int(number) if error == self._success else None
+
+    def reaches(self, pointer: int) -> bool:
+        """Whether kernels can read an address: of a device, of page-locked or managed memory."""
+        kind = self._cu.CUpointer_attribute.CU_POINTER_ATTRIBUTE_MEMORY_TYPE
+        error, _ = self._cu.cuPointerGetAttribute(kind, pointer)
+        return error == self._success or bool(self._attribute("PAGEABLE_MEMORY_ACCESS"))
 
     def stream(self) -> int:
         """Return a new stream; it waits for the default stream, and that one for it."""

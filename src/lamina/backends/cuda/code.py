@@ -44,6 +44,7 @@ class Code:
         self.failed: dict[int, str] = {}
         """Why candidates, by ``id``, give no step; the program is of no use then."""
         self.blobs: list[Weight] = []
+        self.operations: tuple[Dim, ...] = ()
         self._blob_index: dict[Weight, int] = {}
         self._reorder = reorder
 
@@ -164,6 +165,12 @@ def _complete_step(step: Step, compiled: Mapping[str, MachineCode]) -> Step:
             "scratch_align": code.scratch_align,
         }
     return dataclasses.replace(step, programs=programs, spec=json.dumps(spec, sort_keys=True))
+
+
+def target(arch: int, compiled: Mapping[str, MachineCode]) -> tuple[tuple[str, str], ...]:
+    """Return what a section needs: the architecture, and a driver that loads every kernel."""
+    driver = max((c.driver_version for c in compiled.values()), default=0)
+    return (("arch", f"sm_{arch}"), ("device", "cuda"), ("driver", str(driver)))
 
 
 def image(compiled: Mapping[str, MachineCode]) -> CodeImage:

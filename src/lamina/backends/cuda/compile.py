@@ -23,16 +23,26 @@ from lamina.backends.cuda.request import MODULE, KernelRequest
 from lamina.codegen.workers import Message, Workers
 from lamina.config import cache_folder, worker_environment
 from lamina.errors import BuildError
+from lamina.tactics.toolchain import package_versions, sources_digest
 
 _KERNELS = Path(__file__).parent / "kernels"
+_SOURCES = (_KERNELS, Path(__file__).parent / "tactics", Path(__file__).parents[2] / "codegen")
 _WORKER = "lamina.backends.cuda.compile_worker"
+_LIBRARY_PACKAGES = (
+    "nvidia-cudnn-cu13",
+    "nvidia-cudnn-cu12",
+    "nvidia-cudnn-frontend",
+    "nvidia-cublas",
+    "nvidia-cublas-cu12",
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class MachineCode:
     """A compiled kernel: an ELF image and what a launch of its ``function`` needs.
 
-    ``scratch_bytes`` is global memory for each program of a launch.
+    ``scratch_bytes`` is global memory for each program of a launch; ``driver_version`` is that of
+    the oldest driver that loads the image, 1000 for each major version of CUDA.
     """
 
     cubin: bytes
@@ -41,6 +51,7 @@ class MachineCode:
     shared_bytes: int
     scratch_bytes: int
     scratch_align: int
+    driver_version: int = 0
 
 
 Outcome = MachineCode | str
@@ -109,7 +120,7 @@ class Compiler:
     def _path(self, request: KernelRequest) -> Path:
         parts = [request.key(), str(self.arch), triton_version()]
         if request.source.startswith(MODULE):
-            parts.append(_sources_digest())
+            parts.append(sources_digest(_KERNELS))
         name = hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
         return cache_folder() / "kernels" / name
 
@@ -126,11 +137,11 @@ def triton_version() -> str:
 
 
 @cache
-def _sources_digest() -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(_KERNELS.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+def toolchain() -> str:
+    """Return the versions that decide which kernels can be made, those of libraries included."""
+    sources = sources_digest(*_SOURCES)[:8]
+    versions = package_versions(_LIBRARY_PACKAGES)
+    return ", ".join([f"triton {triton_version()}", f"sources {sources}", *versions])
 
 
 def _read(path: Path) -> MachineCode | None:

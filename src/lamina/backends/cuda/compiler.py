@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 
 from lamina.backends.compiled import Compiled, Report
 from lamina.backends.cuda import code as codes
 from lamina.backends.cuda.bindings import open_device
-from lamina.backends.cuda.compile import Compiler, MachineCode
+from lamina.backends.cuda.compile import Compiler, MachineCode, toolchain
 from lamina.backends.cuda.device import Device
 from lamina.backends.cuda.lowering import lower
-from lamina.backends.cuda.measure import Measurer, problem_key
+from lamina.backends.cuda.measure import Measurer, has_gaps, problem_key
 from lamina.backends.cuda.primitive import Library
 from lamina.backends.cuda.selection import enumerate_candidates, without
 from lamina.backends.cuda.tactics import LAST_RESORTS, TACTICS
 from lamina.backends.cuda.tactics.reorder import reorder_draft
-from lamina.backends.cuda.tactics.slices import ChannelView, channel_offset, no_launches
+from lamina.backends.cuda.tactics.slices import ChannelView, channel_offset
 from lamina.backends.cuda.target import TARGETS, CudaTarget
 from lamina.codegen.layout import Layout
 from lamina.config import BuildConfig, default_threads
 from lamina.errors import BuildError, ConfigError, DeviceError, where
 from lamina.ir.dims import Dim, divides
-from lamina.ir.graph import Graph, Node
+from lamina.ir.graph import Graph, Node, Value
 from lamina.ir.types import TensorType
 from lamina.ops import (
     Const,
@@ -35,6 +36,8 @@ from lamina.ops import (
     Pool,
 )
 from lamina.ops.plugin import ON_DEVICE
+from lamina.passes.fusion import FuseConvolutions, Price
+from lamina.passes.on_host import is_hosted
 from lamina.plan.plan import Program, Section, Step, StepKind
 from lamina.tactics.assemble import Assembler, host_spec
 from lamina.tactics.cache import TimingCache
@@ -42,11 +45,17 @@ from lamina.tactics.candidate import COUNTED, Candidate, Draft, Placement
 from lamina.tactics.choices import Choices, dense_layouts, describe
 from lamina.tactics.form import Form
 from lamina.tactics.layouts import LayoutCosts, choose_layouts, nested_graphs, spatial_ranks
+from lamina.tactics.placements import Placements
 from lamina.tactics.policy import Policy
-from lamina.tactics.views import STRIDED_VIEW, plan_concats, view_offset
+from lamina.tactics.relaid import no_step
+from lamina.tactics.tuning_time import TuningTime
+from lamina.tactics.views import STRIDED_VIEW, ViewPlan, plan_concats, view_offset
 
 _ALIGNMENT = 16
 """Bytes; every tensor begins at a multiple, so that kernels may read 16 bytes at once."""
+
+_EVERY = 5
+"""The optimization level that leaves no configuration out."""
 
 _LAUNCH_MICROSECONDS = 2.0
 _HOST_MICROSECONDS = 200.0
@@ -76,6 +85,11 @@ class CudaCompiler:
         family = f"cuda sm_{self.target.arch}"
         return family if self.device is None else f"{family} {self.device.model}"
 
+    @property
+    def toolchain(self) -> str:
+        """Return what the timing cache calls the versions of compiler and libraries."""
+        return toolchain()
+
     def compile(self, graph: Graph, cache: TimingCache) -> Compiled:
         """Return the section that runs ``graph`` on devices of the target."""
         self.target = dataclasses.replace(self.target, spatial_ranks=spatial_ranks(graph, _SPATIAL))
@@ -86,6 +100,18 @@ class CudaCompiler:
                 # Any device of the family is a better guide than the cost model.
                 relatives = sorted(m for m in cache.times if m.startswith(self.machine))
                 cache.machine = next(iter(relatives), cache.machine)
+            time = TuningTime(self.config.time_budget)
+            self.measurer = Measurer(
+                self.device,
+                self.target,
+                cache,
+                self.compiler,
+                self.report,
+                time,
+                average=self.config.timing_average,
+                least=self.config.timing_runs,
+            )
+            self._fuse(graph)
             choices = self._all_choices(graph)
             while True:
                 self.policy.begin()
@@ -95,18 +121,38 @@ class CudaCompiler:
                 compiled, failed = self._compiled(code)
                 if not failed and not self.policy.again:
                     break
-                choices = {n: without(c, failed) for n, c in choices.items()}
                 for offered in choices.values():
-                    self.policy.drop_refused(offered)
+                    self.measurer.failed(offered, failed)
+                choices = {n: without(c, failed) for n, c in choices.items()}
+                self._drop_refused(choices.values())
         self.policy.finish()
         cache.save()
         section = Section(
-            target=(("arch", f"sm_{self.target.arch}"), ("device", "cuda")),
+            target=codes.target(self.target.arch, compiled),
             program=codes.complete(program, compiled),
             image=codes.image(compiled),
             blobs=tuple(code.blobs),
+            operations=code.operations,
         )
-        return Compiled(section, fallbacks)
+        return Compiled(section, fallbacks, time.note())
+
+    def _fuse(self, graph: Graph) -> None:
+        """Make one kernel of several convolutions where it is faster."""
+        fuse = FuseConvolutions(self._prices)
+        if self.config.optimization_level > 0 and fuse.name not in self.config.without:
+            for part in nested_graphs(graph):
+                fuse(part)
+
+    def _prices(self, nodes: Sequence[Node]) -> list[Price | None]:
+        """Return what the best kernel of each node takes."""
+        problems = {problem_key(n, self.target): n for n in nodes}
+        level = self.config.optimization_level
+        offered = {
+            p: enumerate_candidates(n, self.target, TACTICS, level) for p, n in problems.items()
+        }
+        self.measurer.measure(list(offered.values()))
+        prices = {p: _price(p, c, self.cache) for p, c in offered.items()}
+        return [prices[problem_key(n, self.target)] for n in nodes]
 
     def _all_choices(self, graph: Graph) -> dict[Node, Choices]:
         """Return the candidates of every node, those of control flow's bodies included."""
@@ -121,37 +167,52 @@ class CudaCompiler:
             if n in on_host or isinstance(n.op, If | Loop):
                 choices[n] = Choices(n, [], [])
                 continue
+            if is_hosted(n):
+                choices[n] = Choices(n, [], [], [("on_host", "the options of the build say so")])
+                continue
             level = self.config.optimization_level
             choices[n] = _view_choices(n, self.target) or enumerate_candidates(
                 n, self.target, TACTICS, level, LAST_RESORTS
             )
         self._narrow([c for n, c in choices.items() if not _is_view(n)])
         if self.config.optimization_level > 0:
-            measurer = Measurer(
-                self.device,
-                self.target,
-                self.cache,
-                self.compiler,
-                self.report,
-                average=self.config.timing_average,
-                least=self.config.timing_runs,
-            )
-            measurer.measure(list(choices.values()))
+            self.measurer.measure(list(choices.values()))
         return choices
 
     def _narrow(self, offered: Sequence[Choices]) -> None:
         """Leave the candidates that the options of the build and its selector allow."""
+        if self.policy.allows_all:
+            return
         for choices in offered:
             node = choices.node
             problem = problem_key(node, self.target)
 
-            def workspace(c: Candidate, node: Node = node) -> Dim:
-                return c.draft(Placement(*dense_layouts(node, c), "")).workspace_bytes
-
             def known(c: Candidate, problem: str = problem) -> float | None:
                 return self.cache.get(problem, describe(c))
 
-            self.policy.narrow(choices, workspace, known)
+            had = bool(choices.candidates)
+            self.policy.narrow(choices, partial(_workspace, node), known)
+            if had and not choices.candidates:
+                self._widen(choices)
+
+    def _drop_refused(self, offered: Iterable[Choices]) -> None:
+        """Drop what wanted too much workspace; where nothing is left, look further."""
+        for choices in offered:
+            had = bool(choices.candidates)
+            self.policy.drop_refused(choices)
+            if had and not choices.candidates:
+                self._widen(choices)
+
+    def _widen(self, choices: Choices) -> None:
+        """Offer every configuration whose workspace is small enough, then the last resorts."""
+        node = choices.node
+        for tactics in (TACTICS, LAST_RESORTS):
+            found = enumerate_candidates(node, self.target, tactics, _EVERY)
+            kept = [c for c in found.candidates if self.policy.fits(_workspace(node, c))]
+            if kept:
+                choices.candidates = kept
+                choices.microseconds = [c.estimate_microseconds for c in kept]
+                return
 
     def _program(
         self,
@@ -170,12 +231,35 @@ class CudaCompiler:
             graph, own, self.target.forms, _is_view, costs, self.target.env
         )
         views = plan_concats(graph, forms, chosen, _ALIGNMENT)
+        if self.config.optimization_level > 0:
+            self._choose_in_place(own, chosen, forms, views)
         assembler = CudaAssembler(code, graph, views, self.policy)
         for node, offered in own.items():
             with where(f"at {node}"), where(f"from {node.loc}"):
                 self._emit(assembler, node, offered, chosen.get(node), choices, fallbacks)
         fallbacks += assembler.fallbacks
         return assembler.finish()
+
+    def _choose_in_place(
+        self,
+        choices: Mapping[Node, Choices],
+        chosen: dict[Node, Candidate],
+        forms: Mapping[Value, str],
+        views: ViewPlan,
+    ) -> None:
+        """Choose again, among candidates of the same forms, where values lie inside larger ones."""
+        placements = Placements(chosen, forms, views)
+        placed = []
+        for node, candidate in chosen.items():
+            if node in views.concats or candidate.tactic == STRIDED_VIEW:
+                continue
+            at = placements.of(node, candidate)
+            ends = zip((*node.inputs, *node.outputs), (*at.operands, *at.results), strict=True)
+            if any(has_gaps(v, where) for v, where in ends):
+                placed.append((choices[node], candidate, at))
+        self.measurer.measure_in_place(placed)
+        for offered, candidate, _ in placed:
+            chosen[offered.node] = _fastest(offered, candidate)
 
     def _emit(
         self,
@@ -197,6 +281,8 @@ class CudaCompiler:
             assembler.host(offered)
         elif candidate.tactic != STRIDED_VIEW:
             assembler.run(offered, candidate)
+        elif candidate.reads != candidate.writes:
+            assembler.relay(node, candidate)
         elif candidate.writes[0] == Form.PLAIN:
             assembler.view(node, view_offset(node))
         else:
@@ -250,16 +336,38 @@ class CudaAssembler(Assembler):
         )
 
 
+def _price(problem: str, offered: Choices, cache: TimingCache) -> Price | None:
+    if not offered.candidates:
+        return None
+    known = [us for c in offered.candidates if (us := cache.get(problem, describe(c))) is not None]
+    estimates = [c.estimate_microseconds for c in offered.candidates]
+    return Price(min(known, default=None), min(estimates))
+
+
+def _workspace(node: Node, c: Candidate) -> Dim:
+    """Return the scratch memory that a candidate's step asks for."""
+    return c.draft(Placement(*dense_layouts(node, c), "")).workspace_bytes
+
+
 def _view_choices(node: Node, target: CudaTarget) -> Choices | None:
     """Return the ways to let a row-major view be one, in whatever form; None for other nodes."""
     if not _is_view(node):
         return None
     plain = (Form.PLAIN,)
-    candidates = [Candidate(STRIDED_VIEW, plain * len(node.inputs), plain, 0.0, no_launches)]
+    candidates = [Candidate(STRIDED_VIEW, plain * len(node.inputs), plain, 0.0, no_step)]
     channels = ChannelView().candidates(node, target)
     if isinstance(channels, list):
         candidates += channels
     return Choices(node, candidates, [0.0] * len(candidates))
+
+
+def _fastest(offered: Choices, like: Candidate) -> Candidate:
+    """Return the fastest candidate with the forms of another, which stays where times tie."""
+    rows = zip(offered.candidates, offered.microseconds, strict=True)
+    alike = [(us, c) for c, us in rows if (c.reads, c.writes) == (like.reads, like.writes)]
+    least = min(us for us, _ in alike)
+    fastest = [c for us, c in alike if us == least]
+    return like if like in fastest else fastest[0]
 
 
 def _is_view(node: Node) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lamina.backends.cuda.arrays import DeviceArray
+from lamina.backends.cuda.callback import Callbacks
 from lamina.backends.cuda.counted import run_counted
 from lamina.backends.cuda.instance import Instance
 from lamina.backends.cuda.memory import Stream
@@ -32,6 +33,7 @@ class HostWork:
     def __init__(self, program: Program) -> None:
         self._program = program
         self._operators = HostSteps(program)
+        self._callbacks = Callbacks(self._operators)
 
     def run(self, instance: Instance, number: int, stream: Stream, run_program: RunProgram) -> None:
         """Run step ``number``; what it needs from the device is waited for."""
@@ -39,6 +41,11 @@ class HostWork:
         if step.kind is StepKind.HOST:
             operands = self._fetch(instance, step.reads, stream)
             results = self._operators.run(number, operands, instance.env)
+        elif step.kind is StepKind.CALLBACK:
+            made = self._callbacks.run(instance, number, stream)
+            if made is None:
+                return
+            results = made
         elif step.kind is StepKind.COUNTED:
             results = [run_counted(instance, number, stream)]
         elif step.kind is StepKind.IF:
@@ -139,7 +146,7 @@ class HostWork:
         """Copy a value to device memory."""
         device = instance.resources.device
         if type(value) is DeviceArray:
-            if value.nbytes:
+            if value.nbytes and value.pointer != address:
                 device.copy(address, value.pointer, value.nbytes, stream.handle)
             return
         dense = np.ascontiguousarray(value)

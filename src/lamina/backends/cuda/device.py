@@ -44,6 +44,19 @@ class KernelLaunch:
     cluster: tuple[int, int, int] | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class DeviceFacts:
+    """Numbers that a GPU tells of itself."""
+
+    multiprocessors: int
+    shared_bytes: int
+    """Shared memory of a multiprocessor."""
+    bus_bits: int
+    clock_khz: int
+    memory_clock_khz: int
+    ecc: bool
+
+
 class Device(Protocol):
     """One GPU; every method may be called from any thread between ``enter`` and ``leave``.
 
@@ -84,11 +97,17 @@ class Device(Protocol):
     def clear(self, pointer: int, size_bytes: int, stream: int) -> None:
         """Set memory to zero, in the order of the stream."""
 
+    def facts(self) -> DeviceFacts:
+        """Return what the device tells of itself."""
+
     def memory_info(self) -> tuple[int, int]:
         """Return free and total bytes of the device."""
 
     def ordinal_of(self, pointer: int) -> int | None:
         """Return the number of the device that an address belongs to, None for host memory."""
+
+    def reaches(self, pointer: int) -> bool:
+        """Whether kernels can read an address: of a device, of page-locked or managed memory."""
 
     def stream(self) -> int:
         """Return a new stream; it waits for the default stream, and that one for it."""

@@ -160,3 +160,6 @@ def _destroy_capsule(capsule: int) -> None:
 
 _release = _Deleter(_release_tensor)
 _destroy = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(_destroy_capsule)
+for _lasting in (_release, _destroy, _NAME, _USED_NAME):
+    # What others took may outlive this module when the process exits, and calls back then.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(_lasting))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 from lamina.backends.cuda import bindings
+from lamina.backends.cuda.arena import ArenaPlan
 from lamina.backends.cuda.device import Device
 from lamina.backends.cuda.library.steps import read_library_steps
 from lamina.backends.cuda.memory import Memory
@@ -77,14 +79,18 @@ class CudaDriver:
             )
         return _missing_library(section, self.device)
 
-    def load(self, section: Section) -> LoadedSection:
-        """Bring code and constants of a section to the device."""
+    def load(self, section: Section, resident_bytes: int | None = None) -> LoadedSection:
+        """Bring code and constants of a section to the device.
+
+        Constants beyond ``resident_bytes`` stay in page-locked memory, where kernels read them.
+        """
         if self.device is None:
             raise DeviceError(self.missing)
         if (reason := self.refusal(section)) is not None:
             raise PlanError(f"the section cannot run on {self.name}: {reason}")
         memory = Memory(self.device, self._allocator)
-        return LoadedSection(Resources(section, self.device, memory, self._options))
+        resources = Resources(section, self.device, memory, self._options, resident_bytes)
+        return LoadedSection(resources)
 
 
 class LoadedSection:
@@ -96,6 +102,17 @@ class LoadedSection:
     def runner(self) -> CudaRunner:
         """Return a runner with buffers of its own."""
         return CudaRunner(self.resources, self.resources.section.program)
+
+    def refitted(self, section: Section) -> LoadedSection:
+        """Return the section with other contents of some constants."""
+        return LoadedSection(self.resources.refitted(section))
+
+    def arena_bytes(self, sizes: Mapping[str, int]) -> int:
+        """Return the bytes of the arena for these sizes of symbols."""
+        program, options = self.resources.section.program, self.resources.options
+        resident = self.resources.of(program).resident
+        branches = options.branches and options.graphs
+        return ArenaPlan(program, resident, sizes, branches=branches).size_bytes
 
 
 def _missing_library(section: Section, device: Device) -> str | None:

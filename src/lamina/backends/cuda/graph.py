@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from lamina.backends.cuda.device import Device, Handle, KernelLaunch, current
+from lamina.backends.cuda.memory import at_end
 from lamina.backends.cuda.primitive import LibraryCall
 from lamina.backends.cuda.segment import Prepared, Segment, in_step
 from lamina.errors import DeviceError
@@ -35,9 +35,10 @@ class SegmentGraphs:
     that was not used for longest is given the new addresses.
     """
 
-    def __init__(self, device: Device, segment: Segment) -> None:
+    def __init__(self, device: Device, segment: Segment, modules: object) -> None:
         self._device, self._segment = device, segment
         self._built: dict[tuple[int, ...], _Built] = {}
+        at_end(self, _destroy_all, device, self._built, modules)  # the code must go after them
         self._changing = [i for i, x in enumerate(segment.launches) if x.patches]
 
     def executable(self, pointers: Sequence[int]) -> Handle:
@@ -71,7 +72,7 @@ class SegmentGraphs:
                     launch = prepared.bound(pointers)
                     _update_node(self._device, built.executable, built.nodes[i], launch)
         except DeviceError as e:
-            self._destroy(built)
+            _destroy(self._device, built)
             if self._device.lost:
                 raise
             _log.debug("a graph is made anew: %s", e)
@@ -83,14 +84,15 @@ class SegmentGraphs:
         at = self._segment.callers.index(caller)
         return built.pointers[at] == key[at]
 
-    def _destroy(self, built: _Built) -> None:
-        with contextlib.suppress(DeviceError), current(self._device):
-            self._device.destroy_graph(built.graph, built.executable)
 
-    def __del__(self) -> None:
-        if not sys.is_finalizing():
-            for built in self._built.values():
-                self._destroy(built)
+def _destroy_all(device: Device, built: Mapping[tuple[int, ...], _Built], modules: object) -> None:
+    for graph in built.values():
+        _destroy(device, graph)
+
+
+def _destroy(device: Device, built: _Built) -> None:
+    with contextlib.suppress(DeviceError), current(device):
+        device.destroy_graph(built.graph, built.executable)
 
 
 def build(

@@ -28,7 +28,7 @@ class Work:
 
     def __init__(self, resources: Resources, segment: Segment) -> None:
         self.segment = segment
-        self.graphs = SegmentGraphs(resources.device, segment)
+        self.graphs = SegmentGraphs(resources.device, segment, resources.modules)
         self.runs = 0
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
@@ -31,6 +32,7 @@ _LOCK = threading.RLock()
 _LANGUAGE = (tl, tl.core, tl.math, tl.standard, tl.random, libdevice, cuda_language)
 _CLASSES = (tl.tensor, tl.dtype, tl.core.tensor_descriptor_base, interpreter.InterpreterBuilder)
 _DEPENDENT_LAUNCH = (cuda_language.gdc_wait, cuda_language.gdc_launch_dependents)
+_CLOCK = cuda_language.globaltimer
 
 # Floats that NumPy does not have: the interpreter keeps them as bits.
 _NUMPY_TYPES = {
@@ -42,8 +44,14 @@ _NUMPY_TYPES = {
 
 def run_kernel(request: KernelRequest, grid: tuple[int, int, int], values: Sequence[int]) -> None:
     """Run every program of a launch; ``values`` are addresses and integers, as parameters are."""
-    function = load_function(request)
-    with _LOCK, np.errstate(all="ignore"), _interpreting(function):
+    with _LOCK:  # while another kernel runs, modules hold its functions
+        _run(load_function(request), request, grid, values)
+
+
+def _run(
+    function: Any, request: KernelRequest, grid: tuple[int, int, int], values: Sequence[int]
+) -> None:
+    with np.errstate(all="ignore"), _interpreting(function):
         body = _interpreted(function).rewrite()
         arguments: dict[str, Any] = dict(request.constants)
         for (name, type_), value in zip(request.parameters, values, strict=True):
@@ -89,6 +97,8 @@ def _interpreting(function: Any) -> Iterator[None]:
                     space[name] = _interpreted(value)
                 elif any(value is x for x in _DEPENDENT_LAUNCH):
                     space[name] = _nothing
+                elif value is _CLOCK:
+                    space[name] = _timer
             for name, value in vars(interpreter).items():
                 space.setdefault(name, value)
         for name, value in dict(vars(tl.tensor)).items():
@@ -150,10 +160,20 @@ def _nothing(*_: Any, **__: Any) -> None:
     """Stand for an instruction that means nothing where launches do not overlap."""
 
 
-def _assembly(text: str, *_: Any, **__: Any) -> None:
-    """Stand for an instruction that only hints; others have no meaning here."""
+def _timer(**_: Any) -> Any:
+    """Stand for the device's clock of nanoseconds."""
+    ticks = np.array([time.perf_counter_ns()], np.int64)
+    return tl.tensor(interpreter.TensorHandle(ticks, tl.int64), tl.int64)
+
+
+def _assembly(text: str, _: str, operands: Sequence[Any], **__: Any) -> Any:
+    """Stand for an instruction: one that computes a number, or one that only hints."""
+    function = _INSTRUCTIONS.get(text.split(" ")[0])
+    if function is not None:
+        return function(*operands)
     if "prefetch" not in text:
         raise NotImplementedError(f"the interpreter cannot run {text!r}")
+    return None
 
 
 def _method(function: Any) -> Callable[..., Any]:
@@ -281,3 +301,9 @@ _LIBDEVICE = {
     "fast_expf": _library(np.exp), "div_rn": _library(np.divide), "sqrt_rn": _library(np.sqrt),
 }  # fmt: skip
 """What kernels use of the device's mathematics library."""
+
+_INSTRUCTIONS = {
+    "ex2.approx.ftz.f32": _library(np.exp2),
+    "rcp.approx.ftz.f32": _library(np.reciprocal),
+}
+"""Machine instructions that kernels use by name; results that round to subnormals stay."""

@@ -4,34 +4,63 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import sys
 import weakref
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from lamina.backends.cuda.device import Device, OutOfMemory, current
+from lamina.backends.cuda.device import Device, Handle, OutOfMemory, current
 from lamina.errors import DeviceError
 from lamina.runtime.driver import Allocator
+from lamina.runtime.lent import LentMemory
 
 ALIGN_BYTES: Final = 256
 
 Bytes = npt.NDArray[np.uint8]
 
 
+class Event:
+    """An event of ours, given back when nobody refers to it any more."""
+
+    def __init__(self, device: Device) -> None:
+        self.handle = device.event()
+        at_end(self, _give_event_back, device, self.handle)
+
+
+class _Pending:
+    """What a stream of ours has to wait for before memory goes, and what it keeps."""
+
+    def __init__(self) -> None:
+        self.elsewhere: Event | None = None
+        self.kept: set[object] = set()
+
+
 class Stream:
-    """A stream of ours, destroyed when nobody refers to it any more, or one of the user's."""
+    """A stream of ours, destroyed when nothing needs it any more, or one of the user's.
+
+    Memory of a stream is given back behind the work on it, and behind ``elsewhere``: the end of
+    work with the same memory on a stream of the user's.
+    """
 
     def __init__(self, device: Device, handle: int | None = None) -> None:
-        self.device, self._own = device, handle is None
+        self.device, self._pending = device, _Pending()
         self.handle = device.stream() if handle is None else handle
+        if handle is None:
+            at_end(self, _end_stream, device, self.handle, self._pending)
 
-    def __del__(self) -> None:
-        if not getattr(self, "_own", False) or sys.is_finalizing() or not hasattr(self, "handle"):
-            return
-        with contextlib.suppress(DeviceError), current(self.device):
-            self.device.destroy_stream(self.handle)
+    def keep(self, thing: object) -> None:
+        """Let something live until the work on the stream has ended, such as the code it runs."""
+        self._pending.kept.add(thing)
+
+    def behind(self, elsewhere: Event) -> None:
+        """From now on wait for an event before memory is given back."""
+        self._pending.elsewhere = elsewhere
+
+    def settle(self) -> None:
+        """Let later work wait for what was left elsewhere."""
+        _settle(self.device, self.handle, self._pending)
 
 
 class Buffer:
@@ -41,16 +70,17 @@ class Buffer:
         self, size_bytes: int, what: str, stream: Stream, allocator: Allocator | None
     ) -> None:
         self.pointer = 0
-        self.size_bytes, self.stream, self._allocator = size_bytes, stream, allocator
+        self.size_bytes, self.stream = size_bytes, stream
         if size_bytes:
-            self.pointer = self._allocate(what)
+            self.pointer = self._allocate(what, allocator)
+            at_end(self, _give_back, stream, allocator, self.pointer, size_bytes)
 
-    def _allocate(self, what: str) -> int:
+    def _allocate(self, what: str, allocator: Allocator | None) -> int:
         device = self.stream.device
         try:
-            if self._allocator is None:
+            if allocator is None:
                 return device.allocate(self.size_bytes, self.stream.handle)
-            return self._allocator.allocate(self.size_bytes, self.stream.handle)
+            return allocator.allocate(self.size_bytes, self.stream.handle)
         except (OutOfMemory, MemoryError) as e:
             free, total = device.memory_info()
             raise OutOfMemory(
@@ -58,16 +88,6 @@ class Buffer:
                 f"({free} of {total} are free)",
                 hint="use smaller shapes or fewer contexts, or free other memory of the device",
             ) from e
-
-    def __del__(self) -> None:
-        if not self.pointer or sys.is_finalizing():
-            return
-        device, stream = self.stream.device, self.stream.handle
-        with contextlib.suppress(DeviceError), current(device):
-            if self._allocator is None:
-                device.free(self.pointer, self.size_bytes, stream)
-            else:
-                self._allocator.free(self.pointer, self.size_bytes, stream)
 
 
 class Memory:
@@ -93,8 +113,7 @@ class Memory:
                 hint="pass device arrays, or raise the limit on locked memory (ulimit -l)",
             ) from e
         block = (ctypes.c_uint8 * size_bytes).from_address(pointer)
-        # At exit the driver takes back what is left.
-        weakref.finalize(block, _free_host, device, pointer).atexit = False
+        at_end(block, _free_host, device, pointer)
         return np.ctypeslib.as_array(block)
 
 
@@ -107,10 +126,25 @@ class SharedBuffer:
     def __init__(self, memory: Memory, stream: Stream) -> None:
         self._memory, self._stream = memory, stream
         self._buffer: Buffer | None = None
+        self._lent: LentMemory | None = None
         self.generation = 0
+
+    def lend(self, memory: LentMemory | None) -> None:
+        """Use the user's memory from now on, None for memory of its own."""
+        if memory != self._lent:
+            self._lent, self._buffer = memory, None
+            self.generation += 1
+
+    def with_memory(self, memory: Memory) -> SharedBuffer:
+        """Return an empty buffer that takes its memory elsewhere."""
+        other = SharedBuffer(memory, self._stream)
+        other._lent, other.generation = self._lent, self.generation + 1
+        return other
 
     def reserve(self, size_bytes: int, what: str) -> int:
         """Return the address of at least so many bytes, for work on any stream."""
+        if self._lent is not None:
+            return self._lent.place(size_bytes)
         if self._buffer is None or self._buffer.size_bytes < size_bytes:
             self._buffer = None  # it goes first: there may not be room for both
             self.generation += 1
@@ -152,6 +186,43 @@ class Staging:
         """Give the memory back."""
         self._block.drop()
         self.pinned = np.empty(0, np.uint8)
+
+
+def at_end(of: object, call: Callable[..., None], *needs: object) -> None:
+    """Call ``call(*needs)`` once nobody refers to ``of`` any more.
+
+    Objects of one garbage cycle end in any order.  What a call needs is held by it, so that this
+    cannot end first.  When the process exits nothing is called: the driver takes back what is left.
+    """
+    weakref.finalize(of, call, *needs).atexit = False
+
+
+def _give_event_back(device: Device, event: Handle) -> None:
+    with contextlib.suppress(DeviceError), current(device):
+        device.destroy_event(event)
+
+
+def _settle(device: Device, stream: int, pending: _Pending) -> None:
+    if pending.elsewhere is not None:
+        device.wait(stream, pending.elsewhere.handle)
+
+
+def _end_stream(device: Device, stream: int, pending: _Pending) -> None:
+    with contextlib.suppress(DeviceError), current(device):
+        if pending.kept:
+            _settle(device, stream, pending)
+            device.synchronize(stream)
+        device.destroy_stream(stream)
+
+
+def _give_back(stream: Stream, allocator: Allocator | None, pointer: int, size_bytes: int) -> None:
+    device = stream.device
+    with contextlib.suppress(DeviceError), current(device):
+        stream.settle()
+        if allocator is None:
+            device.free(pointer, size_bytes, stream.handle)
+        else:
+            allocator.free(pointer, size_bytes, stream.handle)
 
 
 def _free_host(device: Device, pointer: int) -> None:

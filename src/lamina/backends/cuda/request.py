@@ -20,17 +20,23 @@ Number = int | float | bool | str | None
 MODULE = "module:"
 """Begins the ``source`` of a request whose function stands in an importable module."""
 
+ASSEMBLY = "assembly:"
+"""Begins the ``source`` of a request that is PTX already.
+
+Behind it stand the bytes of dynamic shared memory, a line break, and the PTX.
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class KernelRequest:
     """A Triton kernel with its constants and options.
 
-    ``source`` is ``module:`` and the name of a module, or the text of one.  ``parameters`` are
-    (name, Triton type such as ``*fp16`` or ``i32``) of what is passed at a launch, in the order
-    of the function's signature; ``constants`` are the ``tl.constexpr`` ones.  ``divisible`` names
-    the parameters that are multiples of 16 (for pointers: bytes).  With ``dependent`` the kernel
-    calls ``gdc_wait`` before it reads what an earlier kernel wrote, and may start before that one
-    has ended.
+    ``source`` is ``module:`` and the name of a module, the text of one, or ``assembly:`` and PTX.
+    ``parameters`` are (name, Triton type such as ``*fp16`` or ``i32``) of what is passed at a
+    launch, in the order of the function's signature; ``constants`` are the ``tl.constexpr`` ones.
+    ``divisible`` names the parameters that are multiples of 16 (for pointers: bytes).  With
+    ``dependent`` the kernel calls ``gdc_wait`` before it reads what an earlier kernel wrote, and
+    may start before that one has ended.
     """
 
     function: str

@@ -30,12 +30,15 @@ def native_tensors(step: Step) -> Iterator[int]:
 def on_device(program: Program) -> frozenset[int]:
     """Return the tensors that own memory on the device.
 
-    These are the ones that a kernel touches, here or in the branches and bodies of control flow.
+    These are the ones that a kernel or a callback touches, here or in the branches and bodies of
+    control flow.
     """
     found: set[int] = set()
     for step in program.steps:
         if step.kind in NATIVE or step.kind is StepKind.COUNTED:
             found.update(base_of(program, t) for t in native_tensors(step))
+        elif step.kind is StepKind.CALLBACK:
+            found.update(base_of(program, t) for t in (*step.reads, *step.writes))
         elif step.kind in CONTROL:
             found.update(base_of(program, t) for t in _handed_over(step))
     return frozenset(t for t in found if _can_move(program, t))

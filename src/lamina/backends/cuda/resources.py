@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import threading
-import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from lamina.backends.cuda.device import Device, Handle, current
 from lamina.backends.cuda.launches import KernelStep, read_steps
 from lamina.backends.cuda.library.steps import LibraryStep, read_library_steps
-from lamina.backends.cuda.memory import Buffer, Memory, Stream, aligned
+from lamina.backends.cuda.memory import Buffer, Bytes, Memory, Stream, aligned, at_end
 from lamina.backends.cuda.primitive import Library, Operation
 from lamina.backends.cuda.residency import base_of, groups, on_device, programs_of
 from lamina.errors import DeviceError, where
@@ -29,12 +29,14 @@ class RunOptions:
 
     ``graphs`` collects the launches between two steps of the host in CUDA graphs, in which with
     ``branches`` steps that do not depend on each other run at the same time.  ``check`` waits after
-    each step, so that a fault names its step.
+    each step, so that a fault names its step.  With ``ranges`` runs and steps have NVTX ranges, for
+    which steps are launched one by one.
     """
 
     graphs: bool = True
     branches: bool = True
     check: bool = False
+    ranges: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,31 @@ class ProgramFacts:
     groups: list[tuple[int, int]]
 
 
+class Modules:
+    """Machine code on a device; who may still run it refers to this, and the last one unloads."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._loaded: dict[str, Handle] = {}
+        at_end(self, _unload, device, self._loaded)
+
+    def load(self, name: str, image: bytes) -> Handle:
+        """Return the module of a name, loaded once."""
+        if name not in self._loaded:
+            self._loaded[name] = self._device.load(image)
+        return self._loaded[name]
+
+
 class Resources:
     """Modules, loaded once, and constants in one allocation."""
 
     def __init__(
-        self, section: Section, device: Device, memory: Memory, options: RunOptions
+        self,
+        section: Section,
+        device: Device,
+        memory: Memory,
+        options: RunOptions,
+        resident_bytes: int | None = None,
     ) -> None:
         self.section, self.device, self.memory, self.options = section, device, memory, options
         self.facts: dict[int, ProgramFacts] = {}
@@ -67,22 +89,43 @@ class Resources:
         self._lock = threading.Lock()
         with current(device):
             self._stream = Stream(device)
-            self._upload()
+            self._place(resident_bytes)
             self._load()
             self._libraries = self._load_libraries()
+
+    def allocating(self, memory: Memory) -> Resources:
+        """Return the same code and constants, with other memory for what runs need."""
+        other = copy.copy(self)
+        other.memory = memory
+        return other
+
+    def refitted(self, section: Section) -> Resources:
+        """Return the same code with the constants of ``section``.
+
+        Those that are equal are shared; the others get memory of their own, so that runs that have
+        begun end with what they began with.
+        """
+        other = copy.copy(self)
+        changed = [n for n in self._addresses if section.blobs[n] is not self.section.blobs[n]]
+        other.section, other._halves = section, frozenset(section.halves)
+        other._host, other._lock = {}, threading.Lock()
+        other._addresses, other._owners = dict(self._addresses), dict(self._owners)
+        with current(self.device):
+            other._upload(changed)
+        return other
 
     @property
     def constant_bytes(self) -> int:
         """Bytes of the constants on the device."""
-        return self._constants.size_bytes
+        return sum(aligned(self._restored_bytes(n)) for n in self._resident)
 
     def of(self, program: Program) -> ProgramFacts:
         """Return what is known of a program of this section."""
         return self.facts[id(program)]
 
     def constant(self, blob: int) -> int:
-        """Return the address of a constant."""
-        return self._constants.pointer + self._offsets[blob]
+        """Return the address of a constant, which kernels can read."""
+        return self._addresses[blob]
 
     def host_constant(self, blob: int) -> npt.NDArray[Any]:
         """Return a constant in host memory."""
@@ -110,28 +153,47 @@ class Resources:
                     used.add(t.index)
         return sorted(used)
 
-    def _upload(self) -> None:
-        blobs, at = self._used_blobs(), 0
-        self._offsets: dict[int, int] = {}
-        for number in blobs:
-            self._offsets[number] = at
-            held = self.section.blobs[number].array.nbytes
-            at += aligned(2 * held if number in self._halves else held)
-        self._constants: Buffer = self.memory.buffer(at, "the constants", self._stream)
-        for number in blobs:
-            array = self.section.blobs[number].array
+    def _place(self, resident_bytes: int | None) -> None:
+        """Decide which constants are kept on the device, and upload all."""
+        used = self._used_blobs()
+        self._resident = _fitting({n: self._restored_bytes(n) for n in used}, resident_bytes)
+        self._addresses: dict[int, int] = {}
+        self._owners: dict[int, Buffer | Bytes] = {}
+        self._upload(used)
+
+    def _upload(self, blobs: Sequence[int]) -> None:
+        """Bring constants to the device, and those that find no room there to pinned memory.
+
+        Page-locked memory has addresses that kernels can read, over the bus in every run.
+        """
+        sizes = {n: aligned(self._restored_bytes(n)) for n in blobs}
+        resident = sum(size for n, size in sizes.items() if n in self._resident)
+        buffer = self.memory.buffer(resident, "the constants", self._stream)
+        pinned = self.memory.pinned(sum(sizes.values()) - resident)
+        at, host = buffer.pointer, pinned.__array_interface__["data"][0]
+        sources = []  # they may go as soon as their bytes have arrived
+        for number, size in sizes.items():
+            is_resident = number in self._resident
+            self._addresses[number] = at if is_resident else host
+            self._owners[number] = buffer if is_resident else pinned
+            array = self.section.blobs[number].contents
             dense = restore(array) if number in self._halves else np.ascontiguousarray(array)
             if dense.nbytes:
+                sources.append(dense)
                 source = dense.__array_interface__["data"][0]
-                self.device.copy(self.constant(number), source, dense.nbytes, self._stream.handle)
-                # The array may go as soon as its bytes are on their way.
-                self.device.synchronize(self._stream.handle)
+                target = self._addresses[number]
+                self.device.copy(target, source, dense.nbytes, self._stream.handle)
+            at, host = (at + size, host) if is_resident else (at, host + size)
+        self.device.synchronize(self._stream.handle)
+
+    def _restored_bytes(self, blob: int) -> int:
+        held = self.section.blobs[blob].array.nbytes
+        return 2 * held if blob in self._halves else held
 
     def _load(self) -> None:
         """Load the modules that steps launch from, and their functions."""
         self._functions: dict[tuple[str, str, int], Handle] = {}
-        self._modules: dict[str, Handle] = {}
-        weakref.finalize(self, _unload, self.device, self._modules).atexit = False
+        self.modules = Modules(self.device)
         images = _images(self.section.image)
         for facts in self.facts.values():
             for step in facts.kernels.values():
@@ -140,16 +202,25 @@ class Resources:
                     if key in self._functions:
                         continue
                     with where(f"while loading kernel {launch.function} ({launch.kernel})"):
-                        if launch.kernel not in self._modules:
-                            image = images[launch.kernel]
-                            self._modules[launch.kernel] = self.device.load(image)
-                        module = self._modules[launch.kernel]
+                        module = self.modules.load(launch.kernel, images[launch.kernel])
                         self._functions[key] = self.device.function(module, *key[1:])
 
     def _load_libraries(self) -> dict[str, Library]:
         """Load the libraries that steps name."""
         names = {s.library for f in self.facts.values() for s in f.primitives.values()}
         return {name: self.device.library(name) for name in sorted(names)}
+
+
+def _fitting(sizes: Mapping[int, int], limit: int | None) -> frozenset[int]:
+    """Return which constants are kept on the device: as many bytes as fit, the largest first."""
+    if limit is None:
+        return frozenset(sizes)
+    chosen, left = [], limit
+    for number in sorted(sizes, key=lambda n: -sizes[n]):
+        if aligned(sizes[number]) <= left:
+            chosen.append(number)
+            left -= aligned(sizes[number])
+    return frozenset(chosen)
 
 
 def _unload(device: Device, modules: dict[str, Handle]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -14,9 +13,10 @@ from lamina.backends.cuda.control import HostWork
 from lamina.backends.cuda.device import LEGACY_STREAM, Handle, OutOfMemory, current
 from lamina.backends.cuda.graph import start
 from lamina.backends.cuda.instance import Instance, Work
-from lamina.backends.cuda.memory import SharedBuffer, Staging, Stream
+from lamina.backends.cuda.memory import Event, Memory, SharedBuffer, Staging, Stream
 from lamina.backends.cuda.ports import Ports, Wanted
 from lamina.backends.cuda.profile import Measured, measure
+from lamina.backends.cuda.ranges import ranges
 from lamina.backends.cuda.residency import NATIVE
 from lamina.backends.cuda.resources import Resources
 from lamina.backends.cuda.segment import in_step
@@ -24,6 +24,8 @@ from lamina.errors import DeviceError, ExecutionError, where
 from lamina.ir.interpret import bind_shape
 from lamina.ir.types import TensorType
 from lamina.plan.plan import Port, Program
+from lamina.runtime.driver import Allocator
+from lamina.runtime.lent import LentMemory
 
 _KEPT_INSTANCES: Final = 8
 
@@ -71,13 +73,17 @@ class CudaRunner:
         self._bound: tuple[Instance, Ports] | None = None
         self._nested: dict[tuple[int, int], CudaRunner] = {}
         self._host = HostWork(program)
+        self._range = ranges(wanted=resources.options.ranges)
         self._again: _Again | None = None
         self._graph: Handle | None = None
         ports = [(p, "input") for p in program.inputs] + [(p, "output") for p in program.outputs]
         self._admissions = [Admission(device, port, kind) for port, kind in ports]
         with current(device):
             self._stream = stream or Stream(device)
-            self._done = device.event()
+            self._done = Event(device)
+        self._stream.keep(resources.modules)
+        self._checks = resources.options.check
+        self._engines = resources.memory
         self._shared = SharedBuffer(resources.memory, self._stream)
         self._staging = Staging(resources.memory, self._stream)
         self._users: Stream | None = None
@@ -89,6 +95,28 @@ class CudaRunner:
         Raises InputError for one on another device or of another type, or with gaps.
         """
         return self._admissions[number](x)
+
+    def lend(self, memory: LentMemory | None) -> None:
+        """Place activations in the user's memory from now on; None for memory of its own."""
+        with current(self._device):
+            self._settle()
+            self._again = None
+            self._shared.lend(memory)
+
+    def check_steps(self, *, wanted: bool) -> None:
+        """Wait after each step from now on, so that a fault names its step, or no longer."""
+        self._checks = wanted or self.resources.options.check
+        self._again = None
+        self._nested.clear()
+
+    def allocate_with(self, allocator: Allocator | None) -> None:
+        """Take memory from an allocator from now on; None for that of the engine."""
+        with current(self._device):
+            self._forget()
+            memory = self._engines if allocator is None else Memory(self._device, allocator)
+            self.resources = self.resources.allocating(memory)
+            self._shared = self._shared.with_memory(memory)
+            self._staging = Staging(memory, self._stream)
 
     def run(
         self, inputs: Sequence[Any], outputs: list[Any], stream: int | None = None
@@ -114,7 +142,8 @@ class CudaRunner:
                 work = self._begin(stream)
                 device.launch_graph(again.graph, work.handle)
                 return self._end(work, list(again.outputs))
-            return self._run_with_room(inputs, outputs, stream)
+            with self._range("run"):
+                return self._run_with_room(inputs, outputs, stream)
         except DeviceError:
             self._forget()
             raise
@@ -145,7 +174,7 @@ class CudaRunner:
         else:
             work = Stream(self._device, stream)
         if users is not None:
-            self._device.wait(work.handle, self._done)
+            self._device.wait(work.handle, self._done.handle)
         self._users = None if stream is None else work
         return work
 
@@ -155,7 +184,8 @@ class CudaRunner:
             self._device.synchronize(work.handle)
             ready = None
         else:
-            self._device.record(self._done, work.handle)
+            self._device.record(self._done.handle, work.handle)
+            self._stream.behind(self._done)
             ready = work.handle
         for y in results:
             if type(y) is DeviceArray:
@@ -202,24 +232,27 @@ class CudaRunner:
         return ports
 
     def _run_host(self, instance: Instance, number: int, stream: Stream) -> None:
-        with in_step(self.program.steps[number]):
+        step = self.program.steps[number]
+        with in_step(step), self._range(f"{step.name} host"):
             self._host.run(instance, number, stream, self._run_nested)
 
     def _launch(self, instance: Instance, work: Work, stream: Stream) -> Handle | None:
         """Run a segment: the first time launch by launch, then as a graph, which it returns."""
         options, device = self.resources.options, self._device
         work.runs += 1
-        if options.graphs and not options.check and work.runs > 1 and work.segment.launches:
+        step_by_step = self._checks or options.ranges or not options.graphs
+        if not step_by_step and work.runs > 1 and work.segment.launches:
             graph = work.graphs.executable(instance.pointers)
             with where(f"in {work.segment.describe()}"):
                 device.launch_graph(graph, stream.handle)
             return graph
-        self._start_all(instance, work, stream, check=options.check)
+        self._start_all(instance, work, stream, check=self._checks)
         return None
 
     def _start_all(self, instance: Instance, work: Work, stream: Stream, *, check: bool) -> None:
         for prepared in work.segment.launches:
-            with in_step(self.program.steps[prepared.step]):
+            step = self.program.steps[prepared.step]
+            with in_step(step), self._range(f"{step.name} {step.tactic}"):
                 start(self._device, prepared.bound(instance.pointers), stream.handle)
                 if check:
                     self._device.synchronize(stream.handle)
@@ -287,6 +320,7 @@ class CudaRunner:
             self._settle(stream)
             program = self.program.steps[number].programs[which]
             runner = CudaRunner(self.resources, program, env, self._stream)
+            runner._checks = self._checks
             self._nested[number, which] = runner
         return runner.run_nested(operands, stream)
 
@@ -296,7 +330,7 @@ class CudaRunner:
         That is what the last run left on the caller's stream, and the work on ``stream``.
         """
         if self._users is not None:
-            self._device.wait(self._stream.handle, self._done)
+            self._device.wait(self._stream.handle, self._done.handle)
         if stream is not None and stream is not self._stream:
             order(self._device, self._stream.handle, stream.handle)
 
@@ -339,12 +373,3 @@ class CudaRunner:
             "staging": self._staging.size_bytes,
             "constants": constants,
         }
-
-    def __del__(self) -> None:
-        if sys.is_finalizing() or not hasattr(self, "_users"):
-            return
-        with contextlib.suppress(DeviceError), current(self._device):
-            if self._users is not None:  # the code itself may go next
-                self._settle()
-                self._device.synchronize(self._stream.handle)
-            self._device.destroy_event(self._done)

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from lamina.backends.cuda.device import Handle, KernelLaunch, OutOfMemory
+from lamina.backends.cuda.device import DeviceFacts, Handle, KernelLaunch, OutOfMemory
 from lamina.backends.cuda.primitive import Library
 from lamina.errors import DeviceError
 
@@ -30,10 +30,16 @@ Kernel = Callable[[tuple[int, int, int], Sequence[int]], None]
 """Runs all programs of a grid on addresses and numbers."""
 
 
+@dataclass
+class _Module:
+    run: Kernel
+    loaded: bool = True
+
+
 @dataclass(frozen=True)
 class _Function:
     name: str
-    run: Kernel
+    module: _Module
     shared_bytes: int
 
 
@@ -79,6 +85,9 @@ class SimulatedDevice:
         self._blocks: dict[int, Any] = {}
         self._sizes: dict[int, int] = {}
         self._streams = itertools.count(16)
+        self._ended: set[int] = set()
+        self.faults: list[str] = []
+        """Uses of what was given back before, at which a real driver may crash."""
         self._random = random.Random(0)
 
     def enter(self) -> bool:
@@ -108,6 +117,7 @@ class SimulatedDevice:
 
     def free(self, pointer: int, size_bytes: int, stream: int) -> None:
         """Give memory back."""
+        self._check_stream("free", stream)
         self.used_bytes -= self._sizes.pop(pointer)
         del self._blocks[pointer]
 
@@ -121,11 +131,23 @@ class SimulatedDevice:
 
     def copy(self, destination: int, source: int, size_bytes: int, stream: int) -> None:
         """Copy between any two places."""
+        self._check_stream("copy", stream)
         ctypes.memmove(destination, source, size_bytes)
 
     def clear(self, pointer: int, size_bytes: int, stream: int) -> None:
         """Set memory to zero."""
         ctypes.memset(pointer, 0, size_bytes)
+
+    def facts(self) -> DeviceFacts:
+        """Return numbers of a small device."""
+        return DeviceFacts(
+            multiprocessors=1,
+            shared_bytes=1 << 17,
+            bus_bits=64,
+            clock_khz=1_000_000,
+            memory_clock_khz=1_000_000,
+            ecc=False,
+        )
 
     def memory_info(self) -> tuple[int, int]:
         """Return free and total bytes."""
@@ -136,15 +158,27 @@ class SimulatedDevice:
         inside = (p <= pointer < p + n for p, n in list(self._sizes.items()))
         return self.ordinal if any(inside) else None
 
+    def reaches(self, pointer: int) -> bool:
+        """Whether an address lies in memory that was allocated here."""
+        blocks = list(self._blocks.items())
+        return any(p <= pointer < p + max(b.nbytes - _ALIGNMENT, 1) for p, b in blocks)
+
     def stream(self) -> int:
         """Return a new stream."""
         return next(self._streams)
 
     def destroy_stream(self, stream: int) -> None:
         """Give a stream back."""
+        self._check_stream("destroy_stream", stream)
+        self._ended.add(stream)
+
+    def _check_stream(self, call: str, stream: int) -> None:
+        if stream in self._ended:
+            self.faults.append(f"{call} on stream {stream}, which was destroyed before")
 
     def synchronize(self, stream: int) -> None:
         """Wait for nothing: all work is done when it is enqueued."""
+        self._check_stream("synchronize", stream)
 
     def is_capturing(self, stream: int) -> bool:
         """Whether the user is recording a stream."""
@@ -156,6 +190,7 @@ class SimulatedDevice:
 
     def destroy_event(self, event: Handle) -> None:
         """Give an event back."""
+        event.clear()
 
     def record(self, event: Handle, stream: int) -> None:
         """Let an event happen now."""
@@ -163,6 +198,9 @@ class SimulatedDevice:
 
     def wait(self, stream: int, event: Handle) -> None:
         """Wait for nothing."""
+        self._check_stream("wait", stream)
+        if not event:
+            self.faults.append("wait for an event that was destroyed before")
 
     def microseconds(self, begin: Handle, end: Handle) -> float:
         """Return the time between two events."""
@@ -170,10 +208,11 @@ class SimulatedDevice:
 
     def load(self, image: bytes) -> Handle:
         """Return the kernel that a module's text describes."""
-        return self._compile(image.rstrip(b"\0").decode())
+        return _Module(self._compile(image.rstrip(b"\0").decode()))
 
     def unload(self, module: Handle) -> None:
         """Give a module back."""
+        module.loaded = False
 
     def function(self, module: Handle, name: str, shared_bytes: int) -> Handle:
         """Return the module's one kernel."""
@@ -183,7 +222,13 @@ class SimulatedDevice:
         """Run a kernel."""
         if launch.shared_bytes > launch.function.shared_bytes or min(launch.grid) < 1:
             raise DeviceError(f"launch failed on {self.name}: invalid value")
-        launch.function.run(launch.grid, launch.values[:-_HIDDEN_ARGUMENTS])
+        self._check_stream("launch", stream)
+        self._check_code("launch", launch)
+        launch.function.module.run(launch.grid, launch.values[:-_HIDDEN_ARGUMENTS])
+
+    def _check_code(self, call: str, launch: KernelLaunch | _Work) -> None:
+        if isinstance(launch, KernelLaunch) and not launch.function.module.loaded:
+            self.faults.append(f"{call} of {launch.function.name}, which was unloaded before")
 
     def graph(self) -> Handle:
         """Return an empty graph."""
@@ -235,6 +280,8 @@ class SimulatedDevice:
 
     def destroy_graph(self, graph: Handle, executable: Handle | None) -> None:
         """Give a graph and its executable form back."""
+        for node in graph.nodes:
+            self._check_code("destroy_graph", node)
 
     def library(self, name: str) -> Library:
         """Return a library that the device was made with; raises DeviceError for others."""

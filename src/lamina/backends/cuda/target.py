@@ -28,9 +28,9 @@ class CudaTarget:
     shared_bytes: int
     l2_bytes: int
     bytes_per_microsecond: float
-    flops_per_microsecond: Mapping[str, float]
+    flops_per_microsecond: Mapping[str, float] = field(hash=False)
     tf32: bool = False
-    env: Mapping[str, int] = field(default_factory=dict)
+    env: Mapping[str, int] = field(default_factory=dict, hash=False)
     spatial_ranks: frozenset[int] = frozenset({3, 4, 5})
     library: Callable[[str], Library] | None = None
 

@@ -16,8 +16,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from lamina.backends.cuda.assemble_ptx import assemble, driver_version
 from lamina.backends.cuda.compile import MachineCode
-from lamina.backends.cuda.request import MODULE, KernelRequest
+from lamina.backends.cuda.request import ASSEMBLY, MODULE, KernelRequest
 from lamina.errors import BuildError
 
 _WARP = 32
@@ -25,6 +26,8 @@ _WARP = 32
 
 def compile_request(request: KernelRequest, arch: int) -> MachineCode:
     """Compile one kernel for compute capability ``arch``; raises BuildError with the reason."""
+    if request.source.startswith(ASSEMBLY):
+        return assemble(request, arch)
     types = dict(request.parameters)
     constants = dict(request.constants)
     try:
@@ -50,6 +53,7 @@ def compile_request(request: KernelRequest, arch: int) -> MachineCode:
         shared_bytes=meta.shared,
         scratch_bytes=meta.global_scratch_size,
         scratch_align=meta.global_scratch_align,
+        driver_version=driver_version(arch),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import runpy
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,17 +14,17 @@ import typer
 from lamina.cli.trtexec import exporting, specs, summary
 from lamina.cli.trtexec.accuracy import check
 from lamina.cli.trtexec.arguments import Arguments, help_lines, parse
-from lamina.cli.trtexec.buffers import host_inputs, runs_of
-from lamina.cli.trtexec.building import build, deserialized, load
+from lamina.cli.trtexec.buffers import arena_bytes, host_inputs, runs_of
+from lamina.cli.trtexec.building import build, deserialized, load, time_deserialization
 from lamina.cli.trtexec.console import Console
 from lamina.cli.trtexec.measuring import Limits, Measured, measure
+from lamina.cli.trtexec.refitting import refit, time_refit
+from lamina.cli.trtexec.settings import byte_count
 from lamina.cli.trtexec.trace import print_summary, print_trace, warn_if_enqueue_bound
 from lamina.errors import ConfigError, ExecutionError, LaminaError
 from lamina.tensorrt.engine.cuda_engine import ICudaEngine
 from lamina.tensorrt.engine.inspector import EngineInspector
-from lamina.tensorrt.engine.refitter import Refitter
 from lamina.tensorrt.enums import LayerInformationFormat
-from lamina.tensorrt.onnx.refitter import OnnxParserRefitter
 from lamina.tensorrt.persona import current
 
 CONTEXT_SETTINGS = {
@@ -52,10 +53,10 @@ def run(words: Sequence[str], program: str) -> int:
     """Run trtexec and return its exit code: 0 where it prints PASSED, else 1."""
     title = summary.title([program, *words])
     print(f"&&&& RUNNING {title}", flush=True)
-    console = Console(verbose="--verbose" in words)
+    console = Console(least="VERBOSE" if "--verbose" in words else "INFO")
     try:
         passed = _run(console, parse(words))
-    except LaminaError as e:
+    except (LaminaError, OSError) as e:
         console.error(str(e))
         passed = False
     except KeyboardInterrupt:
@@ -74,11 +75,16 @@ def _run(console: Console, a: Arguments) -> bool:
         raise ConfigError("Model missing or format not recognized", hint="give --onnx=FILE")
     if a.integer("useDLACore") >= 0:
         raise ConfigError("--useDLACore: there are no DLA cores")
+    if a.integer("device") != 0:
+        raise ConfigError(
+            f"--device={a.text('device')}: engines run on the first GPU",
+            hint="make another one the first: CUDA_VISIBLE_DEVICES",
+        )
     summary.print_options(console, a)
     summary.print_device(console)
     for option in ("staticPlugins", "dynamicPlugins"):
         for path in specs.split(a.text(option)):
-            runpy.run_path(path)
+            _run_plugin(option, path)
     data = load(console, a) if a.has("loadEngine") else build(console, a)
     if data is None:
         console.error("Engine could not be created from network")
@@ -87,8 +93,20 @@ def _run(console: Console, a: Arguments) -> bool:
     return _use(console, a, data)
 
 
+def _run_plugin(option: str, path: str) -> None:
+    """Run a file that registers plugins; raises ConfigError, with its traceback, when it fails."""
+    try:
+        runpy.run_path(path)
+    except FileNotFoundError as e:
+        raise ConfigError(f"--{option}: there is no file {path!r}") from e
+    except Exception as e:
+        raise ConfigError(f"--{option}: {path!r} fails:\n{traceback.format_exc()}") from e
+
+
 def _use(console: Console, a: Arguments, data: bytes) -> bool:
     """Deserialize an engine, and measure it unless the options say otherwise."""
+    if a.has("timeDeserialize"):
+        time_deserialization(console, data)
     engine = deserialized(console, data)
     if engine is None:
         console.error("Engine deserialization failed")
@@ -97,14 +115,18 @@ def _use(console: Console, a: Arguments, data: bytes) -> bool:
         console.info(f"Plan was created with TensorRT version {engine._metadata.version}")
         return True
     _describe(console, a, engine)
-    if a.has("refitFromOnnx") and not _refit(console, a, engine):
+    if a.has("refitFromOnnx") and not refit(console, a, engine):
+        return False
+    if a.has("timeRefit") and not time_refit(console, engine):
         return False
     if a.has("timeDeserialize"):
         return True
+    if a.has("weightStreamingBudget"):
+        _stream_weights(console, a, engine)
     if a.has("skipInference"):
         console.info("Skipped inference phase since --skipInference is added.")
         return True
-    if a.has("loadRefOutputs") and not check(console, a, engine._engine):
+    if a.has("loadRefOutputs") and not check(console, a, engine):
         console.error("Outputs differ from the reference outputs")
         return False
     _infer(console, a, engine)
@@ -133,18 +155,25 @@ def _describe(console: Console, a: Arguments, engine: ICudaEngine) -> None:
                 console.info(f"  {name}: min={low}, opt={opt}, max={high}")
 
 
-def _refit(console: Console, a: Arguments, engine: ICudaEngine) -> bool:
-    refitter = Refitter(engine, console)
-    started = time.perf_counter()
-    parser = OnnxParserRefitter(refitter, console)
-    done = parser.refit_from_file(a.text("refitFromOnnx")) and refitter.refit_cuda_engine()
-    if done:
-        console.info(f"Engine refitted in {time.perf_counter() - started:.6g} sec.")
-    return bool(done)
+def _stream_weights(console: Console, a: Arguments, engine: ICudaEngine) -> None:
+    """Choose how many weights lie on the GPU: -2 all, -1 automatic, a share, or bytes."""
+    text, everything = a.text("weightStreamingBudget"), engine.streamable_weights_size
+    if text == "-2":
+        budget = everything
+    elif text == "-1":
+        budget = engine.get_weight_streaming_automatic_budget()
+    elif text.endswith("%"):
+        budget = round(everything * specs.percentiles(text[:-1])[0] / 100)
+    else:
+        budget = byte_count("weightStreamingBudget", text, "B")
+    engine.weight_streaming_budget_v2 = budget
+    console.info(
+        f"Weight streaming budget: {engine.weight_streaming_budget_v2} of {everything} bytes"
+    )
 
 
 def _infer(console: Console, a: Arguments, engine: ICudaEngine) -> None:
-    inputs = host_inputs(console, a, engine._engine)
+    inputs = host_inputs(console, a, engine)
     for name, array in inputs.items():
         source = "file" if name in specs.pairs(a.text("loadInputs")) else "random values"
         console.info(f"Using {source} for input {name}")
@@ -155,7 +184,17 @@ def _infer(console: Console, a: Arguments, engine: ICudaEngine) -> None:
     streams = a.integer("infStreams")
     if streams < 1:
         raise ConfigError(f"--infStreams={streams}: at least one is needed")
-    contexts = [runs_of(engine._engine, inputs, transfers=transfers) for _ in range(streams)]
+    given = arena_bytes(a, engine, inputs)
+    contexts = [
+        runs_of(
+            engine._engine,
+            inputs,
+            transfers=transfers,
+            arena_bytes=given,
+            profile=a.integer("useProfile"),
+        )
+        for _ in range(streams)
+    ]
     time.sleep(a.number("sleepTime") / 1000)
     console.info("Starting inference")
     limits = Limits(
@@ -204,11 +243,12 @@ def _keep(console: Console, a: Arguments, engine: ICudaEngine, context: Any, inp
         debug[name].tofile(path)
     if a.has("saveAllDebugTensors"):
         marked = set(engine._metadata.debug_tensors)
-        exporting.dump_raw({n: v for n, v in context.outputs().items() if n in marked}, "debug")
+        shown = {n: v for n, v in context.outputs().items() if n in marked}
+        exporting.dump_debug(console, shown, specs.split(a.text("saveAllDebugTensors")))
     if a.has("dumpProfile") or a.has("exportProfile"):
         count = max(_LEAST_PROFILED, a.integer("iterations"))
         times = [context.profile() for _ in range(count)]
-        layers = exporting.LayerTimes(engine._layer_names(), times)
+        layers = exporting.LayerTimes(engine._layer_names(a.integer("useProfile")), times)
         if a.has("dumpProfile"):
             layers.dump(console)
         if a.has("exportProfile"):

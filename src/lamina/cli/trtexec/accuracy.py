@@ -11,15 +11,15 @@ from lamina.cli.trtexec.console import Console
 from lamina.errors import ConfigError
 from lamina.ir.graph import Array
 from lamina.ir.types import TensorType
-from lamina.runtime.engine import Engine
+from lamina.tensorrt.engine.cuda_engine import ICudaEngine
 
 
 def loss(algorithm: str, got: Array, wanted: Array, *, atol: float, rtol: float) -> float:
     """Return how far outputs are from the reference, 0 for a perfect match.
 
-    ``L0`` is the share of elements with ``|got - wanted| > atol + rtol * |wanted|``, ``L1`` and
-    ``L2`` are means of absolute and squared differences, ``Linf`` is the largest difference and
-    ``cosine`` is one minus the cosine of the angle between both.
+    ``l0`` is the share of elements with ``|got - wanted| > atol + rtol * |wanted|``, ``l1`` and
+    ``l2`` are means of absolute and squared differences, ``lInf`` is the largest difference and
+    ``cos`` is one minus the cosine of the angle between both.
     """
     a, b = got.astype(np.float64).reshape(-1), wanted.astype(np.float64).reshape(-1)
     difference = np.abs(a - b)
@@ -34,28 +34,29 @@ def loss(algorithm: str, got: Array, wanted: Array, *, atol: float, rtol: float)
             return float(np.mean(difference**2))
         case "linf":
             return float(np.max(difference))
-        case "cosine":
+        case "cos" | "cosine":
             norms = float(np.linalg.norm(a) * np.linalg.norm(b))
             return 1 - float(a @ b) / norms if norms else float(np.any(a != b))
     raise ConfigError(
-        f"--accuracyAlgorithm={algorithm} is not known", hint="L0, L1, L2, Linf or cosine"
+        f"--accuracyAlgorithm={algorithm} is not known", hint="l0, l1, l2, lInf or cos"
     )
 
 
-def check(console: Console, a: Arguments, engine: Engine) -> bool:
+def check(console: Console, a: Arguments, engine: ICudaEngine) -> bool:
     """Run and compare every pair of inputs and reference outputs; False if any differs."""
     passed = True
     threshold = a.number("accuracyThreshold")
     algorithm = a.text("accuracyAlgorithm")
     for pair in a.numbers("loadRefOutputs"):
-        runs = runs_of(engine, host_inputs(console, a, engine, pair), transfers=True)
+        inputs = host_inputs(console, a, engine, pair)
+        runs = runs_of(engine._engine, inputs, transfers=True, profile=a.integer("useProfile"))
         runs.run(0.0)
         outputs = runs.outputs()
         for name, path in specs.pairs(a.text("loadRefOutputs", pair)).items():
             if name not in outputs:
                 raise ConfigError(f"the engine has no output {name!r} to compare")
             got = outputs[name]
-            port = next(p for p in engine.outputs if p.name == name)
+            port = next(p for p in engine._engine.outputs if p.name == name)
             assert isinstance(port.type, TensorType)
             wanted = read_raw(name, path, port.type.dtype, got.shape)
             found = loss(algorithm, got, wanted, atol=a.number("atol"), rtol=a.number("rtol"))

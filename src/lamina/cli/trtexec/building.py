@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from lamina.cli.trtexec import specs
 from lamina.cli.trtexec.arguments import Arguments
 from lamina.cli.trtexec.cache_ranges import CacheCalibrator
 from lamina.cli.trtexec.console import Console
+from lamina.cli.trtexec.settings import configure, place_layers
 from lamina.errors import ConfigError, PlanError
 from lamina.tensorrt.builder import Builder
 from lamina.tensorrt.builder_config import IBuilderConfig
@@ -19,28 +19,17 @@ from lamina.tensorrt.engine.runtime import deserialize
 from lamina.tensorrt.enums import (
     BuilderFlag,
     DataType,
-    HardwareCompatibilityLevel,
     NetworkDefinitionCreationFlag,
     OnnxParserFlag,
-    ProfilingVerbosity,
+    TensorFormat,
 )
 from lamina.tensorrt.error_reporting import Reporter
 from lamina.tensorrt.network_definition import INetworkDefinition
 from lamina.tensorrt.onnx.parser import OnnxParser
+from lamina.tensorrt.option import bits
 from lamina.tensorrt.persona import current
 
-_FLAGS = {
-    "fp16": "FP16",
-    "bf16": "BF16",
-    "int8": "INT8",
-    "fp8": "FP8",
-    "int4": "INT4",
-    "refit": "REFIT",
-    "versionCompatible": "VERSION_COMPATIBLE",
-    "excludeLeanRuntime": "EXCLUDE_LEAN_RUNTIME",
-}
-"""Options that set a flag of the builder."""
-
+_DESERIALIZATIONS = 20
 _INPUT_RANGE, _RESULT_RANGE = 2.0, 4.0
 """Largest magnitudes of tensors where no calibration says better."""
 
@@ -66,9 +55,12 @@ def build(console: Console, a: Arguments) -> bytes | None:
     if not _parse(console, a, network):
         return None
     config = builder.create_builder_config()
-    _configure(a, config)
+    configure(a, config)
+    if a.has("calib"):
+        config._calibrator = CacheCalibrator(Path(a.text("calib")))
     _set_types(a, network)
     _set_layers(a, network)
+    place_layers(a, config, network)
     _make_up_ranges(console, config, network)
     _mark_debug(a, network)
     for profile in _profiles(console, a, network):
@@ -85,8 +77,33 @@ def build(console: Console, a: Arguments) -> bytes | None:
     console.info(f"Created engine with size: {len(data) / (1 << 20):.6g} MiB")
     console.info(f"Engine built in {time.perf_counter() - started:.6g} sec.")
     if a.has("saveEngine"):
-        Path(a.text("saveEngine")).write_bytes(data)
+        _save(Path(a.text("saveEngine")), data)
     return bytes(data)
+
+
+def _save(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as e:
+        raise ConfigError(f"cannot write the engine to {str(path)!r}: {e.strerror}") from e
+
+
+def time_deserialization(console: Console, data: bytes) -> None:
+    """Deserialize an engine several times and print how long it takes."""
+    console.info("Begin deserialization engine timing...")
+    times = []
+    for _ in range(_DESERIALIZATIONS):
+        started = time.perf_counter()
+        deserialize(data, Reporter(Console(least="ERROR")))
+        times.append(1000 * (time.perf_counter() - started))
+    total = sum(times)
+    console.info(
+        f"Total deserialization time = {total:.6g} milliseconds in {len(times)} iterations, "
+        f"average time = {total / len(times):.6g} milliseconds, first time = {times[0]:.6g} "
+        f"milliseconds."
+    )
+    rate = len(data) * len(times) / total / 1e6
+    console.info(f"Deserialization Bandwidth = {rate:.6g} GB/s")
 
 
 def deserialized(console: Console, data: bytes) -> ICudaEngine | None:
@@ -121,36 +138,16 @@ def _parse(console: Console, a: Arguments, network: INetworkDefinition) -> bool:
     return True
 
 
-def _configure(a: Arguments, config: IBuilderConfig) -> None:
-    for name, flag in _FLAGS.items():
-        if a.has(name) or (a.has("best") and name in ("fp16", "bf16", "int8")):
-            config.set_flag(BuilderFlag.named(flag))
-    if a.has("noTF32"):
-        config.clear_flag(BuilderFlag.named("TF32"))
-    constraints = a.text("precisionConstraints")
-    if constraints != "none":
-        config.set_flag(BuilderFlag.named(f"{constraints.upper()}_PRECISION_CONSTRAINTS"))
-    if a.has("builderOptimizationLevel"):
-        config.builder_optimization_level = a.integer("builderOptimizationLevel")
-    config.profiling_verbosity = ProfilingVerbosity.named(a.text("profilingVerbosity").upper())
-    level = a.text("hardwareCompatibilityLevel")
-    named = {"none": "NONE", "ampere+": "AMPERE_PLUS"}.get(level.lower(), level)
-    snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", named).upper()
-    config.hardware_compatibility_level = HardwareCompatibilityLevel.named(snake)
-    if a.has("calib"):
-        config._calibrator = CacheCalibrator(Path(a.text("calib")))
-
-
 def _set_types(a: Arguments, network: INetworkDefinition) -> None:
     for option, tensors in (
         ("inputIOFormats", network._state.inputs),
         ("outputIOFormats", network._state.outputs),
     ):
-        for tensor, kind in zip(
-            tensors, specs.io_types(a.text(option), len(tensors)), strict=False
-        ):
-            if kind is not None:
-                tensor._given_dtype = DataType.named(kind)
+        listed = specs.io_types(a.text(option), len(tensors))
+        for tensor, given in zip(tensors, listed, strict=False):
+            if given is not None:
+                tensor._given_dtype = DataType.named(given[0])
+                tensor._formats = bits(TensorFormat.named(name) for name in given[1])
     network._state.changed(None)
 
 

@@ -14,12 +14,17 @@ _LETTERS = {"INTERNAL_ERROR": "F", "ERROR": "E", "WARNING": "W", "INFO": "I", "V
 class Console(ILogger):
     """Writes lines with the time and the severity; errors go to standard error."""
 
-    def __init__(self, *, verbose: bool = False) -> None:
-        self.verbose = verbose
+    def __init__(self, *, least: str = "INFO") -> None:
+        """Leave out what is less severe than ``least``."""
+        self._shown = list(_LETTERS)[: list(_LETTERS).index(least) + 1]
 
     def log(self, severity: Severity, msg: str) -> None:
         """Write a message of the library."""
         self._write(severity.name, f"[TRT] {msg}")
+
+    def verbose(self, text: str) -> None:
+        """Write a detail."""
+        self._write("VERBOSE", text)
 
     def info(self, text: str = "") -> None:
         """Write a line of the program itself."""
@@ -34,7 +39,7 @@ class Console(ILogger):
         self._write("ERROR", text)
 
     def _write(self, severity: str, text: str) -> None:
-        if severity == "VERBOSE" and not self.verbose:
+        if severity not in self._shown:
             return
         stamp = time.strftime("%m/%d/%Y-%H:%M:%S")
         stream = sys.stderr if severity in ("ERROR", "INTERNAL_ERROR") else sys.stdout

@@ -12,6 +12,7 @@ import numpy as np
 from lamina.cli.trtexec.console import Console
 from lamina.cli.trtexec.specs import text_of
 from lamina.cli.trtexec.trace import Run
+from lamina.errors import ConfigError
 from lamina.ir.graph import Array
 
 
@@ -51,9 +52,38 @@ def dump_outputs(console: Console, outputs: Mapping[str, Array]) -> None:
 def dump_raw(arrays: Mapping[str, Array], kind: str) -> None:
     """Write each array into a file of raw numbers in the current folder."""
     for name, array in arrays.items():
-        safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
         shape = ".".join(map(str, array.shape))
-        Path(f"{safe}.{kind}.{shape}.{array.dtype}.raw").write_bytes(array.tobytes())
+        Path(f"{_safe(name)}.{kind}.{shape}.{array.dtype}.raw").write_bytes(array.tobytes())
+
+
+def dump_debug(console: Console, arrays: Mapping[str, Array], formats: Sequence[str]) -> None:
+    """Print or write debug tensors in each format: summary, numpy, string or raw."""
+    for form in formats:
+        if form == "raw":
+            dump_raw(arrays, "debug")
+        elif form == "numpy":
+            for name, array in arrays.items():
+                np.save(f"{_safe(name)}.debug.npy", array)
+        elif form == "string":
+            for name, array in arrays.items():
+                numbers = " ".join(f"{v:g}" for v in array.astype(np.float64).reshape(-1))
+                Path(f"{_safe(name)}.debug.txt").write_text(numbers + "\n")
+        elif form == "summary":
+            for name, array in arrays.items():
+                values = array.astype(np.float64) if array.size else np.zeros(1)
+                console.info(
+                    f"Debug tensor {name} ({text_of(array.shape)}): min = {values.min():g}, "
+                    f"max = {values.max():g}, mean = {values.mean():g}"
+                )
+        else:
+            raise ConfigError(
+                f"--saveAllDebugTensors: {form!r} is no format",
+                hint="summary, numpy, string or raw",
+            )
+
+
+def _safe(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
 
 
 class LayerTimes:

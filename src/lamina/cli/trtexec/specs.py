@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from lamina.errors import ConfigError
+from lamina.tensorrt.engine.formats import FORMATS
 
 T = TypeVar("T")
 Shape = tuple[int, ...]
@@ -63,21 +64,32 @@ def matching(found: Mapping[str, T], name: str) -> T | None:
     return None
 
 
-def io_types(text: str, count: int) -> list[str | None]:
-    """Read ``fp16:chw,...`` for ``count`` tensors; one entry stands for all of them."""
-    listed: list[str | None] = []
+def io_types(text: str, count: int) -> list[tuple[str, tuple[str, ...]] | None]:
+    """Read ``fp16:chw,fp32:hwc+chw4`` for ``count`` tensors: types with the formats they may have.
+
+    One entry stands for all of them.
+    """
+    listed: list[tuple[str, tuple[str, ...]] | None] = []
     for part in split(text):
-        kind, _, form = part.partition(":")
+        kind, _, forms = part.partition(":")
         if kind not in TYPES:
             raise ConfigError(f"{kind!r} is not a type", hint=f"types are {', '.join(TYPES)}")
-        if form.split("+")[0] not in ("", "chw"):
-            raise ConfigError(f"{part}: inputs and outputs are linear", hint="write chw")
-        listed.append(TYPES[kind])
+        formats = tuple(_format(form) for form in (forms or "chw").split("+"))
+        listed.append((TYPES[kind], formats))
     if len(listed) == 1:
         listed *= count
     if listed and len(listed) != count:
         raise ConfigError(f"{len(listed)} types are given for {count} tensors")
     return listed or [None] * count
+
+
+def _format(text: str) -> str:
+    """Return the name that a format has in TensorFormat: ``chw`` is LINEAR."""
+    name = "LINEAR" if text == "chw" else text.upper()
+    if name not in FORMATS:
+        known = ["chw", *(n.lower() for n in FORMATS if n != "LINEAR")]
+        raise ConfigError(f"{text!r} is not a format", hint=f"formats are {', '.join(known)}")
+    return name
 
 
 def percentiles(text: str) -> list[float]:

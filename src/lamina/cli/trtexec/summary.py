@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 
 import lamina
 from lamina.backends.cpu.features import cpu_features, cpu_name
+from lamina.backends.cuda import device as devices
 from lamina.cli.trtexec.arguments import GROUPS, Arguments, Option
 from lamina.cli.trtexec.console import Console
 from lamina.config import default_threads
@@ -14,6 +16,41 @@ from lamina.tensorrt import platform
 from lamina.tensorrt.persona import current
 
 _MIB = 1 << 20
+_LABELS = {
+    "memPoolSize": "Memory Pools",
+    "avgTiming": "avgTiming",
+    "calib": "Calibration",
+    "versionCompatible": "Version Compatible",
+    "saveEngine": "Save engine",
+    "loadEngine": "Load engine",
+    "profilingVerbosity": "Profiling verbosity",
+    "tacticSources": "Tactic sources",
+    "timingCacheFile": "timingCacheFile",
+    "errorOnTimingCacheMiss": "errorOnTimingCacheMiss",
+    "builderOptimizationLevel": "BuilderOptimizationLevel",
+    "maxAuxStreams": "MaxAuxStreams",
+    "maxTactics": "MaxTactics",
+    "allowWeightStreaming": "Weight Streaming",
+    "markDebug": "Debug Tensors",
+    "inputIOFormats": "Input(s)s format",
+    "outputIOFormats": "Output(s)s format",
+    "shapes": "Input inference shapes",
+    "infStreams": "Inference Streams",
+    "sleepTime": "Sleep time",
+    "idleTime": "Idle time",
+    "useProfile": "Optimization Profile Index",
+    "loadInputs": "Inputs",
+    "saveDebugTensors": "Debug Tensor Save Destinations",
+    "avgRuns": "Averages",
+    "percentile": "Percentiles",
+    "dumpRefit": "Dump refittable layers",
+    "dumpOutput": "Dump output",
+    "dumpProfile": "Profile",
+    "exportTimes": "Export timing to JSON file",
+    "exportOutput": "Export output to JSON file",
+    "exportProfile": "Export profile to JSON file",
+    "useDLACore": "DLACore",
+}
 
 
 def title(words: list[str]) -> str:
@@ -43,7 +80,10 @@ def print_options(console: Console, a: Arguments) -> None:
 
 
 def _label(option: Option) -> str:
-    words = "".join(f" {c}" if c.isupper() else c for c in option.name)
+    """Return what an option is called in the report: as trtexec does, else in its own words."""
+    if option.name in _LABELS:
+        return _LABELS[option.name]
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", option.name)
     return words[0].upper() + words[1:]
 
 
@@ -78,13 +118,17 @@ def print_device(console: Console) -> None:
 
 
 def _print_gpu(console: Console) -> None:
-    device = find_driver("cuda", 0).device  # type: ignore[attr-defined]
-    entered = device.enter()
-    try:
+    device: devices.Device = find_driver("cuda", 0).device  # type: ignore[attr-defined]
+    with devices.current(device):
         _, total = device.memory_info()
-    finally:
-        device.leave(entered)
+        facts = device.facts()
     console.info(f"Selected Device: {device.model}")
     console.info(f"Selected Device ID: {device.ordinal}")
     console.info(f"Compute Capability: {device.arch // 10}.{device.arch % 10}")
+    console.info(f"SMs: {facts.multiprocessors}")
     console.info(f"Device Global Memory: {total // _MIB} MiB")
+    console.info(f"Shared Memory per SM: {facts.shared_bytes >> 10} KiB")
+    ecc = "enabled" if facts.ecc else "disabled"
+    console.info(f"Memory Bus Width: {facts.bus_bits} bits (ECC {ecc})")
+    console.info(f"Application Compute Clock Rate: {facts.clock_khz / 1e6:.6g} GHz")
+    console.info(f"Application Memory Clock Rate: {facts.memory_clock_khz / 1e6:.6g} GHz")

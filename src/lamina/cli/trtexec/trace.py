@@ -129,6 +129,12 @@ def print_summary(
     console.info(f"Total Host Walltime: {wall_seconds:.6g} s")
     console.info(f"Total GPU Compute Time: {total:.6g} s")
     _warn(console, parts)
+    console.info("Explanations of the performance metrics are printed in the verbose logs.")
+    console.verbose("Latency: H2D Latency, GPU Compute Time and D2H Latency of one run together.")
+    console.verbose("Enqueue Time: host time of the call that puts a run on a stream.")
+    console.verbose("H2D and D2H Latency: time of copying inputs to the device and outputs back.")
+    console.verbose("GPU Compute Time: time of a run on the device, between two events.")
+    console.verbose("Throughput: runs divided by the Total Host Walltime.")
     console.info()
 
 

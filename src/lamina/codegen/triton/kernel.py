@@ -55,13 +55,21 @@ class TritonKernel:
 
 
 def nest_kernel(
-    nests: Sequence[tuple[LoopNest, Tile]], name: str, *, wide: bool = False
+    nests: Sequence[tuple[LoopNest, Tile]],
+    name: str,
+    *,
+    wide: bool = False,
+    constants: frozenset[int] = frozenset(),
 ) -> TritonKernel:
     """Return one kernel that runs independent nests side by side; raises Refusal.
 
     With ``wide``, places are counted in 64 bits.  The warps are those of the first tile.
+    ``constants`` are operands that no kernel writes: a row of them is read while the kernel ahead
+    still runs.
     """
     text, pointers = Text(), Pointers()
+    if len(nests) > 1:
+        text.wait()
     program = text.name("tl.program_id(0).to(tl.int64)" if wide else "tl.program_id(0)")
     total: Dim = 0
     for number, (nest, tile) in enumerate(nests):
@@ -70,7 +78,7 @@ def nest_kernel(
         own = program if number == 0 else text.name(f"{program} - {text.dim(total)}")
         printer = NestPrinter(text, nest, tile, pointers, number, wide)
         if len(nests) == 1:
-            printer.print(own)
+            printer.print(own, constants)
         else:
             inside = f"{own} >= 0" if last else f"({own} >= 0) & ({own} < {text.dim(count)})"
             with text.block(f"if {inside}:"):
@@ -104,9 +112,6 @@ def _assemble(
         _HEAD,
         *sorted(text.helpers),
         f"\n@triton.jit\ndef {name}({signature}):",
-        "    if DEPENDENT:",
-        "        gdc_wait()",
-        "        gdc_launch_dependents()",
         *text.lines,
         "",
     ]

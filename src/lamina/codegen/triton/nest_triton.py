@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 
-from lamina.codegen.nest import Fold, LoopNest, Refusal, Scan, Store
+from lamina.codegen.nest import Fold, Load, LoopNest, Refusal, Scan, Store
 from lamina.codegen.triton.folds import Joining
 from lamina.codegen.triton.text import Text
 from lamina.codegen.triton.tile import Tile, extent
@@ -18,6 +19,9 @@ from lamina.codegen.triton.tile_values import Group, Pointers, TileValues
 from lamina.ir.dims import is_static
 
 _MOST_UNROLLED = 32
+_WARP = 32
+_MOST_BYTES_AHEAD = 256
+"""Of registers of a lane that hold what is read before it is needed."""
 
 
 class NestPrinter:
@@ -32,12 +36,22 @@ class NestPrinter:
         self.values = TileValues(text, nest, tile, pointers, number, wide)
         self.reduced = frozenset(tile.z)
 
-    def print(self, program: str) -> None:
-        """Write what program number ``program`` does."""
+    def print(self, program: str, constants: frozenset[int] | None = None) -> None:
+        """Write what program number ``program`` does.
+
+        With ``constants``, the operands that no kernel writes, it also waits for the kernel ahead.
+        """
         self.values.enter(program)
+        row = bool(self.tile.z) and self.tile.resident
+        if row:
+            self._row()
+        if constants is not None:
+            if row:
+                self._read_ahead(constants)
+            self.text.wait()
         if not self.tile.z:
             self._single()
-        elif self.tile.resident:
+        elif row:
             self._resident()
         else:
             self._passes()
@@ -52,10 +66,31 @@ class NestPrinter:
         for s in self.nest.stores:
             self.values.store(s)
 
+    def _row(self) -> None:
+        """Write where the lanes of a row are that a program has whole."""
+        z = self.values.z
+        z.index = self.text.name(self.values.arange(z))
+        self.values.bound(z)
+
+    def _read_ahead(self, operands: frozenset[int] | None = None) -> None:
+        """Ask for what is read, of some operands or all, before a fold waits for all lanes."""
+        nest, values = self.nest, self.values
+        loads = {
+            i: x.access
+            for i, x in enumerate(nest.program)
+            if isinstance(x, Load) and not nest.stages[i] and not x.access.dynamic
+        }
+        blocks = {i: prod(g.block for g in values.varying(nest.depends[i])) for i in loads}
+        read = sum(blocks[i] * a.dtype.itemsize for i, a in loads.items())
+        if read > _MOST_BYTES_AHEAD * _WARP * self.tile.warps:
+            return
+        for i, a in loads.items():
+            if a.predicate is None and (operands is None or a.operand in operands):
+                values.read(i)
+
     def _resident(self) -> None:
-        values, z = self.values, self.values.z
-        z.index = self.text.name(values.arange(z))
-        values.bound(z)
+        values = self.values
+        self._read_ahead()
         for i, x in enumerate(self.nest.program):
             if isinstance(x, Fold):
                 self._fold_lanes(i, self._elements(i))

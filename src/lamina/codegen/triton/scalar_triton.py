@@ -21,6 +21,8 @@ _COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": 
 _ROUNDING = {"round": "libdevice.rint", "trunc": "libdevice.trunc"}
 _LANGUAGE = {"floor": "tl.floor", "ceil": "tl.ceil", "erf": "tl.erf"}
 
+CLOCK: Final = "from triton.language.extra.cuda import globaltimer"
+
 POWER: Final = '''
 @triton.jit
 def _power(a, b, BITS: tl.constexpr):
@@ -81,6 +83,9 @@ class TritonEmitter:
 
     def unary(self, name: str, dtype: DType, x: Piece) -> Piece:
         """Write one of the unary primitives."""
+        if name == "clock":
+            self.text.helpers.add(CLOCK)
+            return self._name("globaltimer().to(tl.uint64)")
         if name == "not":
             return self._name(f"~{x}")
         if name == "neg":

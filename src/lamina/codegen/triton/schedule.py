@@ -295,11 +295,13 @@ class _Chooser:
         together = max(1, min(1024 // z_block, rows // (2 * self.processors)))
         together = power_of_two(together + 1) // 2
         result = []
-        for x_block in (together, together * 2, together // 2):
+        # Several rows at a time share the barriers between passes; lanes with more numbers of a
+        # row need fewer warps to meet there.
+        for times, per_lane in ((1, 8), (2, 32), (2, 16), (4, 32), (1, 16)):
+            x_block = together * times
             elements = x_block * z_block
-            if x_block < 1 or x_block > power_of_two(rows) or (x_block > 1 and elements > 8192):
+            if times > 1 and (x_block > power_of_two(rows) or elements > 8192):
                 continue
-            for per_lane in (8, 16) if x_block == together else (8,):
-                warps = max(1, min(16, elements // (_WARP * per_lane)))
-                result.append(replace(tile, x_block=x_block, warps=warps))
+            warps = max(1, min(16, elements // (_WARP * per_lane)))
+            result.append(replace(tile, x_block=x_block, warps=warps))
         return result

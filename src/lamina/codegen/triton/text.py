@@ -65,6 +65,12 @@ class Text:
         self.line(f"{name} = {value}")
         return name
 
+    def wait(self) -> None:
+        """Wait for what the kernel ahead writes, and let the next one start."""
+        with self.block("if DEPENDENT:"):
+            self.line("gdc_wait()")
+            self.line("gdc_launch_dependents()")
+
     @contextmanager
     def block(self, head: str) -> Iterator[None]:
         """Indent what follows under a ``for`` or an ``if``."""

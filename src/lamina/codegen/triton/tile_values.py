@@ -141,12 +141,23 @@ class TileValues:
             found = self.scopes[-1][i] = self._compute(i)
         return found
 
+    def read(self, i: int) -> str:
+        """Return what a load reads, as it lies in memory; asked for early, it is under way."""
+        found = self.known(("read", i))
+        if found is not None:
+            return str(found)
+        x = self.nest.program[i]
+        assert isinstance(x, Load)
+        name = self.text.name(self._raw(i, x.access))
+        self.set(("read", i), name)
+        return name
+
     def _compute(self, i: int) -> Piece:
         x = self.nest.program[i]
         if isinstance(x, Constant):
             return self.emitter.constant(x.dtype, x.number)
         if isinstance(x, Load):
-            return self._load(i, x.access)
+            return self._load(i, x.access.dtype)
         if isinstance(x, Index):
             return self._index(i, x)
         if isinstance(x, Apply):
@@ -227,7 +238,15 @@ class TileValues:
             " & ".join(f"({p})" for p in parts) if len(parts) > 1 else parts[0] if parts else None
         )
 
-    def _load(self, i: int, a: Access) -> Piece:
+    def _load(self, i: int, dtype: DType) -> Piece:
+        name = self.read(i)
+        if dtype is DType.BOOL:
+            return Piece(self.text.name(f"{name} != 0"))
+        if dtype in _HALVES:
+            return Piece(self.text.name(f"{name}.to(tl.float32)"))
+        return Piece(name)
+
+    def _raw(self, i: int, a: Access) -> str:
         loops = self.nest.depends[i]
         address, mask = self._address(a), self._mask(loops, a.predicate)
         own = frozenset(d for d, s in enumerate(a.strides) if s != 0)
@@ -240,12 +259,7 @@ class TileValues:
         extra = "" if mask is None else f", mask={mask}"
         if a.predicate is not None:
             extra += ", other=0"
-        raw = f"tl.load({address}{extra})"
-        if a.dtype is DType.BOOL:
-            return Piece(self.text.name(f"{raw} != 0"))
-        if a.dtype in _HALVES:
-            return Piece(self.text.name(f"{raw}.to(tl.float32)"))
-        return Piece(self.text.name(raw))
+        return f"tl.load({address}{extra})"
 
     def store(self, s: Store) -> None:
         """Store the value of an instruction."""

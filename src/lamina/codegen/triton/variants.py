@@ -28,8 +28,12 @@ class Variant:
     microseconds: float
 
 
-def variants(source: NestKernel, rates: Rates) -> list[Variant]:
+def variants(
+    source: NestKernel, rates: Rates, constants: frozenset[int] = frozenset()
+) -> list[Variant]:
     """Return the variants of a generated kernel; none launches what computes nothing.
+
+    ``constants`` are the operands that no kernel writes.
 
     Raises Refusal for what has no Triton form.
     """
@@ -43,17 +47,20 @@ def variants(source: NestKernel, rates: Rates) -> list[Variant]:
         chosen = [[(n, t[min(number, len(t) - 1)]) for n, t in phase] for phase in choices]
         key = tuple(tuple(t for _, t in phase) for phase in chosen)
         if key not in found:
-            found[key] = _variant(chosen, source.workspace, rates)
+            found[key] = _variant(chosen, source.workspace, rates, constants)
     return list(found.values())
 
 
 def _variant(
-    phases: Sequence[Sequence[tuple[LoopNest, Tile]]], workspace: Dim, rates: Rates
+    phases: Sequence[Sequence[tuple[LoopNest, Tile]]],
+    workspace: Dim,
+    rates: Rates,
+    constants: frozenset[int],
 ) -> Variant:
     kernels, names, time = [], [], 0.0
     for phase in phases:
         wide = any(_is_wide(n, rates) for n, _ in phase)
-        kernels.append(nest_kernel(phase, _name(phase), wide=wide))
+        kernels.append(nest_kernel(phase, _name(phase), wide=wide, constants=constants))
         names.append(str(phase[0][1]))
         time += LAUNCH_MICROSECONDS + sum(microseconds(n, t, rates) for n, t in phase)
     return Variant(" / ".join(names), tuple(kernels), workspace, time)

@@ -33,6 +33,7 @@ Known = Sequence[Array | None]
 
 _OPAQUE: tuple[type[Op], ...] = (
     ops.Random,
+    ops.RandomKey,
     ops.BindDims,
     ops.HostCall,
     ops.PluginCall,

@@ -1,4 +1,4 @@
-"""Constants, shapes, ranges and random numbers."""
+"""Constants, shapes and ranges."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lamina.importers.onnx.tensors import dtype_of
 from lamina.ir.dims import Dim, ceildiv, dim_max
 from lamina.ir.graph import Value
 from lamina.ir.types import DType
-from lamina.ops.kinds import BinaryKind, RandomKind, ReduceKind, UnaryKind
+from lamina.ops.kinds import BinaryKind, ReduceKind, UnaryKind
 
 table = Table()
 
@@ -112,52 +112,3 @@ def trilu(n: OnnxNode, x: Value, k: Value | None = None) -> Value:
     """Import Trilu."""
     diagonal = 0 if k is None else n.dim(k)
     return n.emit(ops.Trilu(upper=n.flag("upper", True), k=diagonal), x)
-
-
-@table.op("RandomNormal")
-def random_normal(n: OnnxNode) -> Value:
-    """Import RandomNormal."""
-    return _random(n, RandomKind.NORMAL, n.integers("shape"), dtype_of(n.integer("dtype", _FLOAT)))
-
-
-@table.op("RandomUniform")
-def random_uniform(n: OnnxNode) -> Value:
-    """Import RandomUniform."""
-    return _random(n, RandomKind.UNIFORM, n.integers("shape"), dtype_of(n.integer("dtype", _FLOAT)))
-
-
-@table.op("RandomNormalLike")
-def random_normal_like(n: OnnxNode, x: Value) -> Value:
-    """Import RandomNormalLike."""
-    return _random(n, RandomKind.NORMAL, x.tensor.shape, _dtype_like(n, x))
-
-
-@table.op("RandomUniformLike")
-def random_uniform_like(n: OnnxNode, x: Value) -> Value:
-    """Import RandomUniformLike."""
-    return _random(n, RandomKind.UNIFORM, x.tensor.shape, _dtype_like(n, x))
-
-
-def _dtype_like(n: OnnxNode, x: Value) -> DType:
-    return dtype_of(n.integer("dtype")) if n.has("dtype") else x.tensor.dtype
-
-
-def _random(n: OnnxNode, kind: RandomKind, shape: tuple[Dim, ...], dtype: DType) -> Value:
-    normal = kind is RandomKind.NORMAL
-    names = ("mean", "scale") if normal else ("low", "high")
-    op = ops.Random(
-        kind=kind,
-        shape=shape,
-        dtype=dtype,
-        low_or_mean=n.number(names[0], 0.0),
-        high_or_scale=n.number(names[1], 1.0),
-        seed=_seed(n),
-    )
-    return n.emit(op)
-
-
-def _seed(n: OnnxNode) -> int | None:
-    """Return the bits of the float that ONNX takes as seed."""
-    if not n.has("seed"):
-        return None
-    return int(np.float32(n.number("seed")).view(np.uint32))

@@ -30,7 +30,7 @@ LARGE_SIZE = 1 << 24
 """Larger sizes are hidden from shape inference, whose time may grow with them."""
 
 RANDOM = frozenset({"Bernoulli", "Dropout", "Multinomial"})
-"""Operators whose results are drawn each time they run; the others of this kind are native."""
+"""Operators whose results are drawn each time they run, where they are a part of a host call."""
 
 SMALL_ELEMENTS = 1024
 """Constants up to this size take part in shape inference with their contents."""

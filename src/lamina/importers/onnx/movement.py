@@ -21,20 +21,6 @@ def identity(n: OnnxNode, x: Value) -> Value:
     return x
 
 
-@table.op("Dropout")
-def dropout(
-    n: OnnxNode, x: Value, ratio: Value | None = None, training: Value | None = None
-) -> tuple[Value, ...]:
-    """Import Dropout as it is in inference; in training it is random and left to the host."""
-    if training is not None:
-        mode = n.known(training)
-        if mode is None or bool(mode.item()):
-            raise n.unsupported("it drops elements at random in training mode")
-    if not n.wants(1):
-        return (x,)
-    return x, n.fill(1, DType.BOOL if n.opset >= 10 else x.tensor.dtype, x.tensor.shape)
-
-
 @table.op("Reshape")
 def reshape(n: OnnxNode, x: Value, shape: Value | None = None) -> Value:
     """Import Reshape; 0 keeps a size and -1 stands for what is left."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from lamina.ir.graph import Array, Op, Value
 from lamina.ir.loc import Loc
 from lamina.ir.types import DType, TensorType
 from lamina.ops.broadcast import broadcast_shapes
-from lamina.ops.kinds import BinaryKind, ReduceKind
+from lamina.ops.kinds import BinaryKind, RandomKind, ReduceKind
 from lamina.ops.symbolic import Ratio
 
 _KIND = onnx.AttributeProto
@@ -174,6 +175,31 @@ class OnnxNode:
     def reduce(self, kind: ReduceKind, x: Value, axes: tuple[int, ...], *, keepdims: bool) -> Value:
         """Join the elements along ``axes``."""
         return self.emit(ops.Reduce(kind=kind, axes=tuple(sorted(axes)), keepdims=keepdims), x)
+
+    def random(
+        self,
+        kind: RandomKind,
+        shape: tuple[Dim, ...],
+        dtype: DType,
+        parameters: tuple[float, float] = (0.0, 1.0),
+        seed: int | None = None,
+    ) -> Value:
+        """Emit random numbers: those of a seed, or without one others in each run.
+
+        ``parameters`` are the bounds, or mean and standard deviation.
+        """
+        op = ops.Random(
+            kind=kind,
+            shape=shape,
+            dtype=dtype,
+            low_or_mean=parameters[0],
+            high_or_scale=parameters[1],
+            seed=seed,
+        )
+        if seed is not None:
+            return self.emit(op)
+        salt = int.from_bytes(hashlib.blake2b(str(self.loc).encode(), digest_size=8).digest())
+        return self.emit(op, self.emit(ops.RandomKey(salt=salt)))
 
     def count(self, hint: str) -> Expr:
         """Return a fresh symbol for a size that the next emitted operator decides."""

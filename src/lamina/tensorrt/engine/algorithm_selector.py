@@ -18,11 +18,12 @@ class IAlgorithmIOInfo:
     strides: Dims
     vectorized_dim: int = -1
     components_per_element: int = 1
+    _format: str = "LINEAR"
 
     @property
     def tensor_format(self) -> TensorFormat:
         """Layout of the tensor."""
-        return TensorFormat.named("LINEAR")
+        return TensorFormat.named(self._format)
 
 
 @dataclass(frozen=True)
@@ -95,18 +96,27 @@ class IAlgorithm:
 
 
 class IAlgorithmSelector:
-    """Chooses algorithms; subclass it and define both methods."""
+    """Chooses algorithms; subclass it and define both methods.
+
+    Set as ``IBuilderConfig.algorithm_selector`` it is asked for each node of the optimized network
+    (fused layers are one), before anything is timed: ``timing_msec`` is then what the timing cache
+    knows, or 0.  Copies between layouts are not asked about.
+    """
 
     def select_algorithms(
         self, context: IAlgorithmContext, choices: Sequence[IAlgorithm]
     ) -> list[int]:
-        """Return the numbers of those that may be used."""
+        """Return the numbers of those that may be used; the fastest of them is.
+
+        None at all leaves the choice to the builder, unless the flag REJECT_EMPTY_ALGORITHMS makes
+        it an error.
+        """
         raise NotImplementedError("define select_algorithms")
 
     def report_algorithms(
         self, contexts: Sequence[IAlgorithmContext], choices: Sequence[IAlgorithm]
     ) -> None:
-        """Learn what was chosen."""
+        """Learn what was chosen: ``choices[i]`` for ``contexts[i]``."""
         raise NotImplementedError("define report_algorithms")
 
 

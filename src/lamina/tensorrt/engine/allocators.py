@@ -68,6 +68,8 @@ def reallocate_output(allocator: Any, name: str, current: int, size_bytes: int, 
     asynchronous = getattr(allocator, "reallocate_output_async", None)
     if asynchronous is not None:
         return int(asynchronous(name, current, size_bytes, _ALIGN_BYTES, stream) or 0)
+    if not hasattr(allocator, "reallocate_output"):
+        raise NotImplementedError(f"{type(allocator).__name__} must define reallocate_output")
     return int(allocator.reallocate_output(name, current, size_bytes, _ALIGN_BYTES) or 0)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from lamina.backends.cuda.device import LEGACY_STREAM
 from lamina.errors import LaminaError
 from lamina.tensorrt.check import checked
@@ -12,6 +14,7 @@ from lamina.tensorrt.engine.allocators import IOutputAllocator
 from lamina.tensorrt.engine.context_options import ContextOptions
 from lamina.tensorrt.engine.debug import IDebugListener
 from lamina.tensorrt.engine.execution import Execution
+from lamina.tensorrt.engine.formats import FORMATS
 from lamina.tensorrt.engine.legacy_context import LegacyContext
 from lamina.tensorrt.engine.profiler import IProfiler
 from lamina.tensorrt.engine.runtime_config import IRuntimeConfig
@@ -43,10 +46,11 @@ class IExecutionContext(ContextOptions, LegacyContext):
         self._profile = 0
         self._profiler: IProfiler | None = None
         self._watched = False
-        """Whether a profiler, a listener or an event has a part in runs."""
+        """Whether a profiler or a listener has a part in runs."""
         self._consumed = 0
         self._listener: IDebugListener | None = None
         self._debug_states: dict[str, bool] = {}
+        self._start_memory()
 
     def _slot(self, name: str) -> Slot | None:
         slot = self._slots.by_name.get(name)
@@ -70,9 +74,11 @@ class IExecutionContext(ContextOptions, LegacyContext):
             self._reporter.error(f"{name!r} is an output: its shape follows from the inputs")
             return False
         try:
-            given = tuple(int(d) for d in shape)
+            given = tuple(map(int, shape))
         except (TypeError, ValueError) as e:
             raise TypeError(f"set_input_shape(): {shape!r} is not a shape") from e
+        if given == slot.shape and not self._batch:
+            return True
         if self._refusal(name, given):
             return False
         if self._batch:
@@ -118,20 +124,26 @@ class IExecutionContext(ContextOptions, LegacyContext):
 
     @checked
     def get_tensor_strides(self, name: str) -> Dims:
-        """Return the elements between neighbours along each axis, -1 where that is not known."""
-        strides: list[int] = []
-        step = 1
-        for size in reversed(tuple(self.get_tensor_shape(name))):
-            strides.append(step)
-            step = -1 if size < 0 or step < 0 else step * size
-        return Dims(strides[::-1])
+        """Return the elements (vectors, in vectorized formats) between neighbours along each axis.
+
+        They are -1 where that is not known.
+        """
+        shape = tuple(self.get_tensor_shape(name))
+        format = self._slots.rules.formats.get(name, FORMATS["LINEAR"])
+        return Dims(format.strides(shape) if shape else ())
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
         """Set where a tensor lies; False, after reporting it, for an unknown name."""
         slot = self._slots.by_name.get(name)
         if slot is None or slot.hidden:
             return self._slot(name) is not None
-        address = int(memory)
+        try:
+            address = int(memory)
+        except (TypeError, ValueError) as e:
+            raise TypeError(
+                f"set_tensor_address(): the address of {name!r} is a {type(memory).__name__}, not "
+                f"a number"
+            ) from e
         if address != slot.address or slot.own is not None:
             slot.address, slot.own = address, None
             self._execution.ready = False
@@ -200,6 +212,7 @@ class IExecutionContext(ContextOptions, LegacyContext):
             return False
         if profile_index != self._profile:
             self._profile = profile_index
+            self._cuda_engine._engine.use_profile(self._execution.context, profile_index)
             self._slots.reset_shapes()
             self._execution.ready = False
         return True
@@ -212,6 +225,8 @@ class IExecutionContext(ContextOptions, LegacyContext):
         try:
             if self._on_gpu:
                 self._run(execution.feed, execution.out, int(stream_handle) or LEGACY_STREAM)
+                if self._consumed:
+                    self._slots.space.record(self._consumed, int(stream_handle))
             else:
                 self._run(execution.feed, execution.out)
         except LaminaError as e:
@@ -226,6 +241,8 @@ class IExecutionContext(ContextOptions, LegacyContext):
         """Take addresses in the order of the tensors, behind those of earlier profiles."""
         names = self._cuda_engine._names
         first = self._profile * len(names)
+        if not isinstance(bindings, Sequence | np.ndarray):
+            raise TypeError(f"bindings are a list of addresses, not a {type(bindings).__name__}")
         if len(bindings) not in (len(names), len(names) * self._profiles):
             self._reporter.error(f"{len(bindings)} bindings for the {len(names)} tensors {names}")
             return False
@@ -247,12 +264,20 @@ class IExecutionContext(ContextOptions, LegacyContext):
             if self._consumed:
                 self._slots.space.record(self._consumed, stream or 0)
             if self._listener is not None:
-                self._execution.show(self._listener, self._debug_states, stream or 0)
+                self._execution.show(self._listener, self._shown(), stream or 0)
         except LaminaError as e:
             return self._failed(e)
+        finally:
+            self._execution.release()
         if self._profiler is not None and self.enqueue_emits_profile:
             return self.report_to_profiler()
         return True
+
+    def _shown(self) -> dict[str, bool]:
+        """Return whether each debug tensor is shown."""
+        unfused = self.__dict__.get("unfused_tensors_debug_state", False)
+        names = self._cuda_engine._metadata.unfused_tensors
+        return dict.fromkeys(names, unfused) | self._debug_states
 
     def _failed(self, error: LaminaError) -> bool:
         with self._reporter.reporting(self.name):
@@ -282,8 +307,7 @@ class IExecutionContext(ContextOptions, LegacyContext):
         self._watch()
 
     def _watch(self) -> None:
-        parts = (self._profiler, self._listener, self._consumed or None)
-        self._watched = any(part is not None for part in parts)
+        self._watched = self._profiler is not None or self._listener is not None
 
     def report_to_profiler(self) -> bool:
         """Give the profiler the time of each layer of another run on the same inputs."""
@@ -292,7 +316,8 @@ class IExecutionContext(ContextOptions, LegacyContext):
             return False
         with self._reporter.reporting():
             times = self._execution.profile()
-            for name, microseconds in zip(self._cuda_engine._layer_names(), times, strict=True):
+            names = self._cuda_engine._layer_names(self._profile)
+            for name, microseconds in zip(names, times, strict=True):
                 self._profiler.report_layer_time(name, microseconds / 1000)
             return True
         return False
@@ -311,7 +336,6 @@ class IExecutionContext(ContextOptions, LegacyContext):
         On a CPU they may be when a run returns, and no event is needed.
         """
         self._consumed = event
-        self._watch()
         return True
 
     def get_input_consumed_event(self) -> int:
@@ -343,8 +367,13 @@ class IExecutionContext(ContextOptions, LegacyContext):
         return True
 
     def update_device_memory_size_for_shapes(self) -> int:
-        """Return the bytes that a context needs for activations."""
-        return self._cuda_engine._arena_bytes()
+        """Return the bytes that the context needs for activations, 0 unless all shapes are set."""
+        if not self.all_binding_shapes_specified:
+            self._reporter.error("the shapes of some inputs are not set")
+            return 0
+        with self._reporter.reporting():
+            return self._cuda_engine._engine.arena_bytes(self._slots.environment())
+        return 0
 
     def __enter__(self) -> IExecutionContext:
         return self

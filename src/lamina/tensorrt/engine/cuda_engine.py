@@ -8,6 +8,7 @@ from typing import Any
 import lamina.runtime.engine as runtime
 from lamina.plan.format import write_plan
 from lamina.plan.plan import Section
+from lamina.plan.strip import strip
 from lamina.tensorrt import metadata as notes
 from lamina.tensorrt.check import checked
 from lamina.tensorrt.engine.context import IExecutionContext
@@ -17,13 +18,14 @@ from lamina.tensorrt.engine.layers import layer_names
 from lamina.tensorrt.engine.legacy_engine import LegacyEngine
 from lamina.tensorrt.engine.runtime_config import IRuntimeConfig, ISerializationConfig
 from lamina.tensorrt.engine.shapes import ShapeRules
+from lamina.tensorrt.engine.weight_streaming import WeightStreaming
 from lamina.tensorrt.enums import ExecutionContextAllocationStrategy
 from lamina.tensorrt.error_reporting import IErrorRecorder, Reporter
 from lamina.tensorrt.foundation.host_memory import IHostMemory
 from lamina.tensorrt.metadata import EngineMetadata
 
 
-class ICudaEngine(Description, LegacyEngine):
+class ICudaEngine(Description, WeightStreaming, LegacyEngine):
     """A compiled network; made by Runtime.deserialize_cuda_engine or the builder."""
 
     def __init__(
@@ -32,7 +34,7 @@ class ICudaEngine(Description, LegacyEngine):
         self._engine = engine
         self._metadata = metadata
         self._reporter = Reporter(reporter.logger, reporter.recorder)
-        self._rules = ShapeRules(engine)
+        self._rules = ShapeRules(engine, metadata)
         self._labels: tuple[Section, list[str]] | None = None
         self._describe()
 
@@ -48,27 +50,38 @@ class ICudaEngine(Description, LegacyEngine):
             raise IndexError(f"there is no tensor {index} of {len(self)}")
         return name
 
-    def _layer_names(self) -> list[str]:
+    def _layer_names(self, profile: int = 0) -> list[str]:
         """Return a name for each step, by which the inspector and profilers know it."""
-        section = self._engine.section  # a refit may bring another one
+        section = self._engine.section_of(profile)  # a refit may bring another one
         if self._labels is None or self._labels[0] is not section:
             self._labels = section, layer_names(section.program.steps)
         return self._labels[1]
 
-    def create_execution_context(self, *args: Any, **kwargs: Any) -> IExecutionContext | None:
-        """Return a context with buffers of its own; None, after reporting why, without memory.
+    @checked
+    def create_execution_context(
+        self,
+        strategy: ExecutionContextAllocationStrategy | IRuntimeConfig | None = None,
+        runtime_config: IRuntimeConfig | None = None,
+    ) -> IExecutionContext | None:
+        """Return a context; None, after reporting why, when that fails.
 
-        It takes an ExecutionContextAllocationStrategy or an IRuntimeConfig, neither of which
-        changes how contexts here get their memory: when they first run.
+        It takes an ExecutionContextAllocationStrategy or an IRuntimeConfig.  With USER_MANAGED
+        the context runs in memory that set_device_memory gives; else it takes what a run needs
+        when it first sees its shapes.
         """
-        config = _config(*args, **kwargs)
+        given = strategy if isinstance(strategy, IRuntimeConfig) else runtime_config
+        config = given or IRuntimeConfig()
+        if isinstance(strategy, ExecutionContextAllocationStrategy):
+            config.set_execution_context_allocation_strategy(strategy)
         with self._reporter.reporting():
             return IExecutionContext(self, config)
         return None
 
     def create_execution_context_without_device_memory(self) -> IExecutionContext | None:
-        """Return a context; it has memory of its own all the same."""
-        return self.create_execution_context()
+        """Return a context that runs in memory that set_device_memory gives."""
+        config = self.create_runtime_config()
+        config._strategy = "USER_MANAGED"
+        return self.create_execution_context(config)
 
     def create_runtime_config(self) -> IRuntimeConfig:
         """Return a configuration for contexts."""
@@ -88,13 +101,18 @@ class ICudaEngine(Description, LegacyEngine):
 
     @checked
     def serialize_with_config(self, config: ISerializationConfig) -> IHostMemory:
-        """Return the engine as bytes; EXCLUDE_LEAN_RUNTIME leaves the portable graph out.
+        """Return the engine as bytes, without what the flags exclude.
 
-        Without it an engine runs on machines like this one only, and cannot be refitted.
+        EXCLUDE_WEIGHTS leaves out the weights that may be refitted, which the engine in these bytes
+        then has to be.  EXCLUDE_LEAN_RUNTIME leaves the portable graph out: the engine runs on
+        machines like this one only, and cannot be refitted.
         """
         plan = self._engine.plan
         if "EXCLUDE_WEIGHTS" in config._flags:
-            self._reporter.warning("engines hold their weights: EXCLUDE_WEIGHTS changes nothing")
+            if self._metadata.refittable:
+                plan = strip(plan)
+            else:
+                self._reporter.warning("the engine cannot be refitted, so it keeps its weights")
         if "EXCLUDE_LEAN_RUNTIME" in config._flags and not self._metadata.refittable:
             plan = replace(plan, graph="", weights={})
         return IHostMemory(write_plan(plan))
@@ -117,18 +135,6 @@ class ICudaEngine(Description, LegacyEngine):
 
     def __del__(self) -> None:
         """Nothing is left to do; programs call it all the same."""
-
-
-@checked
-def _config(
-    strategy: ExecutionContextAllocationStrategy | IRuntimeConfig | None = None,
-    runtime_config: IRuntimeConfig | None = None,
-) -> IRuntimeConfig:
-    given = strategy if isinstance(strategy, IRuntimeConfig) else runtime_config
-    config = given or IRuntimeConfig()
-    if isinstance(strategy, ExecutionContextAllocationStrategy):
-        config.set_execution_context_allocation_strategy(strategy)
-    return config
 
 
 def wrap(engine: runtime.Engine, reporter: Reporter) -> ICudaEngine:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import lamina.runtime.engine as runtime
+from lamina.plan.named import NamedWeights
 from lamina.plan.plan import Section
 from lamina.tensorrt.check import checked
 from lamina.tensorrt.engine.formats import FORMATS
-from lamina.tensorrt.engine.requirements import arena_bytes
+from lamina.tensorrt.engine.shapes import ShapeRules
+from lamina.tensorrt.engine.weight_streaming import weight_bytes
 from lamina.tensorrt.enums import (
     DataType,
     EngineCapability,
@@ -19,6 +21,7 @@ from lamina.tensorrt.enums import (
 )
 from lamina.tensorrt.error_reporting import Reporter
 from lamina.tensorrt.foundation.dims import Dims
+from lamina.tensorrt.foundation.dtype import volume
 from lamina.tensorrt.metadata import EngineMetadata, ProfileInfo, TensorInfo
 
 
@@ -28,12 +31,13 @@ class Description:
     _engine: runtime.Engine
     _metadata: EngineMetadata
     _reporter: Reporter
+    _rules: ShapeRules
 
     def _describe(self) -> None:
         self._tensors = {t.name: t for t in self._metadata.tensors}
         self._names = list(self._tensors)
-        self._budget = self._weight_bytes()
-        self._arena: tuple[Section, int] | None = None
+        self._arenas: dict[int, int] = {}
+        self._arenas_of: Section | None = None
 
     def _tensor(self, name: str) -> TensorInfo | None:
         found = self._tensors.get(name)
@@ -208,62 +212,56 @@ class Description:
 
     @property
     def device_memory_size(self) -> int:
-        """Bytes that a context needs, for the largest shapes where they are known."""
-        return self._arena_bytes()
+        """Bytes that a context needs for activations, for the largest shapes of any profile."""
+        return self._arena_bytes(None)
 
     device_memory_size_v2 = device_memory_size
 
     @checked
     def get_device_memory_size_for_profile(self, profile_index: int) -> int:
-        """Return the bytes that a context needs with a profile."""
-        return self._arena_bytes()
+        """Return the bytes that a context needs for the largest shapes of a profile."""
+        return 0 if self._profile(profile_index) is None else self._arena_bytes(profile_index)
 
     @checked
     def get_device_memory_size_for_profile_v2(self, profile_index: int) -> int:
-        """Return the bytes that a context needs with a profile."""
-        return self._arena_bytes()
+        """Return the bytes that a context needs for the largest shapes of a profile."""
+        return 0 if self._profile(profile_index) is None else self._arena_bytes(profile_index)
 
     @checked
     def get_engine_stat(self, stat: EngineStat | None = None) -> int:
-        """Return the bytes of all weights; none are stripped."""
-        return self._weight_bytes() if stat is None or stat.name == "TOTAL_WEIGHTS_SIZE" else 0
-
-    @property
-    def streamable_weights_size(self) -> int:
-        """Bytes of weights that could be streamed."""
-        return self._weight_bytes()
-
-    @property
-    def weight_streaming_budget_v2(self) -> int:
-        """Bytes of weights that may stay on the device; kept, all of them do."""
-        return self._budget
-
-    @weight_streaming_budget_v2.setter
-    @checked
-    def weight_streaming_budget_v2(self, value: int) -> None:
-        self._budget = value
-
-    weight_streaming_budget = weight_streaming_budget_v2
-
-    @property
-    def minimum_weight_streaming_budget(self) -> int:
-        """Least budget that is allowed."""
-        return 0
-
-    def get_weight_streaming_automatic_budget(self) -> int:
-        """Return the budget that keeps all weights on the device."""
-        return self._weight_bytes()
-
-    @property
-    def weight_streaming_scratch_memory_size(self) -> int:
-        """Bytes that streaming needs beside the budget."""
-        return 0
+        """Return the bytes of all weights, or of those that are stripped from the engine."""
+        if stat is None or stat.name == "TOTAL_WEIGHTS_SIZE":
+            return self._weight_bytes()
+        described = NamedWeights(self._engine.plan).described if self._metadata.refittable else {}
+        missing = (described[name] for name in self._engine.missing_weights())
+        return sum(volume(w.shape) * w.dtype.itemsize for w in missing)
 
     def _weight_bytes(self) -> int:
-        return sum(w.array.nbytes for w in self._engine.section.blobs)
+        return weight_bytes(self._engine.section)
 
-    def _arena_bytes(self) -> int:
-        section = self._engine.section
-        if self._arena is None or self._arena[0] is not section:
-            self._arena = section, arena_bytes(self._engine.plan, section.program)
-        return self._arena[1]
+    def _arena_bytes(self, profile: int | None) -> int:
+        section, number = self._engine.section, -1 if profile is None else profile
+        if self._arenas_of is not section:  # a refit may bring another one
+            self._arenas_of, self._arenas = section, {}
+        if number not in self._arenas:
+            # Smaller buffers can fit together worse than larger ones do.
+            self._arenas[number] = max(
+                self._engine.arena_bytes(self._sizes(which_profile, which), which_profile or 0)
+                for which_profile in (profile, *self._apart(profile))
+                for which in range(3)
+            )
+        return self._arenas[number]
+
+    def _apart(self, profile: int | None) -> list[int]:
+        """Return the profiles with programs of their own, when all of them are meant."""
+        numbers = range(len(self._metadata.profiles) if profile is None else 0)
+        base = self._engine.section
+        return [n for n in numbers if self._engine.section_of(n) is not base]
+
+    def _sizes(self, profile: int | None, which: int) -> dict[str, int]:
+        """Return the smallest, likeliest or largest size of every symbol."""
+        sizes = {name: limits[which] for name, *limits in self._engine.plan.ranges}
+        if profile is not None:
+            shapes = self._metadata.profiles[profile].shapes
+            sizes |= self._rules.bind({name: limits[which] for name, limits in shapes.items()})
+        return sizes

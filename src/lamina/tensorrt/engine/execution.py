@@ -45,6 +45,11 @@ class Execution:
             if -1 in shape:
                 self._late.append(slot)
                 continue
+            if any(n < 0 for n in shape):
+                raise InputError(
+                    f"output {slot.name!r} would have the shape {shape}",
+                    hint="look at the contents of the shape tensors",
+                )
             if slot.allocator is not None:
                 self._reallocate(slot, shape, stream)
             elif not slot.address and volume(shape):
@@ -55,7 +60,8 @@ class Execution:
             slot.shape = shape
             self.out[slot.name] = slot.array(shape)
         asked = any(s.allocator is not None for s in slots.outputs)
-        self.ready = not (self._late or asked)
+        # What lies at the address of a shape tensor may be something else in the next run.
+        self.ready = not (self._late or asked or any(s.holds_shape for s in slots.inputs))
 
     def run(self, stream: int | None) -> None:
         """Prepare and run once; raises LaminaError.
@@ -63,7 +69,8 @@ class Execution:
         ``stream`` is None to wait for the results.
         """
         handle = stream or 0
-        self.prepare(handle)
+        if not self.ready:
+            self.prepare(handle)
         on = (handle or LEGACY_STREAM) if self.slots.space.on_gpu and stream is not None else None
         self._results = self.context.run(self.feed, self.out, on)
         for slot in self._late:
@@ -71,6 +78,10 @@ class Execution:
         for slot in self.slots.outputs:
             if slot.allocator is not None:
                 slot.allocator.notify_shape(slot.name, Dims(slot.shape or ()))
+
+    def release(self) -> None:
+        """Drop arrays of the last run, while the stream exists in whose order their memory goes."""
+        self._results = {}
 
     def profile(self) -> list[float]:
         """Run once and return the microseconds of each step; raises LaminaError."""
@@ -87,7 +98,7 @@ class Execution:
 
     def _deliver(self, slot: Slot, result: Any, stream: int) -> None:
         """Copy an output, whose size only the run could tell, to where the user wants it."""
-        slot.shape = tuple(result.shape)
+        slot.shape = self.slots.rules.of_memory(slot.name, result.shape)
         if slot.allocator is not None:
             self._reallocate(slot, slot.shape, stream)
         if not slot.address and result.size:

@@ -18,13 +18,18 @@ def layer_names(steps: Sequence[Step]) -> list[str]:
     names: list[str] = []
     taken: dict[str, int] = {}
     for step in steps:
-        name = " + ".join(dict.fromkeys(sources(step.loc))) or step.name
+        name = node_name(step.loc) or step.name
         if step.name == "reorder":
             name = f"Reformatting CopyNode for {name}"
         count = taken.get(name, 0)
         taken[name] = count + 1
         names.append(f"{name} [{count}]" if count else name)
     return names
+
+
+def node_name(loc: str) -> str:
+    """Return the layers that a location names, joined by `` + ``."""
+    return " + ".join(dict.fromkeys(sources(loc)))
 
 
 def sources(loc: str) -> list[str]:
@@ -49,6 +54,7 @@ def _split(text: str) -> list[str]:
 
 _TYPES = {
     StepKind.HOST: "Host",
+    StepKind.CALLBACK: "Plugin",
     StepKind.IF: "Conditional",
     StepKind.LOOP: "Loop",
 }

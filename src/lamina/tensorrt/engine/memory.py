@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from lamina.backends.cuda.arrays import DeviceArray
 from lamina.backends.cuda.device import LEGACY_STREAM, Device, current
+from lamina.errors import InputError
 from lamina.ir.types import DType
 from lamina.runtime.engine import Engine
 
@@ -39,6 +40,9 @@ class HostSpace:
         """Return the array at an address."""
         return view(address, dtype, shape)
 
+    def check(self, address: int, name: str) -> None:
+        """Do nothing: nobody tells which addresses a process may read."""
+
     def address(self, array: Any) -> int:
         """Return where an array lies."""
         found: int = array.__array_interface__["data"][0]
@@ -65,6 +69,16 @@ class DeviceSpace:
     def array(self, address: int, dtype: DType, shape: Shape) -> Any:
         """Return the array at an address."""
         return DeviceArray(self.device, address, dtype, shape, None)
+
+    def check(self, address: int, name: str) -> None:
+        """Raise InputError for an address that the GPU cannot read: it would lose the context."""
+        with current(self.device):
+            if address and not self.device.reaches(address):
+                raise InputError(
+                    f"{self.device.name} ({self.device.model}) cannot reach the address "
+                    f"{address:#x} that was set for {name!r}",
+                    hint="copy host arrays to the device and set the address there",
+                )
 
     def address(self, array: Any) -> int:
         """Return where an array lies."""

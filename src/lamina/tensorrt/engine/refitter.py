@@ -34,7 +34,8 @@ class Refitter:
     """Replaces weights of an engine that was built with a REFIT flag.
 
     Weights are collected first; ``refit_cuda_engine`` then replaces all of them or none.  No other
-    weights have to be given with them: the engine knows those that it was built with.
+    weights have to be given with them: the engine knows those that it was built with, unless they
+    were stripped from it.
     """
 
     max_threads = Option(int, 1, "Most threads that a refit uses; kept.")
@@ -116,12 +117,13 @@ class Refitter:
         return self._given.pop(weights_name, None) is not None
 
     def get_missing(self) -> tuple[list[str], list[WeightsRole]]:
-        """Return the layers and roles that must be given too: none."""
-        return [], []
+        """Return the layers and roles that must be given too: those stripped from the engine."""
+        found = [w for w in map(self._known.__getitem__, self.get_missing_weights()) if w.layer]
+        return [w.layer for w in found], [WeightsRole.named(w.role) for w in found]
 
     def get_missing_weights(self) -> list[str]:
-        """Return the names that must be given too: none."""
-        return []
+        """Return the names that must be given too: those stripped from the engine."""
+        return [n for n in self._engine._engine.missing_weights() if n not in self._given]
 
     def get_all(self) -> tuple[list[str], list[WeightsRole]]:
         """Return the layers and roles of all refittable weights."""
@@ -135,6 +137,12 @@ class Refitter:
     def refit_cuda_engine(self) -> bool:
         """Replace all weights that were given; False, after reporting why, when none change."""
         with self._reporter.reporting("refit failed") as outcome:
+            if missing := self.get_missing_weights():
+                raise InputError(
+                    f"{len(missing)} weights that were stripped are not given, such as "
+                    f"{missing[0]!r}",
+                    hint="get_missing_weights() lists them",
+                )
             runtime = self._engine._engine
             space = space_of(runtime)
             runtime.refit({name: self._array(name, g, space) for name, g in self._given.items()})

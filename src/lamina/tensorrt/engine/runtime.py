@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from lamina.errors import PlanError
 from lamina.plan.format import read_plan
 from lamina.plan.plan import Plan
-from lamina.runtime.engine import Engine
+from lamina.runtime.engine import Engine, find_driver
+from lamina.tensorrt import metadata as notes
 from lamina.tensorrt import persona, platform
 from lamina.tensorrt.check import checked
 from lamina.tensorrt.engine.allocators import AllocatorAdapter, IGpuAllocator
 from lamina.tensorrt.engine.cuda_engine import ICudaEngine, wrap
+from lamina.tensorrt.engine.foreign_files import refuse_foreign
 from lamina.tensorrt.engine.streams import IStreamReader, IStreamReaderV2, read_all
+from lamina.tensorrt.engine.weight_streaming import first_budget
 from lamina.tensorrt.enums import TempfileControlFlag
 from lamina.tensorrt.error_reporting import IErrorRecorder, Reporter
 from lamina.tensorrt.logger import ILogger
 from lamina.tensorrt.option import Option, bits
 from lamina.tensorrt.plugin_api.registry import IPluginRegistry, get_plugin_registry
-
-_NVIDIA = (b"ptrt", b"ftrt", b"rtrt")
-"""How the engine files of NVIDIA's library begin."""
 
 
 def deserialize(
@@ -28,12 +27,7 @@ def deserialize(
 ) -> ICudaEngine | None:
     """Return the engine in ``data``; None, after reporting why, when there is none."""
     with reporter.reporting("deserialization failed"):
-        head = bytes(memoryview(data)[:4])
-        if head in _NVIDIA:
-            raise PlanError(
-                "the engine was built by NVIDIA TensorRT, whose code only its own library can run",
-                hint="build it again from its network or its ONNX model",
-            )
+        refuse_foreign(bytes(memoryview(data).cast("B")[:64]))
         plan = read_plan(data if isinstance(data, bytes) else bytes(data))
         engine = deserialize_plan(plan, reporter, allocator)
         if engine is not None:
@@ -48,7 +42,10 @@ def deserialize_plan(
     """Return the engine of a plan; None, after reporting why, when it cannot run here."""
     with reporter.reporting():
         adapter = None if allocator is None else AllocatorAdapter(allocator)
-        return wrap(Engine(plan, device=platform.device(), allocator=adapter), reporter)
+        device = platform.device()
+        budget = first_budget(plan, notes.of_plan(plan), find_driver(device, 0))
+        engine = Engine(plan, device=device, allocator=adapter, resident_bytes=budget)
+        return wrap(engine, reporter)
     return None
 
 

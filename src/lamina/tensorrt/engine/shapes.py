@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,23 +16,44 @@ from lamina.ir.types import TensorType
 from lamina.plan.plan import StepKind
 from lamina.respecialize import portable_graph
 from lamina.runtime.engine import Engine
+from lamina.tensorrt.engine.formats import FORMATS
+from lamina.tensorrt.metadata import EngineMetadata
 
 Shape = tuple[int, ...]
 UNKNOWN = -1
 
 
 class ShapeRules:
-    """The types of an engine's inputs and outputs, with symbols for what is dynamic."""
+    """The types of an engine's inputs and outputs, with symbols for what is dynamic.
 
-    def __init__(self, engine: Engine) -> None:
+    ``formats`` says how those lie in memory that are not row-major: the engine itself takes and
+    gives them as row-major arrays of another shape.
+    """
+
+    def __init__(self, engine: Engine, metadata: EngineMetadata) -> None:
         self._engine = engine
+        self.formats = {t.name: FORMATS[t.formats[0]] for t in metadata.tensors}
+        channels = {t.name: t.shape[t.vectorized_dim] for t in metadata.tensors if t.shape}
         self.types = {
-            p.name: p.type
+            p.name: self._tensor(p.name, p.type, channels)
             for p in (*engine.inputs, *engine.outputs)
             if isinstance(p.type, TensorType)
         }
         self._inputs = [p.name for p in engine.inputs]
         self._graph: Graph | None = None
+
+    def _tensor(self, name: str, memory: TensorType, channels: Mapping[str, int]) -> TensorType:
+        """Return the type of a tensor for that of its memory."""
+        format = self.formats.get(name, FORMATS["LINEAR"])
+        known = channels.get(name, -1) if format.components > 1 else -1
+        return memory.with_shape(format.logical(memory.shape, known))
+
+    def of_memory(self, name: str, shape: Sequence[int]) -> Shape:
+        """Return the shape of a tensor for that of the array it lies in."""
+        format = self.formats.get(name, FORMATS["LINEAR"])
+        own = self.types[name].shape
+        channels = own[format.axis(len(own))] if format.components > 1 else -1
+        return tuple(_size(d, {}) for d in format.logical(shape, channels))
 
     def bind(self, shapes: Mapping[str, Shape]) -> dict[str, int]:
         """Return the sizes that the shapes of inputs give; GraphError for contradictions."""
@@ -69,7 +90,8 @@ class ShapeRules:
             for step in section.program.steps:
                 if step.kind is StepKind.COUNTED and step.defines:
                     limits[step.defines[0]] = _size(step.parameters[-1], limits)
-        sizes = self.shape(name, limits)
+        format = self.formats.get(name, FORMATS["LINEAR"])
+        sizes = [_size(d, limits) for d in format.physical(self.types[name].shape)]
         total = 1
         for size in sizes:
             total = UNKNOWN if size < 0 or total < 0 else total * size

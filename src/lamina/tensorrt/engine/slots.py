@@ -9,6 +9,7 @@ from typing import Any
 from lamina.errors import GraphError, InputError
 from lamina.ir.types import TensorType
 from lamina.runtime.engine import Engine
+from lamina.tensorrt.engine.formats import FORMATS, Format
 from lamina.tensorrt.engine.memory import HostSpace, Space, space_of
 from lamina.tensorrt.engine.shapes import UNKNOWN, Shape, ShapeRules
 from lamina.tensorrt.foundation.dtype import volume
@@ -32,14 +33,25 @@ class Slot:
     hidden: bool = False
     """Whether it is a debug tensor, which is not an output of the engine."""
     holds_shape: bool = False
+    format: Format = FORMATS["LINEAR"]
+    checked: int = 0
+    """The last address that was found to be within reach."""
 
     def array(self, shape: Shape) -> Any:
-        """Return the array at the address."""
-        return self.space.array(self.address, self.type.dtype, shape)
+        """Return the array at the address, with the shape of the memory that a tensor has.
+
+        Raises InputError for an address that the device cannot reach.
+        """
+        if self.address != self.checked:
+            self.space.check(self.address, self.name)
+            self.checked = self.address
+        memory: Any = self.format.physical(shape)
+        return self.space.array(self.address, self.type.dtype, memory)
 
     def size_bytes(self, shape: Shape) -> int:
         """Return the bytes of the tensor in a shape."""
-        return volume(shape) * self.type.dtype.numpy.itemsize
+        memory: Any = self.format.physical(shape)
+        return volume(memory) * self.type.dtype.numpy.itemsize
 
 
 class Slots:
@@ -61,6 +73,7 @@ class Slots:
                 space=host if on_host else self.space,
                 hidden=info is None,
                 holds_shape=info is not None and info.shape_io,
+                format=rules.formats.get(name, FORMATS["LINEAR"]),
             )
 
         self.inputs = [slot(p.name, is_input=True) for p in engine.inputs]

@@ -50,6 +50,11 @@ def to_ir(dtype: DataType) -> DType:
     return _IR[dtype.name]
 
 
+def has_dtype(dtype: DType) -> bool:
+    """Whether TensorRT has an element type."""
+    return dtype in _NAMES
+
+
 def from_ir(dtype: DType) -> DataType:
     """Return TensorRT's element type; raises KeyError for types that it does not have."""
     return DataType.named(_NAMES[dtype])

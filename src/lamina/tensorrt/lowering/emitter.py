@@ -13,8 +13,9 @@ from lamina.errors import GraphError
 from lamina.importers.onnx.node import OnnxNode
 from lamina.importers.onnx.scope import Scope
 from lamina.ir.dims import Dim
-from lamina.ir.graph import Array, Value
+from lamina.ir.graph import Array, Op, Value
 from lamina.ir.loc import Loc
+from lamina.ir.types import DType, TensorType
 from lamina.tensorrt.foundation.weights import Weights
 
 if TYPE_CHECKING:
@@ -22,6 +23,21 @@ if TYPE_CHECKING:
     from lamina.tensorrt.network.layer import ILayer
 
 _OPSET = 21
+_FLOATS = (DType.F32, DType.F16, DType.BF16)
+_TYPED = (
+    ops.Quantize,
+    ops.Dequantize,
+    ops.If,
+    ops.Loop,
+    ops.Region,
+    ops.HostCall,
+    ops.PluginCall,
+)
+"""Operators whose operands may have different types, or the types that somebody wrote down."""
+
+
+def _is_float(v: Value) -> bool:
+    return isinstance(v.type, TensorType) and v.type.dtype in _FLOATS
 
 
 class LayerEmitter(OnnxNode):
@@ -47,6 +63,14 @@ class LayerEmitter(OnnxNode):
     def strongly_typed(self) -> bool:
         """Whether the network's types are what the user wrote and nothing else."""
         return self.state.strongly_typed
+
+    def emit_all(self, op: Op, *inputs: Value) -> tuple[Value, ...]:
+        """Apply an operator; where types are weak, floats of different widths meet as f32."""
+        if not self.strongly_typed and not isinstance(op, _TYPED):
+            floats = {v.tensor.dtype for v in inputs if _is_float(v)}
+            if len(floats) > 1:
+                inputs = tuple(self.cast(v, DType.F32) if _is_float(v) else v for v in inputs)
+        return super().emit_all(op, *inputs)
 
     def array(self, weights: Weights, count: int, shape: Sequence[int], what: str) -> Array:
         """Return weights in a shape; raises GraphError when their number differs."""

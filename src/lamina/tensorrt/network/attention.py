@@ -21,6 +21,7 @@ from lamina.tensorrt.enums import (
 )
 from lamina.tensorrt.foundation.dtype import to_ir
 from lamina.tensorrt.lowering.emitter import LayerEmitter
+from lamina.tensorrt.network import ragged
 from lamina.tensorrt.network.additions import Additions
 from lamina.tensorrt.network.layer import ILayer
 from lamina.tensorrt.network.setting import OptionalSetting, Setting, set_quietly
@@ -60,14 +61,56 @@ class IAttentionOutputLayer(IAttentionBoundaryLayer):
     def _lower(self, e: LayerEmitter, *inputs: Value | None) -> Sequence[Value]:
         q, k, v, mask, scale, *lengths = (*inputs, *[None] * 7)[:7]
         assert q is not None and k is not None and v is not None
-        packed = "PACKED_NHD" in (self.query_form.name, self.key_value_form.name)
-        if packed or any(n is not None for n in lengths):
-            raise Unsupported("attention over packed sequences", hint="use the form PADDED_BHND")
+        if self._is_packed or any(n is not None for n in lengths):
+            return (self._ragged(e, (q, k, v), mask, scale, lengths),)
         offset = self._offset(q, k)
+        return (self._joined(e, (q, k, v), mask, scale, offset),)
+
+    @property
+    def _is_packed(self) -> bool:
+        return "PACKED_NHD" in (self.query_form.name, self.key_value_form.name)
+
+    def _ragged(
+        self,
+        e: LayerEmitter,
+        qkv: tuple[Value, Value, Value],
+        mask: Value | None,
+        scale: Value | None,
+        lengths: Sequence[Value | None],
+    ) -> Value:
+        """Join sequences of different lengths: all of them at once, behind a mask."""
+        if mask is not None:
+            raise Unsupported(
+                "a mask over sequences with lengths", hint="leave either the mask or lengths out"
+            )
+        q, k, v = qkv
+        of_queries, of_keys = lengths
+        if not self._is_packed and of_queries is None and of_keys is not None:
+            seen = ragged.visible_padded(e, q, k, of_keys, self.causal_kind.name)
+            return self._joined(e, qkv, seen, scale, None)
+        query_form, key_form = (
+            ragged.packed if form.name == "PACKED_NHD" else ragged.padded
+            for form in (self.query_form, self.key_value_form)
+        )
+        queries, keys = query_form(e, q, of_queries), key_form(e, k, of_keys)
+        values = key_form(e, v, of_keys)
+        seen = ragged.visible(e, queries, keys, self.causal_kind.name)
+        y = self._joined(e, (queries.tensor, keys.tensor, values.tensor), seen, scale, None)
+        return ragged.unpadded(e, y, q)
+
+    def _joined(
+        self,
+        e: LayerEmitter,
+        qkv: tuple[Value, Value, Value],
+        mask: Value | None,
+        scale: Value | None,
+        offset: Dim | None,
+    ) -> Value:
+        q, k, v = qkv
         if self.norm_op.name == "SOFTMAX" and scale is None:
             op = ops.Attention(scale=1.0, causal=offset is not None, causal_offset=offset or 0)
-            return (e.emit(op, q, k, v, *([] if mask is None else [mask])),)
-        return (self._decomposed(e, (q, k, v), mask, scale, offset),)
+            return e.emit(op, q, k, v, *([] if mask is None else [mask]))
+        return self._decomposed(e, (q, k, v), mask, scale, offset)
 
     def _offset(self, q: Value, k: Value) -> Dim | None:
         if self.causal_kind.name == "NONE":
@@ -321,8 +364,11 @@ class IKVCacheUpdateLayer(ILayer):
     def _lower(self, e: LayerEmitter, *inputs: Value | None) -> Sequence[Value]:
         cache, update, first, lengths = (*inputs, None)[:4]
         assert cache is not None and update is not None and first is not None
-        if lengths is not None or self.__dict__.get("update_form") not in (None, "PADDED_BHND"):
-            raise Unsupported("updates of packed sequences", hint="use the form PADDED_BHND")
+        form = self.__dict__.get("update_form")  # not all versions have it
+        if form is not None and form.name == "PACKED_NHD":
+            return (self._packed(e, cache, update, first, lengths),)
+        if lengths is not None:
+            raise Unsupported("lengths of padded updates", hint="use the form PACKED_NHD")
         batch, _, length, _ = update.tensor.shape
         zero, one = e.constant(0, DType.I64), e.constant(1, DType.I64)
         steps = e.reshape(e.emit(ops.Range(length=length), zero, one), (1, length))
@@ -333,6 +379,22 @@ class IKVCacheUpdateLayer(ILayer):
         order = (0, 2, 1, 3)
         rows, updates = e.transpose(cache, order), e.transpose(update, order)
         return (e.transpose(e.emit(ops.ScatterNd(), rows, places, updates), order),)
+
+    def _packed(
+        self, e: LayerEmitter, cache: Value, update: Value, first: Value, lengths: Value | None
+    ) -> Value:
+        """Write packed tokens [tokens, heads, size] behind the first place of their sequence."""
+        if lengths is None:
+            raise self._fail("packed updates need their lengths", "set update_lengths")
+        tokens = update.tensor.shape[0]
+        sequence, start, _ = ragged.token_places(e, tokens, lengths)
+        token = e.emit(ops.Range(length=tokens), e.constant(0, DType.I64), e.constant(1, DType.I64))
+        place = e.gather(e.cast(first, DType.I64), sequence, 0)
+        place = e.binary(BinaryKind.ADD, place, e.binary(BinaryKind.SUB, token, start))
+        columns = (e.unsqueeze(sequence, (1,)), e.unsqueeze(place, (1,)))
+        places = e.emit(ops.Concat(axis=1), *columns)
+        rows = e.transpose(cache, (0, 2, 1, 3))
+        return e.transpose(e.emit(ops.ScatterNd(), rows, places, update), (0, 2, 1, 3))
 
 
 class AttentionAdditions(Additions):

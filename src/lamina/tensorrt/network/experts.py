@@ -17,6 +17,7 @@ from lamina.tensorrt.foundation.dtype import to_ir
 from lamina.tensorrt.lowering.emitter import LayerEmitter
 from lamina.tensorrt.network.additions import Additions
 from lamina.tensorrt.network.layer import ILayer
+from lamina.tensorrt.network.quantization import quantize_blocks
 from lamina.tensorrt.network.setting import OptionalSetting, Setting
 from lamina.tensorrt.network.tensor import ITensor
 
@@ -97,8 +98,6 @@ class IMoELayer(ILayer):
         assert x is not None and chosen is not None and scores is not None
         if gate is None or up is None or down is None:
             raise self._fail("the weights are missing", "call set_gated_weights")
-        if self.quantization_block_shape is not None:
-            raise Unsupported("experts with scales computed for blocks")
         shape = x.tensor.shape
         count, tokens = gate.tensor.shape[0], product(shape[:-1])
         rows = e.reshape(x, (1, tokens, shape[-1]))
@@ -106,7 +105,9 @@ class IMoELayer(ILayer):
         b = _affine(e, rows, up, given[_BIASES + 1])
         inner = self._gated(e, a, b)
         scale = given[_SCALE]
-        if scale is not None:
+        if self.quantization_block_shape is not None:
+            inner = self._by_blocks(e, inner, scale)
+        elif scale is not None:
             dtype = to_ir(self.quantization_to_type)
             factor = e.reshape(scale, ())
             q = e.emit(ops.Quantize(dtype=dtype), inner, factor)
@@ -120,6 +121,21 @@ class IMoELayer(ILayer):
         share = e.unsqueeze(e.transpose(share, (1, 0)), (2,))
         total = e.reduce(ReduceKind.SUM, e.multiply(y, share), (0,), keepdims=False)
         return (e.reshape(total, shape),)
+
+    def _by_blocks(self, e: LayerEmitter, inner: Value, second: Value | None) -> Value:
+        """Round the inner states with a scale for each block, which is rounded itself."""
+        block = tuple(self.quantization_block_shape or ())
+        longer = [(i - len(block), n) for i, n in enumerate(block) if n != 1]
+        if len(longer) != 1 or longer[0][0] < -inner.tensor.rank:
+            raise self._fail(f"blocks of shape {block}: one axis may exceed 1")
+        axis, size = longer[0][0] % inner.tensor.rank, longer[0][1]
+        length = inner.tensor.shape[axis]
+        if not isinstance(length, int) or size < 1 or length % size:
+            raise self._fail(f"blocks of {size} do not divide axis {axis} of {inner.tensor}")
+        types = to_ir(self.quantization_to_type), to_ir(self.dyn_q_output_scale_type)
+        q, _, divisor = quantize_blocks(e, inner, (axis, size), types, second)
+        op = ops.Dequantize(dtype=DType.F32, axis=axis, block_size=size)
+        return e.cast(e.emit(op, q, divisor), inner.tensor.dtype)
 
     def _gated(self, e: LayerEmitter, a: Value, b: Value) -> Value:
         limit, alpha = self.swiglu_param_limit, self.swiglu_param_alpha

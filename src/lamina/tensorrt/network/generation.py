@@ -121,12 +121,9 @@ class IFillLayer(ILayer):
         uniform = self.operation.name == "RANDOM_UNIFORM"
         kind = RandomKind.UNIFORM if uniform else RandomKind.NORMAL
         if a is None and b is None:
-            op = ops.Random(
-                kind=kind, shape=shape, dtype=DType.F32, low_or_mean=self._alpha,
-                high_or_scale=self._beta,
-            )  # fmt: skip
-            return e.cast(e.emit(op), dtype)
-        noise = e.emit(ops.Random(kind=kind, shape=shape, dtype=DType.F32))
+            parameters = (float(self._alpha), float(self._beta))
+            return e.cast(e.random(kind, shape, DType.F32, parameters), dtype)
+        noise = e.random(kind, shape, DType.F32)
         first = e.constant(self._alpha, DType.F32) if a is None else e.cast(a, DType.F32)
         second = e.constant(self._beta, DType.F32) if b is None else e.cast(b, DType.F32)
         scale = e.binary(BinaryKind.SUB, second, first) if uniform else second
@@ -147,7 +144,10 @@ class IEinsumLayer(ILayer):
 
 
 class IAssertionLayer(ILayer):
-    """A condition that must hold; one that is known to be false fails the build."""
+    """A condition that must hold.
+
+    One that is known to be false fails the build; one that shapes or data decide fails the run.
+    """
 
     _kind = "ASSERTION"
     _results = 0

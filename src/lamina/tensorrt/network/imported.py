@@ -9,6 +9,7 @@ from lamina import ops
 from lamina.errors import GraphError
 from lamina.ir.dims import Expr
 from lamina.ir.graph import Graph, Node, Op, Value
+from lamina.ir.loc import Loc
 from lamina.ir.types import TensorType
 from lamina.tensorrt.enums import DataType
 from lamina.tensorrt.foundation.dtype import from_ir
@@ -79,7 +80,9 @@ _KINDS: dict[type[Op], str] = {
 class ImportedLayer(ILayer):
     """One node of an imported graph; it is lowered to the same operator again.
 
-    Its settings can be read as those of the layer that it is shown as; what is set has no effect.
+    Its settings can be read as those of the layer that it is shown as.  Those that all layers have
+    (name, precision, types of results, device, metadata) count when they are set; the others are
+    the operator's.
     """
 
     _kind = "PLUGIN_V2"
@@ -89,12 +92,13 @@ class ImportedLayer(ILayer):
         self._kind = _KINDS.get(type(node.op), "PLUGIN_V2")
         self._op = node.op
         self._loc = node.loc
+        self._first_name = ""
         self._defines: dict[str, int] = {}
         self._sizes: list[ITensor] = []
         set_quietly(self, **settings_of(node))
 
     def _lower(self, e: LayerEmitter, *inputs: Value | None) -> Sequence[Value]:
-        e.loc = self._loc
+        e.loc = Loc(self._name) if self._is_renamed else self._loc
         if isinstance(self._op, ops.Const):
             name = self._op.weight.name
             if name:
@@ -108,8 +112,12 @@ class ImportedLayer(ILayer):
         return results
 
     @property
+    def _is_renamed(self) -> bool:
+        return self._name != self._first_name
+
+    @property
     def _origin(self) -> str:
-        return self._loc.text
+        return self._name if self._is_renamed else self._loc.text
 
     def _before(self) -> list[ITensor]:
         return self._sizes
@@ -128,6 +136,7 @@ def adopt(network: INetworkDefinition, graph: Graph) -> dict[str, ITensor]:
         layer = ImportedLayer(network, node, [tensors[v] for v in node.inputs])
         network._add(layer, len(node.outputs))
         layer._name = _node_name(node.loc.text) or f"{node.op.name}_{number}"
+        layer._first_name = layer._name
         layer._defines = {s: v.index for s, v in graph.definers.items() if v.node is node}
         needed = (graph.definers[s] for s in sorted(node.op.symbols()) if s in graph.definers)
         layer._sizes = [tensors[v] for v in needed if v.node is not node]

@@ -118,25 +118,8 @@ class IDynamicQuantizeLayer(ILayer):
     def _lower(self, e: LayerEmitter, *inputs: Value | None) -> Sequence[Value]:
         x, second = (*inputs, None)[:2]
         assert x is not None
-        axis, size = self._block(e, x)
-        shape = x.tensor.shape
-        count = floordiv(shape[axis], size)
-        parts = e.reshape(x, (*shape[:axis], count, size, *shape[axis + 1 :]))
-        magnitude = e.emit(ops.Unary(kind=UnaryKind.ABS), e.cast(parts, DType.F32))
-        largest = e.reduce(ReduceKind.MAX, magnitude, (axis + 1,), keepdims=False)
-        target, scale_type = to_ir(self.to_type), to_ir(self.scale_type)
-        ratio = e.binary(BinaryKind.DIV, largest, e.like(_LARGEST[target], largest))
-        if second is not None:
-            ratio = e.binary(BinaryKind.DIV, ratio, e.cast(e.reshape(second, ()), DType.F32))
-        scale = e.cast(ratio, scale_type)
-        real = e.cast(scale, DType.F32)
-        if second is not None:
-            real = e.multiply(real, e.cast(e.reshape(second, ()), DType.F32))
-        tiny = e.like(float(np.finfo(np.float32).tiny), real)
-        divisor = e.binary(BinaryKind.MAX, real, tiny)  # an all-zero block has the scale zero
-        q = e.emit(
-            ops.Quantize(dtype=target, axis=axis, block_size=size), e.cast(x, DType.F32), divisor
-        )
+        types = to_ir(self.to_type), to_ir(self.scale_type)
+        q, scale, _ = quantize_blocks(e, x, self._block(e, x), types, second)
         return q, scale
 
     def _block(self, e: LayerEmitter, x: Value) -> tuple[int, int]:
@@ -153,6 +136,37 @@ class IDynamicQuantizeLayer(ILayer):
         if size < 1 or (isinstance(length, int) and length % size):
             raise self._fail(f"blocks of {size} do not divide axis {axis} of {x.tensor}")
         return axis, size
+
+
+def quantize_blocks(
+    e: LayerEmitter,
+    x: Value,
+    block: tuple[int, int],
+    types: tuple[DType, DType],
+    second: Value | None,
+) -> tuple[Value, Value, Value]:
+    """Return what :class:`IDynamicQuantizeLayer` gives, and the f32 numbers it divides by.
+
+    ``block`` is the axis of the blocks and their elements, ``types`` those of results and scales,
+    ``second`` what scales are divided by before they are rounded.
+    """
+    (axis, size), (target, scale_type) = block, types
+    shape = x.tensor.shape
+    count = floordiv(shape[axis], size)
+    parts = e.reshape(x, (*shape[:axis], count, size, *shape[axis + 1 :]))
+    magnitude = e.emit(ops.Unary(kind=UnaryKind.ABS), e.cast(parts, DType.F32))
+    largest = e.reduce(ReduceKind.MAX, magnitude, (axis + 1,), keepdims=False)
+    ratio = e.binary(BinaryKind.DIV, largest, e.like(_LARGEST[target], largest))
+    if second is not None:
+        ratio = e.binary(BinaryKind.DIV, ratio, e.cast(e.reshape(second, ()), DType.F32))
+    scale = e.cast(ratio, scale_type)
+    real = e.cast(scale, DType.F32)
+    if second is not None:
+        real = e.multiply(real, e.cast(e.reshape(second, ()), DType.F32))
+    tiny = e.like(float(np.finfo(np.float32).tiny), real)
+    divisor = e.binary(BinaryKind.MAX, real, tiny)  # an all-zero block has the scale zero
+    op = ops.Quantize(dtype=target, axis=axis, block_size=size)
+    return e.emit(op, e.cast(x, DType.F32), divisor), scale, divisor
 
 
 class QuantizationAdditions(Additions):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -20,10 +21,12 @@ from lamina.tensorrt.plugin_api import quick
 from lamina.tensorrt.plugin_api.calls import asking, call_v2, call_v3
 from lamina.tensorrt.plugin_api.composed import ComposedPlugin
 from lamina.tensorrt.plugin_api.fields import PluginField, PluginFieldCollection_
+from lamina.tensorrt.plugin_api.quick_creators import DecoratedCreator
 from lamina.tensorrt.plugin_api.registry import find_creators
 from lamina.tensorrt.plugin_api.v2 import IPluginCreator, IPluginCreatorInterface
+from lamina.tensorrt.plugin_api.v3_quick import create
 
-_ABOUT = ("plugin_version", "plugin_namespace")
+_ABOUT = ("plugin_version", "plugin_namespace", "aot")
 
 
 class PluginNodes:
@@ -69,11 +72,21 @@ def _inputs(node: OnnxNode) -> list[Value]:
 
 def _decorated(node: OnnxNode, plugin: quick.QuickPlugin) -> Sequence[Any]:
     inputs = _inputs(node)
-    found = quick.operator(plugin, [v.tensor for v in inputs], _attributes(node), node.count)
-    return node.emit_all(found, *inputs)
+    aot = node.attributes.get("aot")
+    way = quick.EITHER if aot is None else quick.AOT if aot.i else quick.JIT
+    attributes = {**_defaults(plugin), **_attributes(node)}
+    found = quick.operator(plugin, [v.tensor for v in inputs], attributes, node.count, way)
+    return _emit(node, found, inputs)
+
+
+def _defaults(plugin: quick.QuickPlugin) -> dict[str, Any]:
+    given = plugin.attributes.items()
+    return {k: quick.plain(v) for k, v in given if v is not inspect.Parameter.empty}
 
 
 def _created(node: OnnxNode, creator: IPluginCreatorInterface) -> Sequence[Any]:
+    if isinstance(creator, DecoratedCreator):
+        return _decorated(node, quick.PLUGINS[creator.plugin_id])
     inputs = _inputs(node)
     fields = PluginFieldCollection_(
         PluginField(name, _data(value)) for name, value in _attributes(node).items()
@@ -86,9 +99,7 @@ def _created(node: OnnxNode, creator: IPluginCreatorInterface) -> Sequence[Any]:
             return plugin.compose(node, *inputs)
         return _emit(node, call_v2(plugin, [v.tensor for v in inputs]), inputs)
     with asking(creator, "create_plugin"):
-        plugin = creator.create_plugin(  # type: ignore[attr-defined]
-            name, fields, TensorRTPhase.named("BUILD")
-        )
+        plugin = create(creator, name, fields, TensorRTPhase.named("BUILD"))
     op = call_v3(plugin, [v.tensor for v in inputs], [], node.count)
     return _emit(node, op, inputs)
 

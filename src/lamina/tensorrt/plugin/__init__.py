@@ -21,14 +21,15 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from lamina.tensorrt.plugin_api import quick
+from lamina.tensorrt.plugin_api.combinations import AutoTuneCombination
 from lamina.tensorrt.plugin_api.launch import (
-    AutoTuneCombination,
     KernelLaunchParams,
     SymExprs,
     SymInt8,
     SymInt16,
     SymIntExprs,
 )
+from lamina.tensorrt.plugin_api.quick_creators import make_known
 from lamina.tensorrt.plugin_api.quick_types import (
     Shape,
     ShapeExpr,
@@ -50,12 +51,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 def register(plugin_id: str, lazy_register: bool = False) -> Callable[[F], F]:
     """Register a plugin by the function that describes its results.
 
-    Parameters annotated with TensorDesc are operands, others are attributes.
+    Parameters annotated with TensorDesc are operands, others are attributes.  The registry then
+    has a creator of the plugin; with ``lazy_register`` only from the first call on.
     """
 
     def decorate(function: F) -> F:
         _split(plugin_id)
         quick.PLUGINS[plugin_id] = quick.described(plugin_id, function)
+        if not lazy_register:
+            make_known(plugin_id)
         quick.replaced()
         return function
 
@@ -65,18 +69,30 @@ def register(plugin_id: str, lazy_register: bool = False) -> Callable[[F], F]:
 def impl(plugin_id: str) -> Callable[[F], F]:
     """Set the function that computes a plugin.
 
-    It gets a Tensor for each operand, the attributes, ``outputs`` and ``stream``.
+    It gets a Tensor for each operand, the attributes that it names, ``outputs``, ``stream`` and,
+    if it wants it, ``tactic``.  On a GPU it is called for each run with addresses there, and
+    enqueues work on the stream.
     """
     return _attach(plugin_id, "implement")
 
 
 def aot_impl(plugin_id: str) -> Callable[[F], F]:
-    """Set the function that compiles a plugin's kernel ahead of time; kept (``impl`` runs)."""
+    """Set the function that compiles a plugin's kernel ahead of time, for engines on a GPU.
+
+    It gets a TensorDesc for each operand, the attributes that it names, ``outputs`` and
+    ``tactic``, and returns the kernel's name, its PTX (or cubin), KernelLaunchParams, and extra
+    arguments,
+    which the kernel takes between operands and results.  ``triton.compile`` without a target
+    compiles for the device that the engine is built for.  The plan then holds the kernel.
+    """
     return _attach(plugin_id, "compile")
 
 
 def autotune(plugin_id: str) -> Callable[[F], F]:
-    """Set the function that lists types and formats to try; kept (linear tensors are used)."""
+    """Set the function that lists types, formats and tactics to try, as AutoTuneCombinations.
+
+    Tensors are linear and of the network's types; of several tactics the fastest is taken.
+    """
     return _attach(plugin_id, "autotune")
 
 
@@ -110,6 +126,7 @@ class _Namespace:
         plugin = quick.PLUGINS.get(f"{self._namespace}::{name}")
         if plugin is None:
             raise AttributeError(f"no plugin {self._namespace}::{name} is registered")
+        make_known(plugin.name)
         return lambda *args, **kwargs: quick.bound(plugin, args, kwargs)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 from lamina.errors import GraphError, LaminaError
 from lamina.ir.dims import Dim
@@ -16,11 +17,11 @@ from lamina.ops import PluginCall
 from lamina.tensorrt.enums import DataType, PluginCapabilityType
 from lamina.tensorrt.foundation.dtype import from_ir, to_ir
 from lamina.tensorrt.plugin_api.descriptions import described, dynamic
-from lamina.tensorrt.plugin_api.expressions import DimsExprs, IDimensionExpr, IExprBuilder
+from lamina.tensorrt.plugin_api.expressions import DimsExprs, Fresh, IDimensionExpr, IExprBuilder
 from lamina.tensorrt.plugin_api.fields import encode
+from lamina.tensorrt.plugin_api.v3_quick import adapted, output_types
 
 V2, V3 = "tensorrt.v2", "tensorrt.v3"
-Fresh = Callable[[str], Dim]
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,22 @@ def call_v2(plugin: Any, inputs: Sequence[TensorType]) -> PluginCall:
     with asking(plugin, "serialize"):
         settings = bytes(plugin.serialize())
     name = (plugin.plugin_type, str(plugin.plugin_version), plugin.plugin_namespace)
-    return PluginCall(kind=V2, key=key(*name), settings=settings, output_types=found.types)
+    op = PluginCall(kind=V2, key=key(*name), settings=settings, output_types=found.types)
+    return _remembered(op, plugin)
+
+
+_MADE: WeakValueDictionary[tuple[str, str, bytes], Any] = WeakValueDictionary()
+
+
+def _remembered(op: PluginCall, plugin: Any) -> PluginCall:
+    with suppress(TypeError):  # some classes cannot be referred to weakly
+        _MADE[op.kind, op.key, op.settings] = plugin
+    return op
+
+
+def made(op: PluginCall) -> Any:
+    """Return the user's plugin that an operator stands for, None where it is gone."""
+    return _MADE.get((op.kind, op.key, op.settings))
 
 
 def results_v2(plugin: Any, inputs: Sequence[TensorType]) -> Results:
@@ -85,18 +101,17 @@ def call_v3(
         build.configure_plugin(pairs[: len(inputs)], pairs[len(inputs) :])
     with asking(plugin, "get_fields_to_serialize"):
         fields = encode(runtime.get_fields_to_serialize())
-    with asking(plugin, "get_valid_tactics"):
-        tactics = list(build.get_valid_tactics() or ())
     settings = {
         "fields": fields.decode(),
-        "tactic": int(tactics[0]) if tactics else 0,
+        "tactic": 0,
         "inputs": len(inputs),
         "aliases": _aliases(plugin, build, len(found.types)),
         "sizes": size_order(found),
     }
     name = (core.plugin_name, str(core.plugin_version), core.plugin_namespace)
     text = json.dumps(settings, sort_keys=True).encode()
-    return PluginCall(kind=V3, key=key(*name), settings=text, output_types=found.types)
+    op = PluginCall(kind=V3, key=key(*name), settings=text, output_types=found.types)
+    return _remembered(op, plugin)
 
 
 def results_v3(
@@ -109,10 +124,11 @@ def results_v3(
     build = capability(plugin, "BUILD")
     builder = IExprBuilder(fresh)
     elements = [DimsExprs(map(IDimensionExpr, v)) for v in shape_inputs]
+    with asking(plugin, "get_output_data_types"):
+        types_given = [from_ir(t.dtype) for t in inputs]
+        kinds = output_types(build, types_given, [t.rank for t in inputs])
     with asking(plugin, "get_output_shapes"):
         shapes = build.get_output_shapes(_exprs(inputs), elements, builder)
-    with asking(plugin, "get_output_data_types"):
-        kinds = build.get_output_data_types([from_ir(t.dtype) for t in inputs])
     if not len(shapes) == len(kinds) == int(build.num_outputs):
         raise GraphError(
             f"plugin {type(plugin).__name__} has {build.num_outputs} results, but "
@@ -138,7 +154,7 @@ def capability(plugin: Any, name: str) -> Any:
         part = plugin.get_capability_interface(PluginCapabilityType.named(name))
     if part is None:
         raise GraphError(f"plugin {type(plugin).__name__} has no part {name}")
-    return part
+    return adapted(part, name)
 
 
 def key(name: str, version: str, namespace: str) -> str:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from lamina.ir.attributes import attribute_symbols
+from lamina.ir.dims import Dim, evaluate
 from lamina.ir.types import TensorType
 from lamina.tensorrt.enums import DataType, TensorFormat
 from lamina.tensorrt.foundation.dims import Dims
 from lamina.tensorrt.foundation.dtype import from_ir
 
+_NOTHING: Final[Mapping[str, tuple[int, int, int]]] = MappingProxyType({})
+
 
 class PluginTensorDesc:
     """Shape, element type and format of a tensor."""
+
+    dims = Dims(())
+    type = DataType.named("FLOAT")
+    format = TensorFormat.named("LINEAR")
+    scale = 0.0
 
     def __init__(self) -> None:
         """Describe a scalar in f32."""
@@ -21,6 +34,9 @@ class PluginTensorDesc:
 
 class DynamicPluginTensorDesc:
     """A tensor with its smallest, likeliest and largest shape."""
+
+    desc = PluginTensorDesc()
+    min = opt = max = Dims(())
 
     def __init__(self) -> None:
         """Describe a scalar in f32."""
@@ -38,15 +54,25 @@ def described(type: TensorType) -> PluginTensorDesc:
     return found
 
 
-def dynamic(type: TensorType) -> DynamicPluginTensorDesc:
-    """Return the description of a type with the ranges of its sizes.
+SizeRanges = Mapping[str, tuple[int, int, int]]
+"""Smallest, likeliest and largest value of symbols."""
 
-    Profiles are not known where plugins are asked, so sizes that are not known begin and end at 1.
+
+def dynamic(type: TensorType, sizes: SizeRanges = _NOTHING) -> DynamicPluginTensorDesc:
+    """Return the description of a type with the ranges of its sizes, by the values of symbols.
+
+    Sizes with other symbols, which only a run tells, begin and end at 1.
     """
     found = DynamicPluginTensorDesc()
     found.desc = described(type)
-    found.min = found.opt = found.max = Dims([d if isinstance(d, int) else 1 for d in type.shape])
+    ends = [{name: values[i] for name, values in sizes.items()} for i in range(3)]
+    found.min, found.opt, found.max = (Dims([_size(d, env) for d in type.shape]) for env in ends)
     return found
+
+
+def _size(d: Dim, env: Mapping[str, int]) -> int:
+    known = all(s in env for s in attribute_symbols(d))
+    return evaluate(d, env) if known else 1
 
 
 __all__ = ["DynamicPluginTensorDesc", "PluginTensorDesc"]

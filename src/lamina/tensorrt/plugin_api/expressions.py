@@ -9,6 +9,9 @@ from lamina.errors import GraphError
 from lamina.ir.dims import Dim, Expr, ceildiv, dim_max, dim_min, floordiv
 from lamina.tensorrt.enums import DimensionOperation
 
+Fresh = Callable[[str], Dim]
+"""Makes the symbol of a size that only the run tells, from a hint at its name."""
+
 
 class IDimensionExpr:
     """A size: a number or an expression; made by IExprBuilder."""
@@ -83,7 +86,7 @@ _OPERATIONS: dict[str, Callable[[Dim, Dim], Dim]] = {
 class IExprBuilder:
     """Makes sizes."""
 
-    def __init__(self, fresh: Callable[[str], Dim] | None = None) -> None:
+    def __init__(self, fresh: Fresh | None = None) -> None:
         self._fresh = fresh
         self._sizes: dict[int, Dim] = {}
         """The size that each scalar result tells, by the number of the result."""

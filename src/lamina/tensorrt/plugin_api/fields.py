@@ -21,6 +21,10 @@ _TYPES = {numpy: name for name, numpy in _NUMPY.items()}
 class PluginField:
     """One attribute: a name and an array, bytes or text."""
 
+    name: str = ""
+    data: Any = None
+    type: PluginFieldType = PluginFieldType.named("UNKNOWN")
+
     def __init__(
         self,
         name: str = "",

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from lamina.ir.dims import Dim
 from lamina.tensorrt.enums import PluginArgDataType, PluginArgType
 from lamina.tensorrt.plugin_api.quick_types import ShapeExpr
 
@@ -33,6 +34,20 @@ class ISymExpr:
         self.dtype = PluginArgDataType.named(self._width)
 
     _width = "INT32"
+
+
+def argument(item: Any) -> tuple[Dim, str]:
+    """Return the value and the integer type of an argument; TypeError for anything else."""
+    if isinstance(item, ISymExpr):
+        return item.expr._dim, _TYPES[item.dtype.name]
+    if isinstance(item, ShapeExpr):
+        return item._dim, "i32"
+    if isinstance(item, int) and not isinstance(item, bool):
+        return item, "i32"
+    raise TypeError(f"{item!r} is no argument of a kernel: expected SymInt32 and the like")
+
+
+_TYPES = {"INT8": "i8", "INT16": "i16", "INT32": "i32"}
 
 
 class SymInt8(ISymExpr):
@@ -78,29 +93,16 @@ class SymIntExprs(ISymExprs):
 
     @classmethod
     def from_tuple(cls, items: Iterable[Any]) -> SymIntExprs:
-        """Return arguments in order."""
+        """Return arguments in order; TypeError for what is no whole number or expression."""
         found = cls()
         found._items = list(items)
+        for item in found._items:
+            if not isinstance(item, int | ShapeExpr | ISymExpr):
+                raise TypeError(f"SymIntExprs: expected whole numbers, got {item!r}")
         return found
 
 
 SymExprs = SymIntExprs
-
-
-class AutoTuneCombination:
-    """Types and formats of operands and results, and tactics, to try."""
-
-    def __init__(self, io_str: str = "", format: str = "LINEAR", tactics: Any = ()) -> None:
-        """Take types such as ``"FP32|FP16, FP32|FP16"``, formats and tactics."""
-        self.io, self.format, self._tactics = io_str, format, list(tactics)
-
-    def pos(self, position: Any, io_str: str) -> None:
-        """Set the types of some tensors."""
-        self.io = io_str
-
-    def tactics(self, tactics: Any) -> None:
-        """Set the tactics."""
-        self._tactics = list(tactics)
 
 
 __all__ = ["ISymExpr", "ISymExprs", "KernelLaunchParams"]

@@ -1,53 +1,69 @@
-"""Plugins made of decorated functions: registering, calling, building and running them."""
+"""Plugins made of decorated functions: registering, calling and building them."""
 
 from __future__ import annotations
 
+import base64
 import inspect
 import json
-from collections.abc import Callable, Sequence
+import typing
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from lamina.errors import ExecutionError, GraphError
+from lamina.errors import GraphError
 from lamina.ir.dims import Dim
-from lamina.ir.graph import Array, Value
+from lamina.ir.graph import Value
 from lamina.ir.types import TensorType
 from lamina.ops import PluginCall
-from lamina.ops.plugin import PROVIDERS, Computation, forget_plugins
+from lamina.ops.plugin import forget_plugins
+from lamina.tensorrt import platform
+from lamina.tensorrt.foundation.dtype import from_ir
 from lamina.tensorrt.lowering.emitter import LayerEmitter
 from lamina.tensorrt.network.layer import ILayer
 from lamina.tensorrt.network.state import NetworkState
 from lamina.tensorrt.network.tensor import ITensor
-from lamina.tensorrt.plugin_api.calls import Fresh, Results, asking, size_order
-from lamina.tensorrt.plugin_api.quick_types import FRESH, SizeTensorDesc, Tensor, TensorDesc
-from lamina.tensorrt.plugin_api.running import DeviceMemory, cut, memory, type_of
+from lamina.tensorrt.plugin_api.calls import Results, asking, size_order
+from lamina.tensorrt.plugin_api.combinations import valid_tactics
+from lamina.tensorrt.plugin_api.expressions import Fresh
+from lamina.tensorrt.plugin_api.quick_types import FRESH, SizeTensorDesc, TensorDesc
 
 KIND = "tensorrt.quick"
+AOT, JIT, EITHER = "aot", "jit", ""
+"""Which implementation a call asks for."""
 
 
 @dataclass
 class QuickPlugin:
-    """The functions that were decorated for one ``namespace::name``."""
+    """The functions that were decorated for one ``namespace::name``.
+
+    ``attributes`` are their defaults by name, ``arrays`` the element types of those that are
+    arrays.
+    """
 
     name: str
     describe: Callable[..., Any]
     operands: tuple[str, ...]
     attributes: dict[str, Any]
+    arrays: dict[str, np.dtype[Any]]
     implement: Callable[..., Any] | None = None
     compile: Callable[..., Any] | None = None
     autotune: Callable[..., Any] | None = None
 
-    def results(
-        self, inputs: Sequence[TensorType], attributes: dict[str, Any], fresh: Fresh | None
-    ) -> tuple[Results, list[int]]:
-        """Return the results' types, and for each the operand that it overwrites or -1."""
-        descriptions = [TensorDesc._of(t) for t in inputs]
+    def descriptions(
+        self,
+        inputs: Sequence[TensorType],
+        attributes: Mapping[str, Any],
+        fresh: Fresh | None,
+    ) -> tuple[list[TensorDesc], tuple[TensorDesc, ...]]:
+        """Return what describes operands and results; raises GraphError."""
+        operands = [TensorDesc._of(t) for t in inputs]
         token = FRESH.set(fresh)
         try:
             with asking(self.describe, f"the description of {self.name!r}"):
-                found = self.describe(*descriptions, **attributes)
+                found = self.describe(*operands, **attributes)
         finally:
             FRESH.reset(token)
         several = tuple(found) if isinstance(found, tuple | list) else (found,)
@@ -55,13 +71,46 @@ class QuickPlugin:
             raise GraphError(
                 f"plugin {self.name!r} described its results as {found!r}, not by TensorDesc"
             )
+        return operands, several
+
+    def results(
+        self, inputs: Sequence[TensorType], attributes: Mapping[str, Any], fresh: Fresh | None
+    ) -> tuple[Results, list[int]]:
+        """Return the results' types, and for each the operand that it overwrites or -1."""
+        operands, several = self.descriptions(inputs, attributes, fresh)
         sizes: dict[int, Dim] = {
             i: d._size for i, d in enumerate(several) if isinstance(d, SizeTensorDesc)
         }
         aliases = [
-            next((i for i, x in enumerate(descriptions) if x is d._aliased), -1) for d in several
+            next((i for i, x in enumerate(operands) if x is d._aliased), -1) for d in several
         ]
         return Results(tuple(d._type() for d in several), sizes), aliases
+
+    def tactics(
+        self,
+        inputs: Sequence[TensorType],
+        attributes: Mapping[str, Any],
+        types: Sequence[TensorType],
+    ) -> list[int]:
+        """Return the tactics that autotuning may choose from; raises GraphError for wrong types."""
+        if self.autotune is None:
+            return []
+        operands, results = self.descriptions(inputs, attributes, None)
+        with asking(self.autotune, f"autotune of {self.name!r}"):
+            offered = list(call(self.autotune, operands, attributes, [results]))
+            kinds = [from_ir(t.dtype) for t in (*inputs, *types)]
+            found = valid_tactics(offered, kinds)
+        if found is None:
+            raise GraphError(
+                f"plugin {self.name!r} does not support linear tensors of the types "
+                f"{', '.join(k.name for k in kinds)}",
+                hint="add them to what its autotune function returns, or cast",
+            )
+        return found
+
+    def decoded(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
+        """Return attributes as the functions take them, from plain values."""
+        return {k: _decoded(v, self.arrays.get(k)) for k, v in attributes.items()}
 
 
 PLUGINS: dict[str, QuickPlugin] = {}
@@ -69,7 +118,10 @@ PLUGINS: dict[str, QuickPlugin] = {}
 
 @dataclass(frozen=True)
 class QuickCall:
-    """A call of a plugin on tensors of a network, before it is added."""
+    """A call of a plugin on tensors of a network, before it is added.
+
+    ``attributes`` are plain values: numbers, text and lists.
+    """
 
     plugin: QuickPlugin
     inputs: tuple[ITensor, ...]
@@ -79,15 +131,19 @@ class QuickCall:
 def described(name: str, function: Callable[..., Any]) -> QuickPlugin:
     """Return a plugin of the function that describes it; TypeError for missing annotations."""
     hints = inspect.get_annotations(function, eval_str=True)
-    operands, attributes = [], {}
+    operands, attributes, arrays = [], {}, {}
     for p in inspect.signature(function).parameters.values():
         if p.name not in hints:
             raise TypeError(f"{name}: parameter {p.name!r} has no annotation")
         if hints[p.name] is TensorDesc:
             operands.append(p.name)
-        else:
-            attributes[p.name] = p.default
-    return QuickPlugin(name, function, tuple(operands), attributes)
+            continue
+        attributes[p.name] = p.default
+        origin: Any = typing.get_origin(hints[p.name])
+        if origin is np.ndarray:
+            (element,) = typing.get_args(typing.get_args(hints[p.name])[1])
+            arrays[p.name] = np.dtype(element)
+    return QuickPlugin(name, function, tuple(operands), attributes, arrays)
 
 
 def bound(plugin: QuickPlugin, args: tuple[Any, ...], kwargs: dict[str, Any]) -> QuickCall:
@@ -98,23 +154,74 @@ def bound(plugin: QuickPlugin, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     for name, tensor in zip(plugin.operands, inputs, strict=True):
         if not isinstance(tensor, ITensor):
             raise TypeError(f"{plugin.name}: {name} must be an ITensor, got {tensor!r}")
-    attributes = {name: _plain(given.arguments[name]) for name in plugin.attributes}
+    attributes = {name: plain(given.arguments[name]) for name in plugin.attributes}
     return QuickCall(plugin, inputs, attributes)
 
 
+def call(
+    function: Callable[..., Any],
+    operands: Sequence[Any],
+    attributes: Mapping[str, Any],
+    rest: Sequence[Any],
+) -> Any:
+    """Call a decorated function: operands, then the attributes that it names, then the rest.
+
+    A function with fewer parameters gets less of the rest.
+    """
+    values, others = [], iter(rest)
+    for name in _parameters(function)[len(operands) :]:
+        values.append(attributes[name] if name in attributes else next(others, None))
+    return function(*operands, *values)
+
+
+@lru_cache(maxsize=256)
+def _parameters(function: Callable[..., Any]) -> tuple[str, ...]:
+    return tuple(inspect.signature(function).parameters)
+
+
 def operator(
-    plugin: QuickPlugin, types: Sequence[TensorType], attributes: dict[str, Any], fresh: Fresh
+    plugin: QuickPlugin,
+    types: Sequence[TensorType],
+    attributes: Mapping[str, Any],
+    fresh: Fresh,
+    way: str = EITHER,
 ) -> PluginCall:
-    """Return the operator of a plugin on operands of these types; raises GraphError."""
-    found, aliases = plugin.results(types, attributes, fresh)
-    if plugin.implement is None:
+    """Return the operator of a plugin on operands of these types; raises GraphError.
+
+    ``way`` is the implementation to use where there are both.
+    """
+    found, aliases = plugin.results(types, plugin.decoded(attributes), fresh)
+    chosen = _way(plugin, way)
+    settings = {
+        "attributes": dict(attributes),
+        "aliases": aliases,
+        "sizes": size_order(found),
+        "way": chosen,
+        "tactic": 0,
+    }
+    text = json.dumps(settings, sort_keys=True).encode()
+    return PluginCall(kind=KIND, key=plugin.name, settings=text, output_types=found.types)
+
+
+def _way(plugin: QuickPlugin, wanted: str) -> str:
+    """Return the implementation to use; raises GraphError where there is none.
+
+    Kernels that are compiled ahead of time are a GPU's: on a CPU the one in Python runs.
+    """
+    on_gpu = platform.device() == "cuda"
+    if wanted == AOT and plugin.compile is None:
+        raise GraphError(
+            f"plugin {plugin.name!r} has no implementation that is compiled ahead of time",
+            hint="decorate a function with tensorrt.plugin.aot_impl",
+        )
+    if plugin.implement is None and (wanted == JIT or plugin.compile is None or not on_gpu):
         raise GraphError(
             f"plugin {plugin.name!r} has no implementation in Python",
             hint="decorate a function with tensorrt.plugin.impl",
         )
-    settings = {"attributes": attributes, "aliases": aliases, "sizes": size_order(found)}
-    text = json.dumps(settings, sort_keys=True).encode()
-    return PluginCall(kind=KIND, key=plugin.name, settings=text, output_types=found.types)
+    if plugin.compile is None or wanted == JIT:
+        return JIT
+    return AOT if plugin.implement is None else wanted
 
 
 class QuickLayer(ILayer):
@@ -122,80 +229,36 @@ class QuickLayer(ILayer):
 
     _kind = "PLUGIN_V3"
 
-    def __init__(self, state: NetworkState, call: QuickCall) -> None:
+    def __init__(self, state: NetworkState, call: QuickCall, way: str = EITHER) -> None:
         super().__init__(state, call.inputs)
-        self._call = call
+        self._call, self._way = call, way
         types = [state.type_of(t).tensor for t in call.inputs]
-        found, _ = call.plugin.results(types, call.attributes, lambda hint: 1)
+        attributes = call.plugin.decoded(call.attributes)
+        found, _ = call.plugin.results(types, attributes, lambda hint: 1)
         self.count = len(found.types)
 
     def _lower(self, e: LayerEmitter, *inputs: Value | None) -> Sequence[Value]:
         present = [v for v in inputs if v is not None]
         types = [v.tensor for v in present]
-        op = operator(self._call.plugin, types, self._call.attributes, e.count)
+        op = operator(self._call.plugin, types, self._call.attributes, e.count, self._way)
         return e.emit_all(op, *present)
 
 
-def _provide(key: str, settings: bytes) -> Computation:
-    plugin = PLUGINS.get(key)
-    if plugin is None or plugin.implement is None:
-        raise ExecutionError(
-            f"the engine needs plugin {key!r}, which has no implementation in this process",
-            hint="import the module that decorates it with tensorrt.plugin.impl",
-        )
-    return RunningQuick(plugin, json.loads(settings))
-
-
-class RunningQuick:
-    """A decorated plugin that runs."""
-
-    def __init__(self, plugin: QuickPlugin, settings: dict[str, Any]) -> None:
-        self._plugin = plugin
-        self._settings = settings
-        assert plugin.implement is not None
-        self._implement = plugin.implement
-        parameters = inspect.signature(self._implement).parameters
-        self._takes_tactic = "tactic" in parameters
-
-    def __call__(self, operands: Sequence[Array], types: Sequence[TensorType]) -> list[Array]:
-        """Compute the results."""
-        attributes = self._settings["attributes"]
-        inputs = [np.ascontiguousarray(x) for x in operands]
-        upper = types
-        if not all(t.is_static for t in types):
-            known = [type_of(x) for x in inputs]
-            upper = self._plugin.results(known, attributes, None)[0].types
-        results = [np.empty(t.static_shape, t.dtype.numpy) for t in upper]
-        aliases = self._settings["aliases"]
-        for i, source in enumerate(aliases):
-            if source >= 0:
-                results[i] = inputs[source] = inputs[source].copy()
-        space = memory([*inputs, *results], 0)
-        on_gpu = isinstance(space, DeviceMemory)
-        places = space.addresses
-        tensors = [Tensor(x, p, on_gpu=on_gpu) for x, p in zip(inputs, places, strict=False)]
-        outputs = tuple(
-            Tensor(x, p, on_gpu=on_gpu, aliased=a >= 0)
-            for x, p, a in zip(results, places[len(inputs) :], aliases, strict=True)
-        )
-        extra = {"tactic": 0} if self._takes_tactic else {}
-        given = {**attributes, **extra}
-        try:
-            self._implement(*tensors, **given, outputs=outputs, stream=space.stream)
-        finally:
-            space.finish(results)
-        return cut(results, types, self._settings["sizes"])
-
-
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return an attribute as a value that JSON has."""
     if isinstance(value, np.ndarray):
         return value.tolist()
+    if isinstance(value, bytes):
+        return {"bytes": base64.b64encode(value).decode()}
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _decoded(value: Any, element: np.dtype[Any] | None) -> Any:
+    if element is not None:
+        return np.atleast_1d(np.asarray(value, element))
+    return base64.b64decode(value["bytes"]) if isinstance(value, dict) else value
 
 
 def replaced() -> None:
     """Let plugins that were decorated anew take effect."""
     forget_plugins()
-
-
-PROVIDERS[KIND] = _provide

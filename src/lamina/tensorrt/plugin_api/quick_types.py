@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
-import numpy as np
-
 from lamina.ir.dims import Dim, Expr, ceildiv, dim_max, dim_min, floordiv, product
-from lamina.ir.types import DType, TensorType
+from lamina.ir.types import TensorType
 from lamina.tensorrt.enums import DataType, TensorFormat
 from lamina.tensorrt.foundation.dtype import from_ir, to_ir
-from lamina.tensorrt.plugin_api.calls import Fresh
+from lamina.tensorrt.plugin_api.expressions import Fresh
 
 FRESH: ContextVar[Fresh | None] = ContextVar("FRESH", default=None)
 """Makes symbols for sizes that only the run tells, while an engine is built."""
@@ -93,7 +92,42 @@ class ShapeExprs:
         return iter(self._sizes)
 
 
-Shape = tuple[int, ...]
+class Shape:
+    """Sizes as numbers, which may be changed; compares with any sequence."""
+
+    def __init__(self, sizes: Iterable[int] = ()) -> None:
+        """Take the sizes."""
+        self._sizes = [int(s) for s in sizes]
+
+    def numel(self) -> int:
+        """Return the number of elements."""
+        return math.prod(self._sizes)
+
+    def clone(self) -> Shape:
+        """Return a copy."""
+        return Shape(self._sizes)
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def __getitem__(self, index: Any) -> Any:
+        found = self._sizes[index]
+        return tuple(found) if isinstance(index, slice) else found
+
+    def __setitem__(self, index: int, value: int) -> None:
+        self._sizes[index] = int(value)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._sizes)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Iterable) and tuple(self) == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return f"Shape{tuple(self)}"
 
 
 class TensorDesc:
@@ -121,9 +155,14 @@ class TensorDesc:
         return len(self.shape_expr)
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> Shape:
         """Sizes, -1 for those that are not known."""
-        return tuple(-1 if isinstance(s._dim, Expr) else s._dim for s in self.shape_expr)
+        return Shape(-1 if isinstance(s._dim, Expr) else s._dim for s in self.shape_expr)
+
+    @property
+    def is_size_tensor(self) -> bool:
+        """Whether this scalar tells a size of another result."""
+        return isinstance(self, SizeTensorDesc)
 
     @property
     def is_shape_tensor(self) -> bool:
@@ -183,45 +222,71 @@ class Tensor:
     do on the GPU, through the CUDA array interface.
     """
 
-    def __init__(self, array: Any, address: int, *, on_gpu: bool, aliased: bool = False) -> None:
-        self._array = array
-        self._dtype = from_ir(next(t for t in DType if t.numpy == array.dtype))
+    def __init__(
+        self,
+        type: TensorType,
+        address: int,
+        *,
+        on_gpu: bool,
+        stream: int = 0,
+        aliased: bool = False,
+    ) -> None:
+        self._type = type
+        self._on_gpu, self._stream = on_gpu, stream
         self.data_ptr = address
         self.is_aliased = aliased
         self.format = TensorFormat.named("LINEAR")
-        interface = {**array.__array_interface__, "data": (address, False)}
-        if on_gpu:
-            self.__cuda_array_interface__ = {**interface, "stream": None, "version": 3}
-        else:
-            self.__array_interface__ = array.__array_interface__
+        self.scale = 1.0
+
+    def __getattr__(self, name: str) -> Any:
+        if name != ("__cuda_array_interface__" if self._on_gpu else "__array_interface__"):
+            raise AttributeError(f"a plugin's tensor has no {name}")
+        interface = {
+            "shape": self._type.static_shape,
+            "typestr": self._type.dtype.numpy.str,
+            "data": (self.data_ptr, False),
+            "strides": None,
+            "version": 3,
+        }
+        return interface | ({"stream": self._stream or None} if self._on_gpu else {})
 
     @property
     def dtype(self) -> DataType:
         """Element type."""
-        return self._dtype
+        return from_ir(self._type.dtype)
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> Shape:
         """Sizes."""
-        return tuple(self._array.shape)
+        return Shape(self._type.static_shape)
 
     @property
     def strides(self) -> tuple[int, ...]:
         """Elements between neighbours along each axis."""
-        return tuple(s // self._array.itemsize for s in self._array.strides)
+        shape = self._type.static_shape
+        return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
 
     @property
     def ndim(self) -> int:
         """Number of dimensions."""
-        return int(self._array.ndim)
+        return self._type.rank
 
     def numel(self) -> int:
         """Return the number of elements."""
-        return int(self._array.size)
+        return math.prod(self._type.static_shape)
 
-    def aliased(self) -> Tensor:
-        """Return this tensor: the result that overwrites it is the same memory."""
-        return self
+    def aliased(self, shape: Any = None) -> Tensor:
+        """Return a tensor of another shape, at most as large, in the same memory."""
+        sizes = self._type.static_shape if shape is None else tuple(int(s) for s in shape)
+        if math.prod(sizes) > self.numel():
+            raise ValueError(f"{sizes} has more elements than {tuple(self.shape)}")
+        return Tensor(
+            self._type.with_shape(sizes),
+            self.data_ptr,
+            on_gpu=self._on_gpu,
+            stream=self._stream,
+            aliased=True,
+        )
 
 
 def _dim(value: Any) -> Dim:
@@ -251,6 +316,6 @@ def size_tensor(opt: Any, upper_bound: Any) -> SizeTensorDesc:
     return SizeTensorDesc(opt, upper_bound)
 
 
-def from_shape_expr(shape_expr: Any) -> TensorDesc:
-    """Return the description of a tensor with these sizes, in f32."""
-    return TensorDesc(shape_expr=np.asarray(shape_expr, object).tolist())
+def from_shape_expr(shape_expr: Any, dtype: DataType | None = None) -> TensorDesc:
+    """Return the description of a tensor with these sizes, in f32 unless told otherwise."""
+    return TensorDesc(dtype, ShapeExprs(list(shape_expr)))

@@ -3,78 +3,156 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lamina.backends.cuda.device import LEGACY_STREAM, Device, current
 from lamina.errors import ExecutionError
 from lamina.ir.dims import Expr
 from lamina.ir.graph import Array
 from lamina.ir.types import DType, TensorType
-from lamina.ops.plugin import PROVIDERS, Computation
-from lamina.runtime.engine import find_driver
-from lamina.tensorrt import platform
+from lamina.ops.plugin import ON_DEVICE, PROVIDERS, Computation, DeviceTensor, DeviceWork
 from lamina.tensorrt.enums import TensorRTPhase
 from lamina.tensorrt.plugin_api.calls import V2, V3, capability, parts, results_v3
-from lamina.tensorrt.plugin_api.descriptions import PluginTensorDesc, described, dynamic
+from lamina.tensorrt.plugin_api.descriptions import described, dynamic
 from lamina.tensorrt.plugin_api.fields import decode
 from lamina.tensorrt.plugin_api.registry import REGISTRY
 from lamina.tensorrt.plugin_api.v2 import IPluginCreator
 from lamina.tensorrt.plugin_api.v3 import IPluginResourceContext
-
-Descriptions = list[PluginTensorDesc]
-
-
-class HostMemory:
-    """Operands and results where they are, in host memory."""
-
-    def __init__(self, arrays: Sequence[Array], workspace_bytes: int) -> None:
-        self.addresses = [a.__array_interface__["data"][0] for a in arrays]
-        self._workspace = np.empty(max(workspace_bytes, 1), np.uint8)
-        self.workspace = int(self._workspace.ctypes.data)
-        self.stream = 0
-
-    def finish(self, results: Sequence[Array]) -> None:
-        """Nothing is left to do: results are in place."""
+from lamina.tensorrt.plugin_api.v3_quick import create
 
 
-class DeviceMemory:
-    """Copies of operands and results on the GPU, for plugins that compute there."""
+@dataclass(frozen=True)
+class Space:
+    """Where a plugin works: ``workspace`` gives the address of as many bytes as it wants."""
 
-    def __init__(self, arrays: Sequence[Array], workspace_bytes: int) -> None:
-        self._device: Device = find_driver("cuda", 0).device  # type: ignore[attr-defined]
-        self._arrays = list(arrays)
-        self._workspace_bytes = max(workspace_bytes, 1)
-        self.stream = LEGACY_STREAM
-        with current(self._device):
-            sizes = [max(a.nbytes, 1) for a in arrays]
-            self.addresses = [self._device.allocate(n, self.stream) for n in sizes]
-            self.workspace = self._device.allocate(self._workspace_bytes, self.stream)
-            for address, a in zip(self.addresses, arrays, strict=True):
-                self._device.copy(address, a.ctypes.data, a.nbytes, self.stream)
-            self._device.synchronize(self.stream)
-
-    def finish(self, results: Sequence[Array]) -> None:
-        """Copy results, which are the last arrays, back, and give the memory back."""
-        with current(self._device):
-            last = self.addresses[len(self.addresses) - len(results) :]
-            for address, a in zip(last, results, strict=True):
-                self._device.copy(a.ctypes.data, address, a.nbytes, self.stream)
-            for address, a in zip(self.addresses, self._arrays, strict=True):
-                self._device.free(address, max(a.nbytes, 1), self.stream)
-            self._device.free(self.workspace, self._workspace_bytes, self.stream)
-            self._device.synchronize(self.stream)
+    on_gpu: bool
+    stream: int
+    workspace: Callable[[int], int]
 
 
-def memory(arrays: Sequence[Array], workspace_bytes: int) -> HostMemory | DeviceMemory:
-    """Return operands and results where plugins of this process expect them."""
-    kind = DeviceMemory if platform.device() == "cuda" else HostMemory
-    return kind(arrays, workspace_bytes)
+class Running(ABC):
+    """A plugin that runs on host memory, or enqueues work on a GPU's."""
+
+    shape_operands_from: int | None = None
+    """Operands from here on are shape tensors, whose elements are sizes; None for none."""
+    sizes: Sequence[int] = ()
+    """The scalar results that tell sizes, in the order in which their sizes appear."""
+    aliases: Mapping[int, int] = {}
+    """The operand that a result begins with, by the number of the result."""
+
+    @abstractmethod
+    def upper(
+        self, inputs: Sequence[TensorType], elements: Sequence[tuple[int, ...]]
+    ) -> Sequence[TensorType]:
+        """Return the largest types of the results, for elements of shape tensors."""
+
+    @abstractmethod
+    def enqueue(
+        self,
+        inputs: Sequence[TensorType],
+        outputs: Sequence[TensorType],
+        given: Sequence[int],
+        wanted: Sequence[int],
+        space: Space,
+    ) -> None:
+        """Compute results at the addresses ``wanted`` from operands at ``given``."""
+
+    def __call__(self, operands: Sequence[Array], types: Sequence[TensorType]) -> list[Array]:
+        """Compute on the host; sizes that only the run tells are cut to what it told."""
+        inputs = [np.ascontiguousarray(x) for x in operands[: self.shape_operands_from]]
+        known = [type_of(x) for x in inputs]
+        upper = types
+        if not all(t.is_static for t in types):
+            upper = self.upper(known, [_elements(x) for x in operands[len(inputs) :]])
+        results = [np.empty(t.static_shape, t.dtype.numpy) for t in upper]
+        for i, source in self.aliases.items():
+            results[i] = inputs[source] = inputs[source].copy()
+        kept: list[Array] = []
+
+        def workspace(size: int) -> int:
+            kept.append(np.empty(max(size, 1), np.uint8))
+            return _address(kept[-1])
+
+        space = Space(on_gpu=False, stream=0, workspace=workspace)
+        addresses = [[_address(a) for a in group] for group in (inputs, results)]
+        self.enqueue(known, upper, addresses[0], addresses[1], space)
+        return cut(results, types, self.sizes)
+
+    def run_on_device(
+        self,
+        operands: Sequence[DeviceTensor],
+        results: Sequence[DeviceTensor | None],
+        types: Sequence[TensorType],
+        work: DeviceWork,
+    ) -> list[DeviceTensor | Array]:
+        """Enqueue work on a GPU; see :class:`lamina.ops.plugin.DeviceComputation`."""
+        inputs = list(operands[: self.shape_operands_from])
+        known = [TensorType(x.type, x.shape) for x in inputs]
+        upper = types
+        if any(r is None for r in results):
+            rest = operands[len(inputs) :]
+            upper = self.upper(known, [_elements(work.read(x)) for x in rest])
+        targets = [r or work.tensor(t) for r, t in zip(results, upper, strict=True)]
+        for i, source in self.aliases.items():
+            work.copy(targets[i], inputs[source])
+            inputs[source] = targets[i]
+
+        def workspace(size: int) -> int:
+            return work.tensor(TensorType(DType.U8, (max(size, 1),))).pointer
+
+        space = Space(on_gpu=True, stream=work.stream, workspace=workspace)
+        addresses = [[x.pointer for x in group] for group in (inputs, targets)]
+        self.enqueue(known, upper, addresses[0], addresses[1], space)
+        if all(r is not None for r in results):
+            return list(targets)
+        return _cut_on_device(targets, types, self.sizes, work)
 
 
-def _creator(key: str) -> Any:
+def cut(results: list[Array], types: Sequence[TensorType], tellers: Sequence[int]) -> list[Array]:
+    """Cut results at the sizes that scalar results tell, by the order in which they appear."""
+    told = [int(results[i].reshape(-1)[0]) for i in tellers]
+    return [
+        np.ascontiguousarray(array[tuple(map(slice, shape))]) if shape else array
+        for array, shape in zip(results, _told_shapes(types, told), strict=True)
+    ]
+
+
+def _cut_on_device(
+    targets: Sequence[DeviceTensor],
+    types: Sequence[TensorType],
+    tellers: Sequence[int],
+    work: DeviceWork,
+) -> list[DeviceTensor | Array]:
+    """Cut results on a GPU; those that are not at the begin of their memory go over the host."""
+    told = [int(work.read(targets[i]).reshape(-1)[0]) for i in tellers]
+    found: list[DeviceTensor | Array] = []
+    for tensor, shape in zip(targets, _told_shapes(types, told), strict=True):
+        if shape[1:] == tensor.shape[1:]:
+            found.append(work.part(tensor, shape))
+        else:
+            found.append(np.ascontiguousarray(work.read(tensor)[tuple(map(slice, shape))]))
+    return found
+
+
+def _told_shapes(types: Sequence[TensorType], told: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return shapes with numbers for sizes that only the run tells, in their order."""
+    numbers = iter(told)
+    names: dict[Expr, int] = {}
+    shapes = []
+    for type_ in types:
+        for d in type_.shape:
+            if isinstance(d, Expr) and d not in names:
+                names[d] = next(numbers)
+        shapes.append(tuple(names[d] if isinstance(d, Expr) else int(d) for d in type_.shape))
+    return shapes
+
+
+def creator_of(key: str) -> Any:
+    """Return the creator of a plugin that a plan names; raises ExecutionError for none."""
     name, version, namespace = parts(key)
     found = REGISTRY._creators.get((name, version, namespace))
     if found is None:
@@ -86,118 +164,113 @@ def _creator(key: str) -> Any:
     return found
 
 
-class RunningV2:
+class _Told:
+    """What a plugin was told of its operands and results, and the workspace that it wants."""
+
+    def __init__(
+        self, inputs: Sequence[TensorType] = (), outputs: Sequence[TensorType] = ()
+    ) -> None:
+        self._types = (list(inputs), list(outputs))
+        self.before = [described(t) for t in inputs]
+        self.after = [described(t) for t in outputs]
+        self.workspace: int | None = None
+
+    def fits(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> bool:
+        """Whether it was told of these types."""
+        return self.workspace is not None and self._types == (list(inputs), list(outputs))
+
+    def enqueue(
+        self, plugin: Any, part: Any, given: Sequence[int], wanted: Sequence[int], space: Space
+    ) -> None:
+        """Let a part of a plugin compute; raises ExecutionError for a status that is not 0."""
+        assert self.workspace is not None
+        workspace = space.workspace(self.workspace)
+        status = part.enqueue(
+            self.before, self.after, list(given), list(wanted), workspace, space.stream
+        )
+        if status:
+            raise ExecutionError(f"plugin {type(plugin).__name__}.enqueue returned {status}")
+
+
+class RunningV2(Running):
     """A plugin of the second generation that runs."""
 
     def __init__(self, key: str, settings: bytes) -> None:
-        creator = _creator(key)
+        creator = creator_of(key)
         assert isinstance(creator, IPluginCreator)
         self.plugin = creator.deserialize_plugin(creator.name, settings)
         self.plugin.initialize()
-        self._shapes: list[tuple[int, ...]] = []
+        self._told = _Told()
 
-    def __call__(self, operands: Sequence[Array], types: Sequence[TensorType]) -> list[Array]:
-        """Compute the results."""
-        inputs = [np.ascontiguousarray(x) for x in operands]
-        results = [np.empty(t.static_shape, t.dtype.numpy) for t in types]
-        given, wanted = _described(inputs), [described(t) for t in types]
-        shapes = [x.shape for x in inputs]
-        if shapes != self._shapes:
-            self.plugin.configure_plugin(_dynamic(inputs), [dynamic(t) for t in types])
-            self._shapes = shapes
-        size = int(self.plugin.get_workspace_size(given, wanted) or 0)
-        _enqueue(self.plugin, given, wanted, inputs, results, size)
-        return results
+    def upper(
+        self, inputs: Sequence[TensorType], elements: Sequence[tuple[int, ...]]
+    ) -> Sequence[TensorType]:
+        """Raise: sizes of the results follow from those of the operands."""
+        raise ExecutionError("plugins of the second generation know the sizes of their results")
+
+    def enqueue(
+        self,
+        inputs: Sequence[TensorType],
+        outputs: Sequence[TensorType],
+        given: Sequence[int],
+        wanted: Sequence[int],
+        space: Space,
+    ) -> None:
+        """Let the plugin compute."""
+        told = self._told
+        if not told.fits(inputs, outputs):
+            told = _Told(inputs, outputs)
+            self.plugin.configure_plugin(list(map(dynamic, inputs)), list(map(dynamic, outputs)))
+            told.workspace = int(self.plugin.get_workspace_size(told.before, told.after) or 0)
+            self._told = told
+        told.enqueue(self.plugin, self.plugin, given, wanted, space)
 
 
-class RunningV3:
+class RunningV3(Running):
     """A plugin of the third generation that runs."""
 
     def __init__(self, key: str, settings: bytes) -> None:
-        creator = _creator(key)
+        creator = creator_of(key)
         self._settings: Mapping[str, Any] = json.loads(settings)
         fields = decode(self._settings["fields"].encode())
-        self.plugin = creator.create_plugin(creator.name, fields, TensorRTPhase.named("RUNTIME"))
+        self.plugin = create(creator, creator.name, fields, TensorRTPhase.named("RUNTIME"))
         runtime = capability(self.plugin, "RUNTIME")
         self.plugin = runtime.attach_to_context(IPluginResourceContext()) or self.plugin
         self._runtime = capability(self.plugin, "RUNTIME")
         self._runtime.set_tactic(self._settings["tactic"])
-        self._shapes: list[tuple[int, ...]] = []
+        self._told = _Told()
+        self.shape_operands_from = self._settings["inputs"]
+        self.sizes = self._settings["sizes"]
+        self.aliases = {int(i): source for i, source in self._settings["aliases"].items()}
 
-    def __call__(self, operands: Sequence[Array], types: Sequence[TensorType]) -> list[Array]:
-        """Compute the results; sizes that only the run tells are cut to what it told."""
-        count = self._settings["inputs"]
-        inputs = [np.ascontiguousarray(x) for x in operands[:count]]
-        upper = self._upper(inputs, operands[count:], types)
-        results = [np.empty(t.static_shape, t.dtype.numpy) for t in upper]
-        for i, source in self._settings["aliases"].items():
-            results[int(i)] = inputs[source] = inputs[source].copy()
-        given, wanted = _described(inputs), [described(t) for t in upper]
-        shapes = [x.shape for x in inputs]
-        if shapes != self._shapes:
-            self._runtime.on_shape_change(given, wanted)
-            self._shapes = shapes
-        _enqueue(self._runtime, given, wanted, inputs, results, self._workspace(inputs, upper))
-        return cut(results, types, self._settings["sizes"])
-
-    def _workspace(self, inputs: Sequence[Array], types: Sequence[TensorType]) -> int:
-        build = capability(self.plugin, "BUILD")
-        ask = getattr(build, "get_workspace_size", None)
-        size = ask(_dynamic(inputs), [dynamic(t) for t in types]) if ask else 0
-        return int(size or 0)
-
-    def _upper(
-        self, inputs: Sequence[Array], shape_inputs: Sequence[Array], types: Sequence[TensorType]
+    def upper(
+        self, inputs: Sequence[TensorType], elements: Sequence[tuple[int, ...]]
     ) -> Sequence[TensorType]:
         """Return the largest types of the results."""
-        if all(t.is_static for t in types):
-            return types
-        known = [type_of(x) for x in inputs]
-        elements = [tuple(int(v) for v in x.reshape(-1)) for x in shape_inputs]
-        return results_v3(self.plugin, known, elements, None).types
+        return results_v3(self.plugin, inputs, elements, None).types
 
+    def enqueue(
+        self,
+        inputs: Sequence[TensorType],
+        outputs: Sequence[TensorType],
+        given: Sequence[int],
+        wanted: Sequence[int],
+        space: Space,
+    ) -> None:
+        """Let the plugin compute."""
+        told = self._told
+        if not told.fits(inputs, outputs):
+            told = _Told(inputs, outputs)
+            self._runtime.on_shape_change(told.before, told.after)
+            told.workspace = self._workspace(inputs, outputs)
+            self._told = told
+        told.enqueue(self.plugin, self._runtime, given, wanted, space)
 
-def cut(results: list[Array], types: Sequence[TensorType], tellers: Sequence[int]) -> list[Array]:
-    """Cut results at the sizes that scalar results tell, by the order in which they appear."""
-    told = iter([int(results[i].reshape(-1)[0]) for i in tellers])
-    names: dict[Expr, int] = {}
-    found = []
-    for array, type_ in zip(results, types, strict=True):
-        index = []
-        for d in type_.shape:
-            if isinstance(d, Expr):
-                if d not in names:
-                    names[d] = next(told)
-                index.append(slice(names[d]))
-            else:
-                index.append(slice(None))
-        found.append(np.ascontiguousarray(array[tuple(index)]) if index else array)
-    return found
-
-
-def _enqueue(
-    plugin: Any,
-    given: Descriptions,
-    wanted: Descriptions,
-    inputs: Sequence[Array],
-    results: Sequence[Array],
-    workspace_bytes: int,
-) -> None:
-    space = memory([*inputs, *results], workspace_bytes)
-    addresses = space.addresses
-    try:
-        status = plugin.enqueue(
-            given,
-            wanted,
-            addresses[: len(inputs)],
-            addresses[len(inputs) :],
-            space.workspace,
-            space.stream,
-        )
-    finally:
-        space.finish(results)
-    if status:
-        raise ExecutionError(f"plugin {type(plugin).__name__}.enqueue returned {status}")
+    def _workspace(self, inputs: Sequence[TensorType], types: Sequence[TensorType]) -> int:
+        build = capability(self.plugin, "BUILD")
+        ask = getattr(build, "get_workspace_size", None)
+        size = ask(list(map(dynamic, inputs)), list(map(dynamic, types))) if ask else 0
+        return int(size or 0)
 
 
 def type_of(x: Array) -> TensorType:
@@ -205,12 +278,12 @@ def type_of(x: Array) -> TensorType:
     return TensorType(next(t for t in DType if t.numpy == x.dtype), x.shape)
 
 
-def _described(inputs: Sequence[Array]) -> Descriptions:
-    return [described(type_of(x)) for x in inputs]
+def _elements(x: Array) -> tuple[int, ...]:
+    return tuple(int(v) for v in x.reshape(-1))
 
 
-def _dynamic(inputs: Sequence[Array]) -> list[Any]:
-    return [dynamic(type_of(x)) for x in inputs]
+def _address(x: Array) -> int:
+    return int(x.__array_interface__["data"][0])
 
 
 def _provide_v2(key: str, settings: bytes) -> Computation:
@@ -223,3 +296,6 @@ def _provide_v3(key: str, settings: bytes) -> Computation:
 
 PROVIDERS[V2] = _provide_v2
 PROVIDERS[V3] = _provide_v3
+ON_DEVICE.update((V2, V3))
+
+__all__: list[str] = []

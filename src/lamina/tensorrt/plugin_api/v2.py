@@ -121,6 +121,8 @@ class IPluginCreatorInterface(IVersionedInterface):
 class IPluginCreator(IPluginCreatorInterface):
     """Makes plugins of the second generation."""
 
+    tensorrt_version = 0
+
     def create_plugin(self, name: str, field_collection: PluginFieldCollection_) -> Any:
         """Return a plugin with these attributes."""
         raise _missing(self, "create_plugin(name, field_collection)")

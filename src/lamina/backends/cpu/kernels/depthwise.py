@@ -20,9 +20,9 @@ from lamina.backends.cpu.kernels.convolution import (
     ConvolutionProblem,
 )
 from lamina.backends.cpu.kernels.output import OutputRegister, is_cheap, load_f32, memory_type
-from lamina.backends.cpu.native import aligned_zeros
 from lamina.codegen.llvm.builder import F32, I64, Kernel, Module, Type, Value
 from lamina.codegen.llvm.target import Isa
+from lamina.ir.blocks import blocked
 
 _UNROLLED_TAPS = 7
 
@@ -64,11 +64,7 @@ def pack_weights(
     w: NDArray[np.float32], problem: ConvolutionProblem, config: DepthwiseConfig, isa: Isa
 ) -> NDArray[np.float32]:
     """Return filters [C, 1, kh, kw] as [block of 16 channels][kh][kw][16], padded with zeros."""
-    packed = aligned_zeros(packed_shape(problem, config, isa), np.float32)
-    for block, filters in enumerate(packed):
-        channels = w[block * CHANNEL_BLOCK :][:CHANNEL_BLOCK, 0]
-        filters[..., : len(channels)] = np.moveaxis(channels, 0, -1)
-    return packed
+    return blocked(w[:, 0], ((CHANNEL_BLOCK,), (), ()), (0, 2, 3, 1))
 
 
 def workspace_bytes(

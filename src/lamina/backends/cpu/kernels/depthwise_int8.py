@@ -97,13 +97,12 @@ def pixel_strides(where: Layout) -> tuple[int, int, int]:
 
 def pack_weights(w: NDArray[np.int8], problem: DepthwiseInt8Problem) -> NDArray[np.int8]:
     """Return filters [C, kh, kw] as [chunk][row][quad][output pixel][register][lane][tap]."""
-    kh, kw = problem.kernel
-    shape = (w.shape[0], kh, problem.quads, problem.together, QUAD)
-    spread = np.zeros(shape, np.int8)
-    for quad, pixel, byte in np.ndindex(shape[2:]):
-        tap = QUAD * quad + byte - pixel * problem.strides[1]
-        if 0 <= tap < kw:
-            spread[:, :, quad, pixel, byte] = w[:, :, tap]
+    kw = problem.kernel[1]
+    quad, pixel, byte = np.indices((problem.quads, problem.together, QUAD))
+    tap = QUAD * quad + byte - pixel * problem.strides[1]
+    # What is no tap of the filter is the zero behind the last one.
+    taps = np.where((tap >= 0) & (tap < kw), tap, kw)
+    spread = np.take(np.pad(w, ((0, 0), (0, 0), (0, 1))), taps, axis=2)
     parts = [
         np.moveaxis(_permuted(spread[first : first + width]), (0, 1), (3, 4)).reshape(-1)
         for first, width in chunks(w.shape[0])

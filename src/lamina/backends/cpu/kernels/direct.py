@@ -21,9 +21,9 @@ from lamina.backends.cpu.kernels.convolution import CHANNEL_BLOCK, ConvolutionPr
 from lamina.backends.cpu.kernels.direct_source import Source, Window, locate, walk
 from lamina.backends.cpu.kernels.microkernel import RowAccess, Tile, multiply_accumulate
 from lamina.backends.cpu.kernels.output import OutputRegister, is_cheap, register_offset
-from lamina.backends.cpu.native import aligned_zeros
 from lamina.codegen.llvm.builder import F32, I64, Kernel, Module, Value
 from lamina.codegen.llvm.target import Isa
+from lamina.ir.blocks import blocked
 
 _LARGE_FILTER_BYTES = 512 << 10
 
@@ -107,11 +107,8 @@ def pack_weights(
     g = _Geometry(problem, config, isa.lanes(F32))
     order = (0, 1, 2, 3) if g.source.planar else (0, 2, 3, 1)
     filters = w.transpose(order).reshape(problem.groups, g.group_out, -1)
-    packed = aligned_zeros(packed_shape(problem, config, isa), np.float32)
-    for block in range(g.out_blocks):
-        rows = filters[:, block * g.block_width :][:, : g.block_width]
-        packed[:, block, :, : rows.shape[1]] = rows.swapaxes(1, 2)
-    return packed
+    padded = (problem.groups, g.out_blocks * g.block_width, filters.shape[2])
+    return blocked(filters, ((), (g.block_width,), ()), (0, 1, 3, 2), padded)
 
 
 def workspace_bytes(

@@ -20,7 +20,7 @@ from lamina.backends.cpu.kernels.convolution import CHANNEL_BLOCK, ConvolutionPr
 from lamina.backends.cpu.kernels.fft_lines import FACTORS
 from lamina.backends.cpu.kernels.fft_product import multiply_registers, products
 from lamina.backends.cpu.kernels.fft_tiles import Spectrum, Transforms
-from lamina.backends.cpu.native import aligned_zeros
+from lamina.backends.cpu.weights.fft import spectra
 from lamina.codegen.llvm.builder import F32, I64, Kernel, Module, Value
 from lamina.codegen.llvm.target import Isa
 
@@ -252,26 +252,8 @@ def pack_weights(
     The layout is [output register][position][input channel][re, im][lane], without input channels
     for depthwise filters, padded with zeros. All factors of the transforms are in the spectra.
     """
-    g = _Geometry(problem, config, isa.lanes(F32))
-    n, half = config.n, config.n // 2
-    channels = w.shape[1]
-    packed = aligned_zeros(packed_shape(problem, config, isa), np.float32)
-    spread = np.zeros((g.lanes, channels, n, n))
-    rows, columns = (
-        slice(0, (k - 1) * d + 1, d) for k, d in zip(problem.kernel, problem.dilations, strict=True)
-    )
-    for register in range(-(-w.shape[0] // g.lanes)):
-        some = w[register * g.lanes : (register + 1) * g.lanes]
-        spread[: len(some), :, rows, columns] = some
-        spread[len(some) :] = 0
-        # Correlation takes the conjugate; separating pairs of lines doubled the pixels' spectra.
-        u = np.conj(np.fft.rfft2(spread)) / (2 * n * n)
-        inner = u[..., 1:half].transpose(3, 2, 1, 0).reshape(-1, channels, g.lanes)
-        edges = [u[:, :, : half + 1, j].transpose(2, 1, 0) for j in (0, half)]
-        listed = np.concatenate([inner, *edges])
-        packed[register, :, :channels, 0] = listed.real
-        packed[register, :, :channels, 1] = listed.imag
-    return packed
+    shape = packed_shape(problem, config, isa)
+    return spectra(w, config.n, isa.lanes(F32), problem.dilations, shape)
 
 
 def workspace_bytes(problem: ConvolutionProblem, config: FftConfig, isa: Isa, threads: int) -> int:

@@ -25,9 +25,9 @@ from lamina.backends.cpu.kernels.microkernel import (
     multiply_accumulate,
 )
 from lamina.backends.cpu.kernels.output import OutputRegister, is_cheap
-from lamina.backends.cpu.native import aligned_zeros
 from lamina.codegen.llvm.builder import F32, I64, Kernel, Module, Value
 from lamina.codegen.llvm.target import Isa
+from lamina.ir.blocks import blocked
 
 _STORED = {"f32": np.float32, "bf16": ml_dtypes.bfloat16, "s8": np.int8, "bf16x2": np.uint32}
 _BLOCK = 16
@@ -125,13 +125,8 @@ def pack_weights(
     For ``s8`` the values must be whole numbers from -128 to 127; the scales are an operand.  For
     ``bf16x2`` each value is a pair of bf16, the earlier depth in its lower half.
     """
-    dtype = _STORED[problem.weights]
-    packed = aligned_zeros(packed_shape(problem, config, isa), dtype)
-    width = packed.shape[2]
-    for block in range(len(packed)):
-        columns = w[:, block * width : (block + 1) * width]
-        packed[block, :, : columns.shape[1]] = columns
-    return packed
+    width = packed_shape(problem, config, isa)[2]
+    return blocked(w, ((), (width,)), (1, 0, 2), dtype=_STORED[problem.weights])
 
 
 def workspace_bytes(problem: GemmProblem, config: GemmConfig, isa: Isa, threads: int) -> int:

@@ -19,6 +19,7 @@ from lamina.backends.cpu.kernels.gemm import GemmConfig, GemmProblem
 from lamina.codegen.llvm.builder import F32
 from lamina.codegen.llvm.target import Isa
 from lamina.ir.dims import Dim, Expr, ceildiv
+from lamina.ir.traced import dense
 
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 _COUNTER_BYTES = 128
@@ -108,11 +109,11 @@ class Layout:
         """
         gates, rest = gates or self.gates, rows.shape[1:]
         split = rows.reshape(gates, -1, *rest)
-        padded = np.zeros((gates, self.hidden, *rest), np.float32)
-        padded[:, : split.shape[1]] = split
+        missing = self.hidden - split.shape[1]
+        padded = np.pad(split, ((0, 0), (0, missing), *[(0, 0)] * len(rest)))
         parts = padded.reshape(gates, self.groups, self.blocks, self.lanes, *rest)
         others = range(4, parts.ndim)
-        return np.ascontiguousarray(parts.transpose(1, *others, 2, 0, 3))
+        return dense(parts.transpose(1, *others, 2, 0, 3))
 
 
 def first_product(p: RecurrentProblem, layout: Layout, likely: int) -> GemmProblem:
@@ -145,14 +146,11 @@ def pack(
     layout = Layout(problem, config.blocks, isa)
     directions = range(len(problem.reverse))
     rows = layout.gates * problem.hidden
-    inner = b[:, rows:].copy()
-    outer = b[:, :rows] + inner
-    if problem.kind == "gru" and not problem.reset_first:
-        last = slice(2 * problem.hidden, None)
-        outer[:, last] = b[:, :rows][:, last]
-        inner[:, : 2 * problem.hidden] = 0
-    else:
-        inner[:] = 0
+    # A GRU with its reset gate behind the product adds the candidate's inner bias before the gate.
+    split = 2 * problem.hidden if problem.kind == "gru" and not problem.reset_first else rows
+    kept = np.arange(rows) >= split
+    inner = np.where(kept, b[:, rows:], np.float32(0))
+    outer = b[:, :rows] + np.where(kept, np.float32(0), b[:, rows:])
     weights = [layout.ordered(w[d]).swapaxes(0, 1).reshape(problem.inputs, -1) for d in directions]
     product = first_product(problem, layout, 1)
     columns = _stored(np.concatenate(weights, 1), problem)
@@ -183,10 +181,10 @@ def _stored(
     if not problem.paired:
         return rows
     depth, columns = rows.shape[-2:]
-    even = np.zeros((*rows.shape[:-2], problem.depths(depth) * 2, columns), ml_dtypes.bfloat16)
-    even[..., :depth, :] = rows
-    pairs = even.reshape(*rows.shape[:-2], -1, 2, columns).swapaxes(-1, -2)
-    return np.ascontiguousarray(pairs).view(np.uint32)[..., 0]
+    others = [(0, 0)] * (rows.ndim - 2)
+    even = np.pad(rows, (*others, (0, problem.depths(depth) * 2 - depth), (0, 0)))
+    pairs = even.astype(ml_dtypes.bfloat16).reshape(*rows.shape[:-2], -1, 2, columns)
+    return dense(pairs.swapaxes(-1, -2)).view(np.uint32)[..., 0]
 
 
 def pack_peephole(
@@ -194,9 +192,8 @@ def pack_peephole(
 ) -> NDArray[np.float32]:
     """Return the weights [dirs, 3 * H] of the cell in the gates as [dirs, 3, padded hidden]."""
     layout = Layout(problem, config.blocks, isa)
-    padded = np.zeros((len(problem.reverse), 3, layout.hidden), np.float32)
-    padded[:, :, : problem.hidden] = holes.reshape(-1, 3, problem.hidden)
-    return padded
+    missing = layout.hidden - problem.hidden
+    return np.pad(holes.reshape(-1, 3, problem.hidden), ((0, 0), (0, 0), (0, missing)))
 
 
 class Plan:

@@ -25,14 +25,13 @@ from lamina.backends.cpu.kernels.winograd_transform import (
     input_function,
     output_function,
 )
-from lamina.backends.cpu.native import aligned_zeros
+from lamina.backends.cpu.weights.winograd import transformed
 from lamina.codegen.llvm.builder import F32, I64, Function, Kernel, Module, Value
 from lamina.codegen.llvm.target import Isa
 
 # filter side and stride -> output tile sides
 _OUTPUT_SIZES = {(3, 1): (2, 4, 6), (5, 1): (2, 4), (3, 2): (2, 3, 4)}
 _L2_BYTES = 512 << 10
-_PACKED_CHANNELS = 32
 _WORTH_TIMING, _MOST_CONFIGS = 1.35, 3
 _BF16_ADVANTAGE = 0.6  # a plain bf16 convolution's time as part of an f32 one's
 
@@ -260,19 +259,9 @@ def pack_weights(
     zeros.
     """
     g = _Geometry(problem, config, isa.lanes(F32))
-    channels, kernel = w.shape[1], w.shape[2]
-    transform = weights_matrix(config.m, kernel, problem.strides[0])
-    filters = w.reshape(problem.groups, g.group_out, channels, kernel * kernel)
-    packed = aligned_zeros(packed_shape(problem, config, isa), np.float32)
-    for block in range(g.out_blocks):
-        group, within = divmod(block, g.group_blocks)
-        rows = filters[group, within * g.out_width :][: g.out_width]
-        # In parts whose transformed filters stay in the L2 cache.
-        for begin in range(0, channels, _PACKED_CHANNELS):
-            part = slice(begin, min(channels, begin + _PACKED_CHANNELS))
-            taps = np.ascontiguousarray(rows[:, part].transpose(1, 2, 0), np.float64)
-            packed[block, :, part, : len(rows)] = (transform @ taps).swapaxes(0, 1)
-    return packed
+    transform = weights_matrix(config.m, w.shape[2], problem.strides[0])
+    padded = g.group_in_blocks * CHANNEL_BLOCK
+    return transformed(w, transform, problem.groups, g.out_width, padded)
 
 
 def workspace_bytes(

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
+from typing import Any
 
 import numpy as np
 
 from lamina.backends.cpu.native import aligned_zeros
 from lamina.backends.cpu.onednn.enums import DTYPE_OF_NUMPY, NUMPY_DTYPE
-from lamina.backends.cpu.onednn.library import Library
+from lamina.backends.cpu.onednn.library import Library, load
 from lamina.backends.cpu.onednn.memory import (
     ChosenLayout,
     Layout,
     create_descriptor,
     read_descriptor,
 )
-from lamina.backends.cpu.onednn.primitives import Primitive
+from lamina.backends.cpu.onednn.primitives import Primitive, create
 from lamina.backends.cpu.onednn.reorder import copy_between
+from lamina.backends.cpu.onednn.serialization import from_json, to_json
+from lamina.config import onednn_path
 from lamina.errors import InputError
+from lamina.ir.recipe import Recipe, recipe_function
+from lamina.ir.traced import Traced
 
 
 def layout_of(array: np.ndarray) -> Layout:
@@ -36,7 +43,54 @@ def pack(primitive: Primitive, array: np.ndarray, argument: str = "weights") -> 
     The array has the argument's dims and any strides; another element type is converted, and the
     blocks' padding is zero.
     """
-    return _pack(primitive.library, array, primitive.descriptor(argument), argument)
+    values = array.value if isinstance(array, Traced) else array
+    packed = _pack(primitive.library, values, primitive.descriptor(argument), argument)
+    if not isinstance(array, Traced):
+        return packed
+    recipe = _blocks_recipe(array, primitive.layout(argument))
+    if recipe is None:
+        spec = json.dumps(to_json(primitive.spec), sort_keys=True)
+        call = array.recipe.recording.call
+        recipe = call("onednn.pack", array.recipe, spec, argument, primitive.threads)
+    return Traced(packed, recipe)
+
+
+def _blocks_recipe(array: Traced, chosen: ChosenLayout) -> Recipe | None:
+    """Return how an array gets into a layout that consists of blocks alone, else None."""
+    dtype = NUMPY_DTYPE.get(chosen.dtype)
+    elements = prod(chosen.padded_dims)
+    if chosen.kind != "blocked" or dtype is None or chosen.offset:
+        return None
+    if elements * dtype.itemsize != chosen.size_bytes:
+        return None
+    blocks, order = _blocks(chosen)
+    call = array.recipe.recording.call
+    parts = call("blocked", array.recipe, blocks, order, chosen.padded_dims, dtype)
+    return call("view", call("ravel", parts), np.dtype(np.uint8))
+
+
+def _blocks(chosen: ChosenLayout) -> tuple[list[list[int]], list[int]]:
+    """Return the blocks of each axis and the order of all parts, outermost first."""
+    rank = len(chosen.dims)
+    blocks: list[list[int]] = [[] for _ in range(rank)]
+    inner = []  # (axis, number of the block within the axis), outermost first
+    for size, axis in zip(chosen.inner_blocks, chosen.inner_axes, strict=True):
+        blocks[axis].append(size)
+        inner.append((axis, len(blocks[axis])))
+    begin = [sum(1 + len(b) for b in blocks[:axis]) for axis in range(rank)]
+    counts = [n // prod(b) for n, b in zip(chosen.padded_dims, blocks, strict=True)]
+    outer = sorted(range(rank), key=lambda a: (-chosen.strides[a], counts[a] != 1, a))
+    return blocks, [*(begin[a] for a in outer), *(begin[a] + i for a, i in inner)]
+
+
+@recipe_function("onednn.pack")
+def _packed(
+    array: np.ndarray[Any, Any], spec: str, argument: str, threads: int
+) -> np.ndarray[Any, Any]:
+    """Pack for a primitive whose layout only the library knows."""
+    library = load(onednn_path())
+    primitive = create(library, from_json(json.loads(spec)), threads=threads)
+    return _pack(library, array, primitive.descriptor(argument), argument)
 
 
 def pack_as(library: Library, array: np.ndarray, layout: Layout) -> np.ndarray:

@@ -53,6 +53,7 @@ class Primitive:
     def __init__(self, library: Library, spec: Specification, threads: int | None = None) -> None:
         self.library = library
         self.spec = spec
+        self.threads = threads
         uncached = library.without_cache() if spec.attributes.alternative else nullcontext()
         with library.using_threads(threads), uncached, Construction(library) as construction:
             self.pointer = _compile(construction, spec)

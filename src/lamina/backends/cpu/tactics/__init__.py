@@ -22,6 +22,7 @@ from lamina.backends.cpu.tactics.plain_matmul import PlainMatmul
 from lamina.backends.cpu.tactics.shapes import ShapeValues
 from lamina.backends.cpu.target import CpuTarget
 from lamina.tactics.candidate import Tactic
+from lamina.tactics.relaid import Relaid
 
 TACTICS: tuple[Tactic[CpuTarget], ...] = (
     LibraryConvolution(),
@@ -41,5 +42,6 @@ TACTICS: tuple[Tactic[CpuTarget], ...] = (
     OwnRecurrent(),
     ShapeValues(),
     Counted(),
+    Relaid(),
     Generated(),
 )

@@ -103,7 +103,7 @@ def _draft(node: Node, op: Convolution | Deconvolution, target: CpuTarget, p: Pl
         arguments["bias"] = Read(2)
         if (given := constant(node.inputs[2])) is not None:
             bias = LibraryLayout(type.static_shape, "f32", strides=(1,))
-            packed["bias"] = np.asarray(given.array).astype(np.float32)
+            packed["bias"] = given.array.astype(np.float32)
     arguments["dst"] = Write(0)
     residuals = [(i, library_layout(y, p.operands[i])) for i in range(3, len(node.inputs))]
     spec = _spec(

@@ -99,14 +99,14 @@ def _sequence_refusal(node: Node) -> str | None:
 def _draft(node: Node, op: Recurrent, target: CpuTarget) -> Draft:
     steps, batch, inputs = node.inputs[0].tensor.shape
     hidden = op.hidden_size
-    w, r, b = (np.asarray(constant(node.inputs[i]).array[0]) for i in _WEIGHTS)  # type: ignore[union-attr]
+    w, r, b = (constant(node.inputs[i]).array[0] for i in _WEIGHTS)  # type: ignore[union-attr]
     packed = {
         "weights": _gates(w, hidden).transpose(2, 0, 1)[None, None],
         "weights_iter": _gates(r, hidden).transpose(2, 0, 1)[None, None],
         "bias": _gates(b.reshape(2, -1).sum(axis=0), hidden)[None, None],
     }
     if len(node.inputs) > _PEEPHOLE:
-        holes = np.asarray(constant(node.inputs[_PEEPHOLE]).array)  # type: ignore[union-attr]
+        holes = constant(node.inputs[_PEEPHOLE]).array  # type: ignore[union-attr]
         packed["weights_peephole"] = holes.reshape(3, hidden)[_PEEPHOLES][None, None]
     state = LibraryLayout.dense((1, 1, batch, hidden))  # type: ignore[arg-type]
     spec = LibraryLayer(

@@ -23,6 +23,7 @@ from lamina.codegen.llvm.builder import Module
 from lamina.codegen.llvm.target import Isa
 from lamina.ir.graph import Node, Value
 from lamina.ir.pattern import Reject
+from lamina.ir.traced import asarray
 from lamina.ir.types import DType
 from lamina.ir.weight import Weight
 from lamina.ops import Convolution
@@ -185,7 +186,7 @@ def _draft(
     array = weights.array
 
     def pack() -> Weight:
-        filters = np.asarray(array, np.float32)
+        filters = asarray(array, np.float32)
         return Weight(kernel.pack_weights(filters, problem, config, target.isa))
 
     size = 4 * prod(kernel.packed_shape(problem, config, target.isa))

@@ -17,6 +17,7 @@ from lamina.codegen.llvm.builder import Module
 from lamina.ir.dims import product
 from lamina.ir.graph import Node
 from lamina.ir.pattern import Reject
+from lamina.ir.traced import asarray
 from lamina.ir.types import DType
 from lamina.ir.weight import Weight
 from lamina.ops import Matmul
@@ -148,7 +149,7 @@ def _candidate(
         array = weights.array
 
         def pack() -> Weight:
-            matrix = np.asarray(array.T if op.transpose_b else array, np.float32)
+            matrix = asarray(array.T if op.transpose_b else array, np.float32)
             return Weight(gemm.pack_weights(matrix, problem, config, target.isa))
 
         dtype = node.inputs[1].tensor.dtype
@@ -159,7 +160,7 @@ def _candidate(
         }  # fmt: skip
         for i, name in enumerate(_addends(node), start=2):
             fixed = constant(node.inputs[i]) if name == "bias" else None
-            row = None if fixed is None else np.asarray(fixed.array, np.float32).reshape(-1)
+            row = None if fixed is None else asarray(fixed.array, np.float32).reshape(-1)
             roles[str(name)] = Read(i) if row is None else Blob(Weight(row))
         return Draft(
             kind=StepKind.KERNEL,

@@ -107,7 +107,7 @@ def _problem(
 def _scaling(node: Node, op: QuantizedConvolution) -> tuple[np.ndarray, np.ndarray]:
     """Return what a sum of products of bytes is multiplied with, and what is added to it."""
     assert op.y_scaling is not None
-    w, w_scale, *bias = (np.asarray(constant(v).array) for v in node.inputs[1:])  # type: ignore[union-attr]
+    w, w_scale, *bias = (constant(v).array for v in node.inputs[1:])  # type: ignore[union-attr]
     factors = w_scale.astype(np.float64) * op.x_scaling.scale / op.y_scaling.scale
     sums = w.astype(np.int64).sum(axis=(1, 2, 3))
     offset = op.y_scaling.zero_point - factors * sums * op.x_scaling.zero_point
@@ -124,7 +124,7 @@ def _draft(node: Node, op: QuantizedConvolution, target: CpuTarget, p: Placement
     assert weights is not None
     vectors = [depthwise_int8.pack_vector(v.astype(np.float32)) for v in _scaling(node, op)]
     zeros = np.full(depthwise_int8.WIDEST, op.x_scaling.zero_point, np.uint8)
-    packed = depthwise_int8.pack_weights(np.asarray(weights.array)[:, 0], problem)
+    packed = depthwise_int8.pack_weights(weights.array[:, 0], problem)
     constants = [Blob(Weight(packed)), *(Blob(Weight(v)) for v in vectors), Blob(Weight(zeros))]
     return Draft(
         kind=StepKind.KERNEL,

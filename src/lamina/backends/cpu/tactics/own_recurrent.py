@@ -15,6 +15,7 @@ from lamina.codegen.llvm.target import Isa
 from lamina.ir.dims import Dim, evaluate, is_static
 from lamina.ir.graph import Node
 from lamina.ir.pattern import Reject
+from lamina.ir.traced import asarray
 from lamina.ir.types import DType
 from lamina.ir.weight import Weight
 from lamina.ops import Direction, Recurrent, RecurrentKind
@@ -131,10 +132,10 @@ def _draft(
 ) -> Draft:
     isa, threads = target.isa, target.threads
     text, symbols = _code(problem, config, isa, threads)
-    w, r, b = (np.asarray(constant(v).array, np.float32) for v in node.inputs[1:4])  # type: ignore[union-attr]
+    w, r, b = (asarray(constant(v).array, np.float32) for v in node.inputs[1:4])  # type: ignore[union-attr]
     packed = recurrent_layout.pack(w, r, b, problem, config, isa)
     if problem.peephole:
-        holes = np.asarray(constant(node.inputs[7]).array, np.float32)  # type: ignore[union-attr]
+        holes = asarray(constant(node.inputs[7]).array, np.float32)  # type: ignore[union-attr]
         packed["peephole"] = recurrent_layout.pack_peephole(holes, problem, config, isa)
     roles: dict[str, Role] = {
         "x": Read(0),

@@ -17,6 +17,7 @@ from lamina.backends.cuda.kernels.epilogue import (
     joined,
     prefetch,
     real_sums,
+    shares,
     signed,
 )
 from lamina.backends.cuda.kernels.matmul import tile_place
@@ -45,7 +46,7 @@ def pixel_offset(
 
 
 @triton.jit
-def _summed(
+def summed(
     total, x, w, pixels, PIXELS, filters, FILTERS, first, last,
     IN_D, IN_H, IN_W, OUT_D, OUT_H, OUT_W, CHANNELS,
     X_BATCH, X_DEPTH, X_ROW, X_COLUMN, W_FILTER, W_TAP, W_CHANNEL,
@@ -139,7 +140,8 @@ def convolution(
     pixel_inside, filter_inside = pixels < PIXELS, filters < FILTERS
     chunks = tl.cdiv(CHANNELS, BLOCK_K)
     steps = TAPS_D * TAPS_H * TAPS_W * chunks
-    first, last = steps * piece // SPLIT, steps * (piece + 1) // SPLIT
+    pieces = shares(SPLIT)
+    first, last = steps * piece // pieces, steps * (piece + 1) // pieces
 
     x += group * CHANNELS
     w += (group * FILTERS).to(tl.int64) * W_FILTER
@@ -154,7 +156,7 @@ def convolution(
 
     kind: tl.constexpr = tl.float32 if factors is None else tl.int32
     total = tl.zeros((BLOCK_M, BLOCK_N), kind)
-    total = _summed(
+    total = summed(
         total, x, w, pixels, PIXELS, filters, FILTERS, first, last,
         IN_D, IN_H, IN_W, OUT_D, OUT_H, OUT_W, CHANNELS,
         X_BATCH, X_DEPTH, X_ROW, X_COLUMN, W_FILTER, W_TAP, W_CHANNEL,
@@ -162,10 +164,10 @@ def convolution(
         PAD_D, PAD_H, PAD_W, BLOCK_K, WHOLE_N, WHOLE_K, PADDED, DEEP, WIDE, X_ZERO, PRECISION,
     )  # fmt: skip
 
-    if SPLIT > 1:
+    if SPLIT != 1:
         if not is_last(total, partial, counters, program, piece, SPLIT, BLOCK_M, BLOCK_N):
             return
-        total = joined(partial, program, SPLIT, BLOCK_M, BLOCK_N)
+        total = joined(total, partial, program, SPLIT, BLOCK_M, BLOCK_N)
     total = real_sums(total, factors, shift, group * FILTERS + filters, filter_inside)
     column = group * FILTERS + tile_n * BLOCK_N
     if residual is not None:

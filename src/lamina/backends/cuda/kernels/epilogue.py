@@ -6,6 +6,8 @@ import triton
 import triton.language as tl
 from triton.language.extra import libdevice
 
+from lamina.backends.cuda.kernels import quick
+
 
 @triton.jit
 def activate(x, KIND: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr):
@@ -63,28 +65,19 @@ def _transcendental(x, KIND: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constex
 
 
 @triton.jit
-def gelu_of_halves(x):
-    """Return GELU with an absolute error below 5e-5, less than half a unit of f16 near 0.1.
-
-    ``erf(z)`` is an odd polynomial up to 3.1 and 1 beyond; the coefficients are a minimax fit,
-    weighted by the error's effect on GELU.  The exact function takes three times as many
-    operations, more than a wide product itself has time for.
-    """
-    z = x * 0.7071067811865476
-    z = tl.minimum(tl.maximum(z, -3.1), 3.1)
-    s = z * z
-    p = s * 2.7428873394796938e-08 - 1.4260181160352658e-06
-    p = p * s + 3.2690812076907605e-05
-    p = p * s - 0.0004388356173876673
-    p = p * s + 0.0038766192737966776
-    p = p * s - 0.024073196575045586
-    p = p * s + 0.1094653531908989
-    p = p * s - 0.37411507964134216
-    p = p * s + 1.1279741525650024
-    # A factor that lifts both ends to 1, where they are cut off.
-    p = tl.minimum(tl.maximum(p * z * 1.000002, -1.0), 1.0)
-    y = 0.5 * x
-    return y * p + y
+def _activate_half(x, KIND: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr):
+    """Apply an activation whose result is rounded to 16 bits."""
+    if KIND == "gelu":
+        x = quick.gelu(x)
+    elif KIND == "gelu_tanh":
+        x = quick.gelu_tanh(x)
+    elif KIND == "silu":
+        x = x * quick.sigmoid(x * ALPHA)
+    elif KIND == "sigmoid":
+        x = quick.sigmoid(x)
+    else:
+        x = activate(x, KIND, ALPHA, BETA)
+    return x
 
 
 @triton.jit
@@ -189,6 +182,23 @@ def _finish_part(
 ):  # fmt: skip
     columns = FIRST + tl.arange(0, total.shape[1])
     inside = row_inside[:, None] & (columns < columns_left)[None, :]
+    total = finished(
+        total, added, bias, residual, y.dtype.element_ty, columns, inside,
+        BIAS_COLUMN, RESIDUAL_COLUMN, RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO,
+        ROUND_SCALE, ROUND_ZERO, ROUND_SIGNED, KIND, ALPHA, BETA,
+    )  # fmt: skip
+    tl.store(y[:, None] + columns[None, :] * Y_COLUMN, total, mask=inside)
+
+
+@triton.jit
+def finished(
+    total, added, bias, residual, element: tl.constexpr, columns, inside,
+    BIAS_COLUMN, RESIDUAL_COLUMN, RESIDUAL_SCALE: tl.constexpr, RESIDUAL_ZERO: tl.constexpr,
+    Y_SCALE: tl.constexpr, Y_ZERO: tl.constexpr,
+    ROUND_SCALE: tl.constexpr, ROUND_ZERO: tl.constexpr, ROUND_SIGNED: tl.constexpr,
+    KIND: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr,
+):  # fmt: skip
+    """Return results, as numbers of type ``element``, of the sums at some columns of a tile."""
     if added is not None:
         total += added.to(total.dtype)[None, :]
     if bias is not None:
@@ -202,15 +212,13 @@ def _finish_part(
         if RESIDUAL_SCALE is not None:
             rest = (rest - RESIDUAL_ZERO) * RESIDUAL_SCALE
         total += rest
-    element: tl.constexpr = y.dtype.element_ty
-    if KIND == "gelu" and element.is_floating() and element.primitive_bitwidth == 16:
-        total = gelu_of_halves(total)
+    if element.is_floating() and element.primitive_bitwidth == 16:
+        total = _activate_half(total, KIND, ALPHA, BETA)
     else:
         total = activate(total, KIND, ALPHA, BETA)
     if Y_SCALE is not None:
-        total = quantize(total, Y_SCALE, Y_ZERO, y.dtype.element_ty.is_int_signed())
-    out = y[:, None] + columns[None, :] * Y_COLUMN
-    tl.store(out, total.to(y.dtype.element_ty), mask=inside)
+        total = quantize(total, Y_SCALE, Y_ZERO, element.is_int_signed())
+    return total.to(element)
 
 
 @triton.jit
@@ -222,24 +230,43 @@ def is_last(
 
     The counter of the tile is zero again after the last one.
     """
-    place = tl.arange(0, ROWS)[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
-    share = (tile * SPLIT + piece).to(tl.int64) * (ROWS * COLUMNS)
-    tl.store(partial + share + place, total)
-    tl.debug_barrier()  # the counter says that every thread of the program has stored
-    arrived = tl.atomic_add(counters + tile, 1, sem="acq_rel")
-    if arrived == SPLIT - 1:
-        tl.store(counters + tile, 0)
-    return arrived == SPLIT - 1
+    pieces = shares(SPLIT)
+    last = pieces == 1
+    if pieces > 1:
+        place = tl.arange(0, ROWS)[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+        share = (tile * pieces + piece).to(tl.int64) * (ROWS * COLUMNS)
+        tl.store(partial + share + place, total)
+        tl.debug_barrier()  # the counter says that every thread of the program has stored
+        arrived = tl.atomic_add(counters + tile, 1, sem="acq_rel")
+        last = arrived == pieces - 1
+        if last:
+            tl.store(counters + tile, 0)
+    return last
 
 
 @triton.jit
-def joined(partial, tile, SPLIT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+def shares(SPLIT: tl.constexpr):
+    """Return how many programs share a tile; with ``SPLIT`` 0 the shapes decided it."""
+    if SPLIT > 0:
+        return SPLIT
+    else:
+        return tl.num_programs(1)
+
+
+@triton.jit
+def joined(total, partial, tile, SPLIT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """Return the sum of the shares of a tile, always in the same order."""
-    place = tl.arange(0, ROWS)[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
-    first = partial + (tile * SPLIT).to(tl.int64) * (ROWS * COLUMNS)
-    total = tl.load(first + place, cache_modifier=".cg")
-    for piece in tl.static_range(1, SPLIT):
-        total += tl.load(first + piece * (ROWS * COLUMNS) + place, cache_modifier=".cg")
+    pieces = shares(SPLIT)
+    if pieces > 1:
+        place = tl.arange(0, ROWS)[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+        first = partial + (tile * pieces).to(tl.int64) * (ROWS * COLUMNS)
+        total = tl.load(first + place, cache_modifier=".cg")
+        if SPLIT > 0:
+            for piece in tl.static_range(1, SPLIT):
+                total += tl.load(first + piece * (ROWS * COLUMNS) + place, cache_modifier=".cg")
+        else:
+            for piece in range(1, pieces):
+                total += tl.load(first + piece * (ROWS * COLUMNS) + place, cache_modifier=".cg")
     return total
 
 

@@ -16,6 +16,7 @@ from lamina.backends.cuda.kernels.epilogue import (
     joined,
     prefetch,
     real_sums,
+    shares,
     signed,
 )
 
@@ -72,14 +73,19 @@ def matmul(
     rows, columns, depth = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_K)
     row_inside, column_inside = rows < M - tile_m * BLOCK_M, columns < N - tile_n * BLOCK_N
     steps = tl.cdiv(K, BLOCK_K)
-    first, last = steps * piece // SPLIT, steps * (piece + 1) // SPLIT
+    pieces = shares(SPLIT)
+    first, last = steps * piece // pieces, steps * (piece + 1) // pieces
     a += outer * A_OUTER + inner * A_INNER + row * A_ROW
     b += outer * B_OUTER + inner * B_INNER + column * B_COLUMN
     if PREFETCH:
-        begin, end = first * BLOCK_K, tl.minimum(last * BLOCK_K, B_COLUMN)
+        # The tiles of a column of tiles ask for a part of its columns each.
+        begin = (first + (last - first) * tile_m // tiles_m) * BLOCK_K
+        end = (first + (last - first) * (tile_m + 1) // tiles_m) * BLOCK_K
+        end = tl.minimum(end, B_COLUMN)
         size: tl.constexpr = b.dtype.element_ty.primitive_bitwidth // 8
         kept = tl.minimum(columns, N - 1 - tile_n * BLOCK_N)
-        prefetch(b + kept * B_COLUMN + begin, (end - begin) * size)
+        if begin < end:
+            prefetch(b + kept * B_COLUMN + begin, (end - begin) * size)
     if DEPENDENT:
         gdc_wait()
         gdc_launch_dependents()
@@ -109,10 +115,10 @@ def matmul(
         left = signed(left, unsigned)
         total = tl.dot(left, right, total, input_precision=PRECISION, out_dtype=kind)
 
-    if SPLIT > 1:
+    if SPLIT != 1:
         if not is_last(total, partial, counters, program, piece, SPLIT, BLOCK_M, BLOCK_N):
             return
-        total = joined(partial, program, SPLIT, BLOCK_M, BLOCK_N)
+        total = joined(total, partial, program, SPLIT, BLOCK_M, BLOCK_N)
     total = real_sums(total, factors, shift, tile_n * BLOCK_N + columns, column_inside)
     y += outer * Y_OUTER + inner * Y_INNER + row * Y_ROW + column * Y_COLUMN
     finish(

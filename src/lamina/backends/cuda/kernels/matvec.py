@@ -59,10 +59,10 @@ def matvec(
     total = tl.zeros((ROWS, BLOCK_N), tl.float32)
     for row in tl.static_range(ROWS):
         total += tl.where(rows[:, None] == row, tl.sum(totals[row], 1)[None, :], 0.0)
-    if SPLIT > 1:
+    if SPLIT != 1:
         if not is_last(total, partial, counters, tile, piece, SPLIT, ROWS, BLOCK_N):
             return
-        total = joined(partial, tile, SPLIT, ROWS, BLOCK_N)
+        total = joined(total, partial, tile, SPLIT, ROWS, BLOCK_N)
     if residual is not None:
         residual = residual + tile * BLOCK_N + rows * RESIDUAL_ROW
     out = y + tile * BLOCK_N + rows * Y_ROW

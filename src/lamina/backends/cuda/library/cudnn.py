@@ -11,11 +11,12 @@ import importlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from lamina.backends.cuda.device import Device, current
 from lamina.backends.cuda.library.cudnn_graphs import describe, forbidden, uid
+from lamina.backends.cuda.library.plan_store import PlanStore
 from lamina.backends.cuda.library.shared_objects import open_shared_object
 from lamina.backends.cuda.primitive import Problem
 from lamina.errors import DeviceError
@@ -41,16 +42,21 @@ def open_library(device: Device) -> Cudnn:
         module = importlib.import_module("cudnn")
     except ImportError as e:
         raise DeviceError(f"nvidia-cudnn-frontend cannot be loaded: {e}", hint=FIX) from e
-    return Cudnn(device, module)
+    about = (device.model, str(device.driver_version))
+    return Cudnn(device, module, lambda version: PlanStore((version, *about)))
 
 
 class Cudnn:
     """The library with a handle for one device; may be used from any thread."""
 
-    def __init__(self, device: Device, module: Any) -> None:
+    def __init__(
+        self, device: Device, module: Any, store: Callable[[str], PlanStore] | None = None
+    ) -> None:
+        """``store`` returns what a version answered before; None remembers nothing."""
         self.device, self._module = device, module
         self.version = str(module.backend_version())
         self._graphs: OrderedDict[str, Any] = OrderedDict()
+        self._store = store and store(self.version)
         self.lock = threading.RLock()  # a handle has one stream
         with self._asked("create a handle"):
             self._handle = module.create_handle()
@@ -75,13 +81,29 @@ class Cudnn:
 
     def engines(self, problem: Problem, names: Sequence[str]) -> list[str]:
         """Return the engines for a problem with their settings, the most promising first."""
-        with self._asked("propose plans"):
-            graph = self._known(problem, names)
-            count = int(graph.get_execution_plan_count())
-            return list(dict.fromkeys(graph.get_plan_name_at_index(i) for i in range(count)))
+        question = _key(problem, names)
+        found = self._store.engines(question) if self._store else None
+        if found is None:
+            with self._asked("propose plans"):
+                graph = self._known(problem, names)
+                count = int(graph.get_execution_plan_count())
+                listed = (str(graph.get_plan_name_at_index(i)) for i in range(count))
+                found = list(dict.fromkeys(listed))
+            if self._store:
+                self._store.keep_engines(question, found)
+        return found
 
     def plan(self, problem: Problem, names: Sequence[str], engine: str) -> tuple[bytes, int]:
         """Return an engine's plan as it can be stored, and the bytes of workspace that it needs."""
+        question = f"{_key(problem, names)} {engine}"
+        kept = self._store.plan(question) if self._store else None
+        if kept is None:
+            kept = self._planned_by(problem, names, engine)
+            if self._store:
+                self._store.keep_plan(question, *kept)
+        return kept
+
+    def _planned_by(self, problem: Problem, names: Sequence[str], engine: str) -> tuple[bytes, int]:
         with self._asked(f"build a plan for {engine}"):
             graph = self._known(problem, names)
             count = int(graph.get_execution_plan_count())
@@ -106,7 +128,7 @@ class Cudnn:
 
     def _known(self, problem: Problem, names: Sequence[str]) -> Any:
         """Return the graph of a problem with proposals: asking for them takes a while."""
-        key = json.dumps([dict(problem), list(names)], sort_keys=True)
+        key = _key(problem, names)
         graph = self._graphs.pop(key, None)
         if graph is None:
             graph = self._planned(problem, names)
@@ -145,6 +167,10 @@ class CudnnOperation:
         """Put the graph on a stream; see :class:`lamina.backends.cuda.primitive.Operation`."""
         at = {i: p + self._first[i] for i, p in zip(self._first, pointers, strict=True)}
         self._library.execute(self._graph, at, workspace, stream)
+
+
+def _key(problem: Problem, names: Sequence[str]) -> str:
+    return json.dumps([dict(problem), list(names)], sort_keys=True)
 
 
 def _first_line(e: BaseException) -> str:

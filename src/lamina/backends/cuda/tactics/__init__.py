@@ -3,38 +3,57 @@
 from __future__ import annotations
 
 from lamina.backends.cuda.tactics.attention import TritonAttention
+from lamina.backends.cuda.tactics.attention_once import TritonAttentionOnce
+from lamina.backends.cuda.tactics.boxed import TritonMatmulBoxed
+from lamina.backends.cuda.tactics.chained import TritonChained, TritonPaired
 from lamina.backends.cuda.tactics.convolution import TritonConvolution, TritonConvolutionBoxes
 from lamina.backends.cuda.tactics.counted import Counting
 from lamina.backends.cuda.tactics.cublaslt import CublasLtMatmul
 from lamina.backends.cuda.tactics.cudnn import CudnnAttention, CudnnConvolution
+from lamina.backends.cuda.tactics.cudnn_matmul import CudnnMatmul
 from lamina.backends.cuda.tactics.direct import TritonDirect
 from lamina.backends.cuda.tactics.few_channels import TritonFewChannels
 from lamina.backends.cuda.tactics.generated import Generated, GeneratedLast
 from lamina.backends.cuda.tactics.matmul import TritonMatmul, TritonMatmulBoxes, TritonMatvec
+from lamina.backends.cuda.tactics.plugins import PluginKernels
+from lamina.backends.cuda.tactics.pooled import TritonPooled
 from lamina.backends.cuda.tactics.recurrent import Walk
+from lamina.backends.cuda.tactics.regions import Regions
 from lamina.backends.cuda.tactics.scatter import Scatter
 from lamina.backends.cuda.tactics.selection import TopKByRank
 from lamina.backends.cuda.tactics.slices import ChannelView
+from lamina.backends.cuda.tactics.winograd import TritonWinograd
 from lamina.backends.cuda.target import CudaTarget
 from lamina.tactics.candidate import Tactic
+from lamina.tactics.relaid import Relaid
 
 TACTICS: tuple[Tactic[CudaTarget], ...] = (
     TritonConvolution(),
     TritonConvolutionBoxes(),
     TritonDirect(),
     TritonFewChannels(),
+    TritonWinograd(),
+    TritonPaired(),
+    TritonChained(),
+    TritonPooled(),
     TritonMatmul(),
     TritonMatmulBoxes(),
+    TritonMatmulBoxed(),
     TritonMatvec(),
     CublasLtMatmul(),
     CudnnConvolution(),
     CudnnAttention(),
+    CudnnMatmul(),
     TritonAttention(),
+    TritonAttentionOnce(),
     ChannelView(),
+    Relaid(),
     Scatter(),
     TopKByRank(),
     Counting(),
+    Regions(),
     Walk(),
+    PluginKernels(),
     Generated(),
 )
 

@@ -6,19 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from lamina.backends.cuda.request import (
-    MODULE,
-    Argument,
-    CudaDraft,
-    KernelRequest,
-    Launch,
-    Number,
-    Scalar,
-)
+from lamina.backends.cuda.request import CudaDraft
+from lamina.backends.cuda.tactics.call import Call
 from lamina.backends.cuda.target import CudaTarget
-from lamina.backends.cuda.triton_types import TRITON_TYPES
 from lamina.codegen.layout import Layout
-from lamina.ir.dims import Dim, ceildiv, divides, floordiv, is_static, product
+from lamina.ir.dims import Dim, ceildiv, floordiv, is_static, product
 from lamina.ir.graph import Node
 from lamina.ir.pattern import Reject
 from lamina.ir.strided import StridedView
@@ -28,11 +20,20 @@ from lamina.tactics.candidate import Candidate, Placement, Read, Write
 from lamina.tactics.form import Form
 from lamina.tactics.heads import attention_of, operand_of, operand_view, result_view
 
-_SOURCE: Final = MODULE + "lamina.backends.cuda.kernels.attention"
 _FLOATS: Final = (DType.F16, DType.BF16, DType.F32)
 _SMALLEST_TILE: Final = 16
 _LARGEST_HEAD: Final = 256
-_LAUNCH_MICROSECONDS: Final = 2.0
+_LAUNCH_MICROSECONDS: Final = 1.5
+_UNKNOWN_MICROSECONDS: Final = 100.0
+_FILL_MICROSECONDS: Final = 1.2
+"""Until what a program reads is there."""
+_SCORES_PER_MICROSECOND: Final = 1e4
+"""Scores that become weights on one multiprocessor; products with heads of 64 take as long."""
+_KEYS_OF_BLOCK: Final = 16
+"""Keys whose scores take as long as what is done once for each block."""
+_WARPS_OF_FULL_RATE: Final = 7
+_MOST_WARPS: Final = 16
+"""Warps whose registers a multiprocessor has room for."""
 _BATCH, _HEAD, _ROW, _ELEMENT = range(4)
 
 
@@ -53,8 +54,8 @@ _CONFIGS: Final = tuple(
     _Config(*c)
     for c in (
         (16, 32, 2, 3), (16, 64, 4, 3), (16, 128, 4, 2), (32, 32, 2, 3), (32, 64, 4, 3),
-        (32, 128, 4, 2), (64, 32, 4, 3), (64, 64, 4, 3), (64, 128, 4, 2), (64, 128, 8, 2),
-        (128, 32, 4, 3), (128, 64, 4, 3), (128, 64, 8, 3), (128, 128, 8, 2),
+        (32, 128, 4, 2), (64, 32, 4, 4), (64, 64, 4, 3), (64, 128, 4, 2), (128, 32, 4, 3),
+        (128, 64, 4, 3), (128, 64, 8, 3),
     )
 )  # fmt: skip
 
@@ -69,7 +70,7 @@ class TritonAttention:
         core = attention_of(node)
         if core is None:
             return None
-        if why := _why_not(node, core):
+        if why := why_not(node, core):
             return Reject(why)
         return [
             Candidate(
@@ -84,7 +85,8 @@ class TritonAttention:
         ]
 
 
-def _why_not(node: Node, core: Node) -> str:
+def why_not(node: Node, core: Node) -> str:
+    """Return why the kernels cannot compute an attention; "" when they can."""
     q, k, v = (operand.tensor for operand in core.inputs[:3])
     if q.dtype not in _FLOATS:
         return f"it works on f16, bf16 and f32, not on {q.dtype.value}"
@@ -109,36 +111,59 @@ def _why_not(node: Node, core: Node) -> str:
 def _shared_bytes(core: Node, config: _Config) -> int:
     """Return about what the tiles of keys and values in flight, and of queries, take."""
     q, _, v = (operand.tensor for operand in core.inputs[:3])
-    head, value = _padded(q.shape[3]), _padded(v.shape[3])
+    head, value = padded(q.shape[3]), padded(v.shape[3])
     return q.dtype.itemsize * (config.queries * head + config.stages * config.keys * (head + value))
 
 
-def _padded(size: Dim) -> int:
+def padded(size: Dim) -> int:
     """Return the power of two, at least 16, that a matrix instruction works on."""
     return max(_SMALLEST_TILE, 1 << (int(size) - 1).bit_length())  # type: ignore[arg-type]
 
 
 def _estimate(core: Node, config: _Config, target: CudaTarget) -> float:
-    """Return microseconds: tiles of a head, in waves over the multiprocessors."""
+    keys = core.inputs[1].tensor.substitute(dict(target.env)).shape[2]
+    if not is_static(keys):
+        return _UNKNOWN_MICROSECONDS
+    whole, rest = divmod(int(keys), config.keys)  # type: ignore[arg-type]
+    count = whole * config.keys + (max(_SMALLEST_TILE, rest) if rest else 0)
+    # Every block of keys has its own maximum, sum and rescaling.
+    share = config.keys / (config.keys + _KEYS_OF_BLOCK)
+    resident = max(1, target.shared_bytes // max(1, _shared_bytes(core, config)))
+    shape = ProgramShape(config.queries, 1, config.warps, resident)
+    return microseconds(core, shape, count, share, target)
+
+
+@dataclass(frozen=True)
+class ProgramShape:
+    """Rows at a time, how many times, warps, and programs that shared memory has room for."""
+
+    rows: int
+    turns: int
+    warps: int
+    resident: int
+
+
+def microseconds(
+    core: Node, shape: ProgramShape, keys: int, share: float, target: CudaTarget
+) -> float:
+    """Return how long programs of a shape take for ``keys`` keys, or their operands' bytes.
+
+    ``share`` is what is reached of the rate at which scores become weights.
+    """
     q, k, v = (operand.tensor.substitute(dict(target.env)) for operand in core.inputs[:3])
-    sizes = (*q.shape, *k.shape, *v.shape)
-    if not all(is_static(d) for d in sizes):
-        return 100.0
-    batch, heads, rows, _ = (int(d) for d in q.shape)  # type: ignore[arg-type]
-    keys = int(k.shape[2])  # type: ignore[arg-type]
-    programs = math.ceil(rows / config.queries) * batch * heads
-    blocks = math.ceil(keys / config.keys)
-    flops = 2 * config.queries * config.keys * (_padded(q.shape[3]) + _padded(v.shape[3]))
-    # A tile reaches a share of the multiprocessor's rate that grows with its size; the latency
-    # of a block (two products and a softmax that depend on each other) bounds small ones.
-    share = min(0.6, config.queries * config.keys / 20000)
-    block = max(flops / (target.rate(q.dtype) / target.sms * share), 0.35)
-    resident = max(1, min(4, target.shared_bytes // max(1, _shared_bytes(core, config))))
-    waves = math.ceil(programs / (target.sms * resident))
-    per_sm = min(resident, math.ceil(programs / target.sms))
-    compute = waves * blocks * block * max(1.0, per_sm * share)
+    if not all(is_static(d) for d in (*q.shape, *k.shape, *v.shape)):
+        return _UNKNOWN_MICROSECONDS
+    batch, heads, rows, head = (int(d) for d in q.shape)  # type: ignore[arg-type]
+    each = math.ceil(math.ceil(rows / (shape.rows * shape.turns)) * batch * heads / target.sms)
+    # Products with few rows use matrix units badly, and read keys again for each few.
+    rate = _SCORES_PER_MICROSECOND * share * min(1.0, shape.rows / 64)
+    scores = shape.turns * shape.rows * keys * max(1.0, head / 64)
+    resident = max(1, min(shape.resident, _MOST_WARPS // shape.warps))
+    alone = _FILL_MICROSECONDS + scores / (rate * min(1.0, shape.warps / _WARPS_OF_FULL_RATE))
+    compute = max(math.ceil(each / resident) * alone, each * scores / rate)
     moved = sum(math.prod(t.static_shape) * t.dtype.itemsize for t in (q, k, v, q))
-    return _LAUNCH_MICROSECONDS + max(compute, moved / target.bytes_per_microsecond)
+    memory = moved / target.bytes_per_microsecond
+    return _LAUNCH_MICROSECONDS + max(compute, memory) + 0.1 * min(compute, memory)
 
 
 def _mask_strides(core: Node, keys: Dim) -> tuple[Dim, ...] | None:
@@ -163,72 +188,83 @@ class _Draft:
         core, config = self.core, self.config
         op = core.op
         assert isinstance(op, Attention)
-        q, k, v = (operand.tensor for operand in core.inputs[:3])
-        numbers: dict[str, Dim] = {"rows": q.shape[2], "keys": k.shape[2], "heads": q.shape[1]}
-        for name, view in zip("qkvy", self._views(p), strict=True):
-            numbers |= {
-                f"{name}_offset": view.offset,
-                f"{name}_batch": view.strides[_BATCH],
-                f"{name}_head": view.strides[_HEAD],
-                f"{name}_row": view.strides[_ROW],
-            }
+        call = attention_call(self.node, core, p, "attention", self.target)
+        k = core.inputs[1].tensor
         strides = _mask_strides(core, k.shape[2]) if len(core.inputs) > 3 else None
         names = ("m_batch", "m_head", "m_row", "m_column")
-        numbers |= dict(zip(names, strides or (0, 0, 0, 0), strict=True))
-        numbers["causal_offset"] = op.causal_offset
-        exact = "tf32" if self.target.tf32 else "ieee"
-        constants: dict[str, Number] = {
-            "SHARED": int(floordiv(q.shape[1], k.shape[1])),  # type: ignore[arg-type]
-            "D": int(q.shape[3]), "DV": int(v.shape[3]),  # type: ignore[arg-type]
-            "BD": _padded(q.shape[3]), "BDV": _padded(v.shape[3]),
-            "BM": config.queries, "BN": config.keys,
-            "SCALE": op.scale, "SOFTCAP": op.softcap, "MASK": self._mask_kind(),
-            "CAUSAL": op.causal, "PRECISION": exact, "DEPENDENT": self.target.dependent,
-        }  # fmt: skip
-        return self._launch(numbers, constants)
-
-    def _views(self, p: Placement) -> list[StridedView]:
-        views = [operand_view(self.node, o, p) for o in self.core.inputs[:3]]
-        views.append(result_view(self.node, self.core, p))
-        return [w for w in views if w is not None]
+        call.sizes(**dict(zip(names, strides or (0, 0, 0, 0), strict=True)))
+        call.sizes(causal_offset=op.causal_offset)
+        if strides is None:
+            call.pointer("mask", None)
+        call.constants(
+            BM=config.queries,
+            LAST=self._last(),
+            BN=config.keys,
+            MASK=self._mask_kind(),
+            CAUSAL=op.causal,
+            REST=self._rest(),
+        )
+        return attention_draft(call, core, config.queries, config.warps, config.stages, self.target)
 
     def _mask_kind(self) -> str:
         if len(self.core.inputs) < 4:
             return "none"
         return "keep" if self.core.inputs[3].tensor.dtype is DType.BOOL else "add"
 
-    def _launch(self, numbers: dict[str, Dim], constants: dict[str, Number]) -> CudaDraft:
-        """Pass known numbers as constants, the others at the launch."""
-        reads = [operand_of(self.node, o)[0] for o in self.core.inputs]
-        pointers = dict(zip(("q", "k", "v", "mask"), reads, strict=False))
-        parameters: list[tuple[str, str]] = []
-        arguments: list[Argument] = []
-        for name, index in pointers.items():
-            parameters.append((name, "*" + TRITON_TYPES[self.node.inputs[index].tensor.dtype]))
-            arguments.append(Read(index))
-        if "mask" not in pointers:
-            constants["mask"] = None
-        parameters.append(("y", "*" + TRITON_TYPES[self.node.output.tensor.dtype]))
-        arguments.append(Write(0))
-        divisible = [name for name, _ in parameters]
-        for name, value in numbers.items():
-            if is_static(value):
-                constants[name] = int(value)  # type: ignore[arg-type]
-                continue
-            parameters.append((name, "i32"))
-            arguments.append(Scalar(value))
-            if divides(16, value):
-                divisible.append(name)
-        q = self.core.inputs[0].tensor
-        kernel = KernelRequest(
-            function="attention",
-            source=_SOURCE,
-            parameters=tuple(parameters),
-            constants=tuple(sorted(constants.items())),
-            divisible=tuple(divisible),
-            warps=self.config.warps,
-            stages=self.config.stages,
-            dependent=self.target.dependent,
-        )
-        grid = (ceildiv(q.shape[2], self.config.queries), product(q.shape[:2]), 1)
-        return CudaDraft(launches=(Launch(kernel=kernel, grid=grid, arguments=tuple(arguments)),))
+    def _last(self) -> int:
+        """Return the rows of a head's last program: few rows need no tile for many."""
+        rows, most = self.core.inputs[0].tensor.shape[2], self.config.queries
+        rest = int(rows) % most if is_static(rows) else 0  # type: ignore[arg-type]
+        return min(most, padded(rest)) if rest else most
+
+    def _rest(self) -> int | None:
+        """Return how many keys are left after whole blocks where that alone decides what to do."""
+        op, keys = self.core.op, self.core.inputs[1].tensor.shape[2]
+        assert isinstance(op, Attention)
+        if op.causal or len(self.core.inputs) > 3 or not is_static(keys):
+            return None
+        return int(keys) % self.config.keys  # type: ignore[arg-type]
+
+
+def attention_call(node: Node, core: Node, p: Placement, function: str, target: CudaTarget) -> Call:
+    """Return the call of an attention kernel with what all of them take.
+
+    The function stands in the module of its name.
+    """
+    op = core.op
+    assert isinstance(op, Attention)
+    q, k, v = (operand.tensor for operand in core.inputs[:3])
+    call = Call(function, function)
+    reads = [operand_of(node, operand)[0] for operand in core.inputs]
+    for name, index in zip(("q", "k", "v", "mask"), reads, strict=False):
+        call.pointer(name, Read(index), node.inputs[index].tensor.dtype)
+    call.pointer("y", Write(0), node.output.tensor.dtype)
+    call.sizes(rows=q.shape[2], keys=k.shape[2], heads=q.shape[1])
+    views = [*(operand_view(node, o, p) for o in core.inputs[:3]), result_view(node, core, p)]
+    for name, view in zip("qkvy", views, strict=True):
+        assert view is not None
+        places = {"offset": view.offset, "batch": view.strides[_BATCH]}
+        places |= {"head": view.strides[_HEAD], "row": view.strides[_ROW]}
+        call.sizes(**{f"{name}_{what}": place for what, place in places.items()})
+    call.constants(
+        SHARED=int(floordiv(q.shape[1], k.shape[1])),  # type: ignore[arg-type]
+        D=int(q.shape[3]),  # type: ignore[arg-type]
+        DV=int(v.shape[3]),  # type: ignore[arg-type]
+        BD=padded(q.shape[3]),
+        BDV=padded(v.shape[3]),
+        SCALE=op.scale,
+        SOFTCAP=op.softcap,
+        PRECISION="tf32" if target.tf32 else "ieee",
+        DEPENDENT=target.dependent,
+    )
+    return call
+
+
+def attention_draft(
+    call: Call, core: Node, rows: int, warps: int, stages: int, target: CudaTarget
+) -> CudaDraft:
+    """Return the launch of a call whose programs have ``rows`` rows of a head each."""
+    q = core.inputs[0].tensor
+    grid = (ceildiv(q.shape[2], rows), product(q.shape[:2]))
+    launch = call.launch(grid, warps=warps, stages=stages, dependent=target.dependent)
+    return CudaDraft(launches=(launch,))

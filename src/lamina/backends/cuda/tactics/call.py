@@ -6,6 +6,7 @@ from lamina.backends.cuda.request import (
     MODULE,
     Argument,
     Counters,
+    CudaDraft,
     KernelRequest,
     Launch,
     Number,
@@ -14,10 +15,20 @@ from lamina.backends.cuda.request import (
 from lamina.backends.cuda.triton_types import TRITON_TYPES
 from lamina.ir.dims import Dim, divides, is_static
 from lamina.ir.types import DType
-from lamina.tactics.candidate import Role
+from lamina.tactics.candidate import Placement, Role
 
 _PACKAGE = "lamina.backends.cuda.kernels."
 _ALIGNMENT = 16
+
+
+class OnlyDraft:
+    """Returns the one draft that there is: operands and results are row-major."""
+
+    def __init__(self, draft: CudaDraft) -> None:
+        self.draft = draft
+
+    def __call__(self, placement: Placement) -> CudaDraft:
+        return self.draft
 
 
 class Call:

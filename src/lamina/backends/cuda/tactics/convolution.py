@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache, lru_cache
 from itertools import product as cartesian
+from math import prod
 from typing import Final
 
 from lamina.backends.cuda.request import CudaDraft
@@ -37,7 +39,7 @@ from lamina.backends.cuda.tactics.tiles import (
     why_not_multiplied,
 )
 from lamina.backends.cuda.target import CudaTarget
-from lamina.ir.dims import Dim, ceildiv, dim_max, is_static
+from lamina.ir.dims import Dim, dim_max
 from lamina.ir.graph import Node
 from lamina.ir.pattern import Reject
 from lamina.ir.types import DType
@@ -62,13 +64,11 @@ class TritonConvolution:
             return case
         pointwise = case.windows.is_pointwise and case.op.groups == 1 and case.filters is not None
         build = _pointwise_draft if pointwise else _implicit_draft
-        at = case.windows
-        counted = is_static(at.pixels)
         work = case.work()
         found = []
         for precision, share in precisions(work.dtype, target):
             suffix = f" {precision}" if work.dtype is DType.F32 else ""
-            sized = replace(work, rate_share=share, splittable=counted)
+            sized = replace(work, rate_share=share)
             for tile, cost in promising(tiles(sized, target)):
                 draft = build(case, tile, precision)
                 name = f"{self.name}{'-1x1' if pointwise else ''} {tile}{suffix}"
@@ -165,21 +165,25 @@ def _boxes_draft(case: Case, tile: Tile, box: _Box) -> Callable[[Placement], Cud
 def _box(case: Case, pixels: int) -> tuple[_Box, float]:
     """Return the box of ``pixels`` that covers the images best, and computed over real pixels."""
     at = case.windows
-    sizes = [case.likely(size) for size in (at.images, *at.outer[1:])]
-    sides = [1 << i for i in range(pixels.bit_length())]
-    boxes = [
-        (n, h, w)
-        for n, h, w in cartesian(sides, repeat=3)
-        if n * h * w == pixels and max(n, h, w) <= _LONGEST_SIDE
-    ]
+    batch, height, width = (case.likely(size) for size in (at.images, *at.outer[1:]))
+    return _covering((batch, height, width), pixels)
 
+
+@lru_cache(maxsize=4096)
+def _covering(sizes: tuple[int, int, int], pixels: int) -> tuple[_Box, float]:
     def waste(box: _Box) -> float:
         computed = real = 1
         for size, side in zip(sizes, box, strict=True):
-            computed *= int(ceildiv(size, side)) * side  # type: ignore[arg-type]
+            computed *= -(-size // side) * side
             real *= size
         return computed / real
 
     # Of equal ones the widest: neighbours in a row are neighbours in memory.
-    best = min(boxes, key=lambda box: (waste(box), -box[2], -box[1]))
+    best = min(_boxes(pixels), key=lambda box: (waste(box), -box[2], -box[1]))
     return best, waste(best)
+
+
+@cache
+def _boxes(pixels: int) -> list[_Box]:
+    sides = [1 << i for i in range(pixels.bit_length()) if 1 << i <= _LONGEST_SIDE]
+    return [box for box in cartesian(sides, repeat=3) if prod(box) == pixels]  # type: ignore[misc]

@@ -10,6 +10,7 @@ from lamina.backends.cuda.tactics.fused import Fused
 from lamina.backends.cuda.tactics.product import (
     COPY_ENGINE_SINCE,
     few_tiles,
+    pieces,
     rows_of_group,
     shared,
     why_not_shared,
@@ -72,6 +73,7 @@ def implicit_launch(c: Convolved, tile: Tile, precision: str, target: CudaTarget
     at = c.windows
     tiles_m, tiles_n = ceildiv(at.pixels, tile.rows), ceildiv(at.filters, tile.columns)
     programs = tiles_m * tiles_n * at.groups
+    split, count = pieces(tile, programs)
     call = _call(c, "convolution", "convolution")
     shared(call, tile.split, programs, c.fused.factors is not None)
     call.sizes(PIXELS=at.pixels)
@@ -85,7 +87,7 @@ def implicit_launch(c: Convolved, tile: Tile, precision: str, target: CudaTarget
         BLOCK_M=tile.rows,
         BLOCK_N=tile.columns,
         BLOCK_K=tile.depth,
-        SPLIT=tile.split,
+        SPLIT=split,
         GROUP=rows_of_group(tiles_m),
         WHOLE_N=at.filters % tile.columns == 0,
         WHOLE_K=at.channels % tile.depth == 0,
@@ -103,7 +105,7 @@ def implicit_launch(c: Convolved, tile: Tile, precision: str, target: CudaTarget
         **c.fused.constants(),
     )
     return call.launch(
-        (programs, tile.split), warps=tile.warps, stages=tile.stages, dependent=target.dependent
+        (programs, count), warps=tile.warps, stages=tile.stages, dependent=target.dependent
     )
 
 

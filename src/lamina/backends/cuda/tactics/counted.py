@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from lamina.backends.cuda.request import CudaDraft, Launch
-from lamina.backends.cuda.tactics.call import Call
+from lamina.backends.cuda.tactics.call import Call, OnlyDraft
 from lamina.backends.cuda.tactics.generated import all_tensors
 from lamina.backends.cuda.target import CudaTarget
 from lamina.backends.cuda.triton_types import TRITON_TYPES
@@ -17,7 +17,7 @@ from lamina.ir.graph import Node
 from lamina.ir.pattern import Reject
 from lamina.ir.types import DType
 from lamina.ops import Nms, NonZero
-from lamina.tactics.candidate import Candidate, Count, Placement, Read, Scratch, Write
+from lamina.tactics.candidate import Candidate, Count, Read, Scratch, Write
 from lamina.tactics.form import Form
 
 _CHUNK, _STEP = 1024, 256
@@ -55,20 +55,10 @@ class Counting:
                 reads=(Form.PLAIN,) * len(node.inputs),
                 writes=(Form.PLAIN,),
                 estimate_microseconds=time,
-                draft=_Draft(draft),  # type: ignore[arg-type]
+                draft=OnlyDraft(draft),  # type: ignore[arg-type]
                 takes_strides=False,
             )
         ]
-
-
-class _Draft:
-    """Returns the one draft that there is: operands and results are row-major."""
-
-    def __init__(self, draft: CudaDraft) -> None:
-        self.draft = draft
-
-    def __call__(self, placement: Placement) -> CudaDraft:
-        return self.draft
 
 
 def _refusal(node: Node) -> str:

@@ -21,6 +21,7 @@ from lamina.ir.dims import divides, is_static
 from lamina.ir.graph import Node, Value
 from lamina.ir.pattern import Reject
 from lamina.ir.strided import StridedView
+from lamina.ir.traced import dense
 from lamina.ir.types import DType
 from lamina.ir.weight import Weight
 from lamina.ops import Attention, QuantizedConvolution
@@ -30,14 +31,14 @@ from lamina.tactics.heads import attention_of, operand_of, operand_view, result_
 
 _ALIGNMENT_BYTES: Final = 16
 _MOST_ENGINES: Final = 80
-_LAUNCH_MICROSECONDS: Final = 3.0
-_RATE_SHARE: Final = 0.75
+LAUNCH_MICROSECONDS: Final = 3.0
+RATE_SHARE: Final = 0.75
 _ATTENTION_SHARE: Final = 0.6
 """Shares of the matrix rate that large problems reach."""
 _RANK: Final = 0.01
 """Microseconds by which each proposal's estimate exceeds that of the one before."""
 
-_Description = tuple[dict[str, Any], tuple[tuple[str, Role], ...]]
+Description = tuple[dict[str, Any], tuple[tuple[str, Role], ...]]
 """A problem less version and workspace, and its operands."""
 
 
@@ -55,10 +56,10 @@ class CudnnConvolution:
             return Reject(why)
         w = case.work()
         operations = 2.0 * w.rows * w.columns * w.depth * w.matrices * w.taps
-        compute = operations / (target.rate(w.dtype) * _RATE_SHARE)
-        cost = _LAUNCH_MICROSECONDS + max(compute, w.moved_bytes / target.bytes_per_microsecond)
-        offer = _Offer(self.name, case.reads, case.writes, cost)
-        return _offered(offer, lambda at: _convolution(case, at), case.dense, target)
+        compute = operations / (target.rate(w.dtype) * RATE_SHARE)
+        cost = LAUNCH_MICROSECONDS + max(compute, w.moved_bytes / target.bytes_per_microsecond)
+        offer = Offer(self.name, case.reads, case.writes, cost)
+        return offered(offer, lambda at: _convolution(case, at), case.dense, target)
 
 
 class CudnnAttention:
@@ -83,12 +84,12 @@ class CudnnAttention:
         work = 4.0 * batch * heads * rows * keys * head
         rate = target.rate(node.output.tensor.dtype) * _ATTENTION_SHARE
         plain = (Form.PLAIN,) * len(node.inputs)
-        offer = _Offer(self.name, plain, (Form.PLAIN,), _LAUNCH_MICROSECONDS + work / rate)
-        return _offered(offer, lambda at: _attention(node, core, at), dense, target)
+        offer = Offer(self.name, plain, (Form.PLAIN,), LAUNCH_MICROSECONDS + work / rate)
+        return offered(offer, lambda at: _attention(node, core, at), dense, target)
 
 
 @dataclass(frozen=True)
-class _Offer:
+class Offer:
     """What the candidates for a node have in common."""
 
     name: str
@@ -97,12 +98,13 @@ class _Offer:
     cost: float
 
 
-def _offered(
-    offer: _Offer,
-    describe: Callable[[Placement], _Description],
+def offered(
+    offer: Offer,
+    describe: Callable[[Placement], Description],
     dense: Placement,
     target: CudaTarget,
 ) -> list[Candidate] | Reject:
+    """Return a candidate for each engine that the library proposes for a problem."""
     if target.library is None:
         return Reject("engines are proposed on the device itself, and there is none here")
     try:
@@ -123,7 +125,7 @@ def _offered(
 class _Draft:
     """Makes the step, with its plan, when it is known where operands and result lie."""
 
-    describe: Callable[[Placement], _Description]
+    describe: Callable[[Placement], Description]
     library: Cudnn
     engine: str
 
@@ -157,7 +159,7 @@ def _why_not_convolved(case: Case) -> str:
     return ""
 
 
-def _convolution(case: Case, at: Placement) -> _Description:
+def _convolution(case: Case, at: Placement) -> Description:
     """Return a convolution as the library's problem."""
     (c,) = case.convolved(at, matrix=True)
     where, activation = c.windows, c.fused.activation
@@ -244,7 +246,7 @@ def _filters(case: Case) -> Packed:
     assert w is not None
 
     def pack() -> Weight:
-        return Weight(np.ascontiguousarray(np.moveaxis(w, 1, -1)))
+        return Weight(dense(np.moveaxis(w, 1, -1)))
 
     return Packed(dtype, w.size * dtype.itemsize, pack)
 
@@ -284,7 +286,7 @@ def _alignment(op: Attention, q: Value, k: Value) -> str | None:
     return "last" if op.causal_offset == keys - queries and int(keys) >= int(queries) else None  # type: ignore[arg-type]
 
 
-def _attention(node: Node, core: Node, at: Placement) -> _Description:
+def _attention(node: Node, core: Node, at: Placement) -> Description:
     """Return an attention as the library's problem."""
     op = core.op
     assert isinstance(op, Attention)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Final
 
 import numpy as np
@@ -18,6 +19,7 @@ from lamina.backends.cuda.target import CudaTarget
 from lamina.ir.dims import divides, evaluate, floordiv, is_static
 from lamina.ir.graph import Array, Node
 from lamina.ir.pattern import Reject
+from lamina.ir.traced import dense
 from lamina.ir.types import DType
 from lamina.ir.weight import Weight
 from lamina.ops import Deconvolution, QuantizedConvolution
@@ -216,9 +218,13 @@ def _table(c: Convolved, steps: list[_Step], depth: int) -> Array:
 
 def _packed(filters: Array, steps: list[_Step], depth: int) -> Array:
     """Return [taps of a step, filters, depth]."""
-    packed = np.zeros((len(steps[0].taps), filters.shape[0], depth), filters.dtype)
+    count = prod(filters.shape[1:])
+    # What is no tap of the filters is the zero behind the last one.
+    flat = np.pad(filters.reshape(len(filters), count), ((0, 0), (0, 1)))
+    taps = np.full((len(steps[0].taps), depth), count)
     for i, step in enumerate(steps):
         for half, tap in enumerate(step.taps):
             if tap >= 0:
-                packed[half, :, i] = filters[:, step.channel, step.d, step.h, tap]
-    return packed
+                place = (step.channel, step.d, step.h, tap)
+                taps[half, i] = np.ravel_multi_index(place, filters.shape[1:])
+    return dense(np.take(flat, taps, axis=1).swapaxes(0, 1))

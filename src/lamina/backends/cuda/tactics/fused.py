@@ -9,6 +9,7 @@ import numpy as np
 from lamina.backends.cuda.request import Number
 from lamina.backends.cuda.tactics.call import Call
 from lamina.ir.graph import Array
+from lamina.ir.traced import asarray
 from lamina.ir.types import DType
 from lamina.ir.weight import Weight
 from lamina.ops import Epilogue
@@ -67,7 +68,7 @@ def quantized(op: Quantized, weights: Array, scale: Array, x: DType, *, matrix: 
     """
     given = op.x_scaling
     moved = given.zero_point - (_HALF_RANGE if x is DType.U8 and matrix else 0)
-    factors = np.asarray(scale * np.float32(given.scale), np.float32)
+    factors = asarray(scale * np.float32(given.scale), np.float32)
     shift = moved * weights.astype(np.int64).reshape(weights.shape[0], -1).sum(1)
     return Fused(
         activation=op.activation,

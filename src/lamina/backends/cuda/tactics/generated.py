@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -24,8 +25,9 @@ from lamina.codegen.triton.kernel import Argument as KernelArgument
 from lamina.codegen.triton.kernel import Operand, TritonKernel
 from lamina.codegen.triton.variants import Variant, variants
 from lamina.errors import BuildError
-from lamina.ir.graph import Node, Op
+from lamina.ir.graph import Node, Op, Value
 from lamina.ir.pattern import Reject
+from lamina.ir.text import print_graph
 from lamina.ir.types import DType, TensorType
 from lamina.ir.weight import Weight
 from lamina.ops import (
@@ -37,6 +39,7 @@ from lamina.ops import (
     Nms,
     NonZero,
     PluginCall,
+    Region,
     ScatterElements,
     ScatterNd,
     Shape,
@@ -56,6 +59,10 @@ _PIECES: Final = tuple(range(256, 3, -1))
 """Into how many pieces a reduction may be cut; the first that divides its longest loop is taken."""
 
 Forms = tuple[tuple[Form, ...], tuple[Form, ...]]
+
+_MOST_ANSWERS: Final = 2048
+_ANSWERS: Final[OrderedDict[object, list[Variant] | Refused]] = OrderedDict()
+"""Kernels of nodes by what decides them: a network repeats its layers, and builds are repeated."""
 
 
 class Generated:
@@ -169,16 +176,45 @@ def rates(target: CudaTarget) -> Rates:
 def _variants(
     node: Node, ends: _Ends, target: CudaTarget, rules: Mapping[type[Op], Rule]
 ) -> list[Variant] | Refused:
+    key = (_question(node), ends, target, id(rules))
+    known = _ANSWERS.pop(key, None) or _answer(node, ends, target, rules)
+    while len(_ANSWERS) >= _MOST_ANSWERS:
+        _ANSWERS.popitem(last=False)
+    _ANSWERS[key] = known
+    return known
+
+
+def _answer(
+    node: Node, ends: _Ends, target: CudaTarget, rules: Mapping[type[Op], Rule]
+) -> list[Variant] | Refused:
     source = kernel_for(node, ends.operands, ends.results, _split, rules)
     if isinstance(source, Refused):
         return source
-    return _of_source(source, target)
+    constants = frozenset(i for i, v in enumerate(node.inputs) if constant(v) is not None)
+    return _of_source(source, target, constants)
 
 
-def _of_source(source: KernelSource, target: CudaTarget) -> list[Variant] | Refused:
+def _question(node: Node) -> tuple[object, ...]:
+    """Return what decides a node's kernels besides layouts: equal for the layers of a stack."""
+    op = print_graph(node.op.body) if isinstance(node.op, Region) else str(node.op)
+    operands = [(v.type, _single(v)) for v in node.inputs]
+    return (type(node.op), op, *operands, *(v.type for v in node.outputs))
+
+
+def _single(v: Value) -> bytes | bool:
+    """Return the one number of a constant, which kernels may contain, or whether it is one."""
+    weight = constant(v)
+    if weight is None or weight.contents.size != 1:
+        return weight is not None
+    return weight.contents.tobytes()
+
+
+def _of_source(
+    source: KernelSource, target: CudaTarget, constants: frozenset[int] = frozenset()
+) -> list[Variant] | Refused:
     try:
         if isinstance(source, NestKernel):
-            return variants(source, rates(target))
+            return variants(source, rates(target), constants)
     except Refusal as reason:
         return Refused(str(reason))
     return Refused(f"{type(source).__name__} has no Triton form")

@@ -23,7 +23,6 @@ from lamina.backends.cuda.tactics.tiles import (
     tiles,
 )
 from lamina.backends.cuda.target import CudaTarget
-from lamina.ir.dims import is_static
 from lamina.ir.graph import Node
 from lamina.ir.pattern import Reject
 from lamina.ir.types import DType
@@ -45,10 +44,9 @@ class TritonMatmul:
         if not isinstance(case, MatmulCase):
             return case
         p = case.product(case.dense)
-        counted = all(is_static(d) for d in (p.rows, p.columns, p.outer, p.inner))
         found = []
         for precision, share in precisions(p.a.dtype, target):
-            work = replace(case.work, rate_share=share, splittable=counted)
+            work = replace(case.work, rate_share=share)
             suffix = f" {precision}" if p.a.dtype is DType.F32 else ""
             for tile, cost in promising(tiles(work, target)):
 

@@ -6,14 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-import numpy as np
-
 from lamina.backends.cuda.tactics.fused import Fused, quantized
 from lamina.backends.cuda.tactics.product import Matrix, Product, padded_depth
 from lamina.backends.cuda.tactics.tiles import Work, why_not_multiplied
 from lamina.backends.cuda.target import CudaTarget
 from lamina.codegen.layout import Layout
 from lamina.errors import BuildError
+from lamina.ir.blocks import blocked
 from lamina.ir.dims import Dim, evaluate, product
 from lamina.ir.graph import Array, Node
 from lamina.ir.pattern import Reject
@@ -120,9 +119,7 @@ def _packer(node: Node, op: Op) -> Packed:
 
 def pack_columns(columns: Array, stride: int) -> Array:
     """Return [columns, depth] with zeros up to ``stride`` after each column."""
-    packed = np.zeros((columns.shape[0], stride), columns.dtype)
-    packed[:, : columns.shape[1]] = columns
-    return packed
+    return blocked(columns, ((), ()), (0, 1), (columns.shape[0], stride))
 
 
 def _work(p: Product, node: Node, target: CudaTarget) -> Work:

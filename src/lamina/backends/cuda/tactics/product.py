@@ -9,7 +9,7 @@ from lamina.backends.cuda.tactics.call import Call
 from lamina.backends.cuda.tactics.fused import Fused
 from lamina.backends.cuda.tactics.tiles import Tile
 from lamina.backends.cuda.target import CudaTarget
-from lamina.ir.dims import Dim, ceildiv, dim_min, divides, is_static, product
+from lamina.ir.dims import Dim, ceildiv, dim_max, dim_min, divides, floordiv, is_static, product
 from lamina.ir.types import DType
 from lamina.tactics.candidate import Role, Scratch
 
@@ -19,6 +19,10 @@ _SUM_BYTES = 4
 _ROWS_OF_GROUP = 8
 _PREFETCHED_TILES = 2
 """Rows of tiles up to which weights are asked for early: with more, they are shared anyway."""
+_MOST_PREFETCHED_TILES = 8
+"""The same where the rows of tiles ask for parts of the weights, none of them twice."""
+_MOST_SHARES = 320
+"""About two programs for each processor of the largest GPUs; more shares gain nothing."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ def matmul_draft(p: Product, tile: Tile, precision: str, target: CudaTarget) -> 
     """Return the launch of one tile for each program."""
     tiles_m, tiles_n = ceildiv(p.rows, tile.rows), ceildiv(p.columns, tile.columns)
     programs = tiles_m * tiles_n * p.outer * p.inner
+    split, count = pieces(tile, programs)
     call = Call("matmul", "matmul")
     call.pointer("a", p.a.role, p.a.dtype)
     call.pointer("b", p.b.role, p.b.dtype)
@@ -74,19 +79,19 @@ def matmul_draft(p: Product, tile: Tile, precision: str, target: CudaTarget) -> 
         BLOCK_M=tile.rows,
         BLOCK_N=tile.columns,
         BLOCK_K=tile.depth,
-        SPLIT=tile.split,
+        SPLIT=split,
         GROUP=rows_of_group(tiles_m),
         WHOLE_A=divides(tile.rows, p.rows) and divides(tile.depth, p.depth),
         WHOLE_B=divides(tile.columns, p.columns) and divides(tile.depth, p.depth),
         BIAS_IS_ROW=p.bias is not None and p.bias.row == 0,
         PRECISION=precision,
-        PREFETCH=target.dependent and p.packed and few_tiles(tiles_m),
+        PREFETCH=target.dependent and p.packed and few_tiles(tiles_m, _MOST_PREFETCHED_TILES),
         HALVES=tile.halves,
         DEPENDENT=target.dependent,
         **p.fused.constants(),
     )
     launch = call.launch(
-        (programs, tile.split), warps=tile.warps, stages=tile.stages, dependent=target.dependent
+        (programs, count), warps=tile.warps, stages=tile.stages, dependent=target.dependent
     )
     return CudaDraft(launches=(launch,), workspace_bytes=shared_bytes(tile, programs))
 
@@ -120,15 +125,23 @@ def matvec_draft(p: Product, tile: Tile, target: CudaTarget) -> CudaDraft:
     return CudaDraft(launches=(launch,), workspace_bytes=shared_bytes(tile, tiles_n))
 
 
-def boxes_draft(p: Product, tile: Tile, target: CudaTarget) -> CudaDraft:
-    """Return the launch of programs that work off all tiles, operands through descriptors."""
+def boxes_draft(
+    p: Product, tile: Tile, target: CudaTarget, parts: int = 0, resident: int = 1
+) -> CudaDraft:
+    """Return the launch of programs that work off all tiles, operands through descriptors.
+
+    With ``parts`` results go through one too, where their rows begin at multiples of 16 bytes;
+    ``resident`` programs share a multiprocessor.
+    """
+    if not divides(_VECTOR_BYTES // p.y.dtype.itemsize, p.y.row):
+        parts = 0
     tiles_m, tiles_n = ceildiv(p.rows, tile.rows), ceildiv(p.columns, tile.columns)
     call = Call("boxes", "matmul_boxes")
     call.pointer("a", p.a.role, p.a.dtype)
     call.pointer("b", p.b.role, p.b.dtype)
     p.fused.vectors(call)
     _added(call, p)
-    programs = dim_min(target.sms, tiles_m * tiles_n)
+    programs = dim_min(target.sms * resident, tiles_m * tiles_n)
     call.sizes(M=p.rows, N=p.columns, K=p.depth, A_ROW=p.a.row, B_COLUMN=p.b.column)
     residual = p.residual.row if p.residual else 0
     call.sizes(RESIDUAL_ROW=residual, Y_ROW=p.y.row)
@@ -138,6 +151,7 @@ def boxes_draft(p: Product, tile: Tile, target: CudaTarget) -> CudaDraft:
         BLOCK_K=tile.depth,
         GROUP=rows_of_group(tiles_m),
         HALVES=tile.halves,
+        PARTS=parts,
         DEPENDENT=target.dependent,
         **p.fused.constants(),
     )
@@ -190,15 +204,28 @@ def padded_depth(depth: int, dtype: DType) -> int:
 def shared(call: Call, split: int, programs: Dim, integers: bool) -> None:
     """Pass memory for sums that several programs share, and a counter for each tile."""
     joined = split > 1
+    tiles = int(programs) if is_static(programs) else _MOST_SHARES // 2  # type: ignore[arg-type]
     call.pointer("partial", Scratch() if joined else None, DType.I32 if integers else DType.F32)
-    call.pointer("counters", Counters(int(programs)) if joined else None)  # type: ignore[arg-type]
+    call.pointer("counters", Counters(tiles) if joined else None)
 
 
 def shared_bytes(tile: Tile, programs: Dim) -> Dim:
     """Return the bytes of workspace for sums that several programs share."""
     if tile.split == 1:
         return 0
-    return product((programs, tile.split * tile.rows * tile.columns * _SUM_BYTES))
+    count = product((programs, tile.split)) if is_static(programs) else _MOST_SHARES
+    return product((count, tile.rows * tile.columns * _SUM_BYTES))
+
+
+def pieces(tile: Tile, programs: Dim) -> tuple[int, Dim]:
+    """Return what a kernel is told of the programs that share a tile, and their number.
+
+    Where the number of tiles follows from shapes, that of shares does too, which the kernel is
+    told as 0: with many tiles nothing is shared, so that memory for shares is bounded.
+    """
+    if tile.split == 1 or is_static(programs):
+        return tile.split, tile.split
+    return 0, dim_max(1, dim_min(tile.split, floordiv(_MOST_SHARES, dim_max(1, programs))))
 
 
 def rows_of_group(tiles_m: Dim) -> int:
@@ -206,9 +233,9 @@ def rows_of_group(tiles_m: Dim) -> int:
     return 1 if is_static(tiles_m) and int(tiles_m) == 1 else _ROWS_OF_GROUP  # type: ignore[arg-type]
 
 
-def few_tiles(tiles_m: Dim) -> bool:
+def few_tiles(tiles_m: Dim, most: int = _PREFETCHED_TILES) -> bool:
     """Whether so few rows of tiles exist that asking for weights early pays."""
-    return is_static(tiles_m) and int(tiles_m) <= _PREFETCHED_TILES  # type: ignore[arg-type]
+    return is_static(tiles_m) and int(tiles_m) <= most  # type: ignore[arg-type]
 
 
 def _named(p: Product) -> list[tuple[str, Matrix]]:

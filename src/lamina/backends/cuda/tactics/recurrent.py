@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from lamina.backends.cuda.request import CudaDraft, Launch
-from lamina.backends.cuda.tactics.call import Call
+from lamina.backends.cuda.tactics.call import Call, OnlyDraft
 from lamina.backends.cuda.target import CudaTarget
 from lamina.codegen.triton.cost import LAUNCH_MICROSECONDS
 from lamina.codegen.triton.schedule import Sizes
@@ -15,7 +15,7 @@ from lamina.ir.pattern import Reject
 from lamina.ir.types import DType
 from lamina.ops import Recurrent
 from lamina.ops.kinds import Direction, Epilogue, RecurrentKind
-from lamina.tactics.candidate import Candidate, Placement, Read, Scratch, Write
+from lamina.tactics.candidate import Candidate, Read, Scratch, Write
 from lamina.tactics.form import Form
 
 _FLOATS: Final = (DType.F32, DType.F16, DType.BF16)
@@ -48,21 +48,11 @@ class Walk:
                 reads=(Form.PLAIN,) * len(node.inputs),
                 writes=(Form.PLAIN,) * 3,
                 estimate_microseconds=time * (1 + 0.1 * number),
-                draft=_Draft(_Layer(node, op, target, (m, n, k, w)).draft()),  # type: ignore[arg-type]
+                draft=OnlyDraft(_Layer(node, op, target, (m, n, k, w)).draft()),  # type: ignore[arg-type]
                 takes_strides=False,
             )
             for number, (m, n, k, w) in enumerate(_TILES)
         ]
-
-
-class _Draft:
-    """Returns the one draft that there is: operands and results are row-major."""
-
-    def __init__(self, draft: CudaDraft) -> None:
-        self.draft = draft
-
-    def __call__(self, placement: Placement) -> CudaDraft:
-        return self.draft
 
 
 class _Layer:

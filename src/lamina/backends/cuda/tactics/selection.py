@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from lamina.backends.cuda.request import CudaDraft, Launch
-from lamina.backends.cuda.tactics.call import Call
+from lamina.backends.cuda.tactics.call import Call, OnlyDraft
 from lamina.backends.cuda.tactics.generated import all_tensors
 from lamina.backends.cuda.target import CudaTarget
 from lamina.backends.cuda.triton_types import TRITON_TYPES
@@ -22,7 +22,7 @@ from lamina.ir.graph import Node
 from lamina.ir.pattern import Reject
 from lamina.ir.types import DType
 from lamina.ops import TopK
-from lamina.tactics.candidate import Candidate, Placement, Read, Scratch, Write
+from lamina.tactics.candidate import Candidate, Read, Scratch, Write
 from lamina.tactics.form import Form
 
 _SHORT: Final = 4096
@@ -65,21 +65,11 @@ class TopKByRank:
                 reads=(plain,),
                 writes=(plain, plain),
                 estimate_microseconds=_estimate(node, levels, tile, target),
-                draft=_Draft(_draft(node, node.op, (levels, words), tile, target)),  # type: ignore[arg-type]
+                draft=OnlyDraft(_draft(node, node.op, (levels, words), tile, target)),  # type: ignore[arg-type]
                 takes_strides=False,
             )
             for tile in _TILES
         ]
-
-
-class _Draft:
-    """Returns the one draft that there is: operands and results are row-major."""
-
-    def __init__(self, draft: CudaDraft) -> None:
-        self.draft = draft
-
-    def __call__(self, placement: Placement) -> CudaDraft:
-        return self.draft
 
 
 def _rows(node: Node, op: TopK) -> tuple[Dim, Dim]:

@@ -9,8 +9,9 @@ from lamina.ir.dims import Dim, divides
 from lamina.ir.graph import Node
 from lamina.ir.pattern import Reject
 from lamina.ops import Slice
-from lamina.tactics.candidate import Candidate, Draft, Placement
+from lamina.tactics.candidate import Candidate
 from lamina.tactics.form import Form
+from lamina.tactics.relaid import no_step
 from lamina.tactics.views import STRIDED_VIEW
 
 _ALIGNMENT: Final = 16
@@ -31,7 +32,7 @@ class ChannelView:
         if offset is None or not divides(_ALIGNMENT, offset):
             return Reject("it does not begin at a multiple of 16 bytes of some channel")
         forms = (Form.CHANNELS_LAST,)
-        return [Candidate(STRIDED_VIEW, forms, forms, 0.0, no_launches)]
+        return [Candidate(STRIDED_VIEW, forms, forms, 0.0, no_step)]
 
 
 def channel_offset(node: Node) -> Dim | None:
@@ -42,8 +43,3 @@ def channel_offset(node: Node) -> Dim | None:
     if any(n != d for a, (n, d) in enumerate(zip(op.sizes, x.shape, strict=True)) if a != 1):
         return None
     return op.starts[1] * x.dtype.itemsize
-
-
-def no_launches(_: Placement) -> Draft:
-    """Refuse to be run: a view has no step."""
-    raise AssertionError("a view has no step")

@@ -7,13 +7,20 @@ loads are in flight; and for the device: the bytes that must cross the memory's 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import cache, lru_cache
+from itertools import product as cartesian
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
 
 from lamina.backends.cuda.target import CudaTarget
 from lamina.ir.types import DType
+
+Numbers = npt.NDArray[np.int64]
+Floats = npt.NDArray[Any]
 
 _SMALLEST: Final = 16
 _THREADS_OF_SM: Final = 2048
@@ -45,6 +52,8 @@ _ISSUED_BYTES_PER_MICROSECOND: Final = 5e4
 """What one warp can ask for."""
 _WARPS_OF_SM: Final = 4
 """Warps from which on all matrix units of a multiprocessor work."""
+_HALVED: Final = 128
+"""Registers of sums from which on a tile is stored in two parts."""
 _LIKE_TILES: Final = 2
 """Depths of tiles of equal rows, columns and split that are worth timing."""
 _LARGE_TILE: Final = 128 * 128
@@ -74,7 +83,7 @@ class Tile:
     @property
     def halves(self) -> bool:
         """Whether the tile should be stored in two parts, to save registers."""
-        return self.registers >= 128 and self.columns >= 2 * _SMALLEST
+        return self.registers >= _HALVED and self.columns >= 2 * _SMALLEST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,16 +106,22 @@ class Work:
     splittable: bool = True
 
 
-def tiles(work: Work, target: CudaTarget, *, boxes: bool = False) -> list[tuple[Tile, float]]:
+@lru_cache(maxsize=1024)
+def tiles(work: Work, target: CudaTarget, *, boxes: bool = False) -> Sequence[tuple[Tile, float]]:
     """Return tiles that fit problem and device with their microseconds, the fastest first.
 
-    ``boxes``: operands come through descriptors, programs go on to further tiles.
+    ``boxes``: operands come through descriptors, programs go on to further tiles.  Tiles that are
+    far slower than the best are left away.
     """
-    found = [
-        (tile, estimate(work, tile, target, boxes=boxes))
-        for tile in _menu(work, target, boxes=boxes)
-    ]
-    return sorted(found, key=lambda f: (f[1], str(f[0])))
+    menu = _menu(work, target, boxes=boxes)
+    if not len(menu.rows):
+        return ()
+    costs = _estimates(work, menu, target, boxes=boxes)
+    order = np.lexsort((menu.order, costs))
+    order = order[costs[order] <= _SLOWEST_OVER_FASTEST * costs[order[0]]]
+    columns = (menu.rows, menu.columns, menu.depth, menu.warps, menu.stages, menu.split)
+    numbers = zip(*(column[order].tolist() for column in columns), strict=True)
+    return tuple((Tile(*n), us) for n, us in zip(numbers, costs[order].tolist(), strict=True))
 
 
 def precisions(dtype: DType, target: CudaTarget) -> list[tuple[str, float]]:
@@ -150,140 +165,172 @@ def promising(found: Sequence[tuple[Tile, float]]) -> list[tuple[Tile, float]]:
 
 def estimate(work: Work, tile: Tile, target: CudaTarget, *, boxes: bool = False) -> float:
     """Return the microseconds that a tile should take."""
-    count = math.ceil(work.rows / tile.rows) * math.ceil(work.columns / tile.columns)
-    count *= work.matrices * tile.split
-    steps = math.ceil(work.taps * math.ceil(work.depth / tile.depth) / tile.split)
+    return float(_estimates(work, _Menu.of([tile]), target, boxes=boxes)[0])
+
+
+@dataclass(frozen=True, eq=False)
+class _Menu:
+    """Many tiles, as columns of numbers; ``order`` ranks their names."""
+
+    rows: Numbers
+    columns: Numbers
+    depth: Numbers
+    warps: Numbers
+    stages: Numbers
+    split: Numbers
+    order: Numbers
+
+    @staticmethod
+    def of(found: Sequence[Tile]) -> _Menu:
+        """Return the columns of some tiles."""
+        names = [str(t) for t in found]
+        rank = {name: i for i, name in enumerate(sorted(names))}
+        numbers = [(*vars(t).values(), rank[n]) for t, n in zip(found, names, strict=True)]
+        return _Menu(*np.array(numbers, np.int64).reshape(-1, 7).T)
+
+    def where(self, mask: npt.NDArray[np.bool_]) -> _Menu:
+        """Return the tiles that a mask picks."""
+        return _Menu(*(column[mask] for column in vars(self).values()))
+
+    @property
+    def registers(self) -> Numbers:
+        """Registers of a thread that hold sums."""
+        return self.rows * self.columns // (self.warps * _WARP)
+
+
+@cache
+def _every_tile() -> _Menu:
+    sides = (16, 32, 64, 128, 256)
+    numbers = cartesian(sides, sides, sides, (1, 2, 4, 8), (2, 3, 4, 5, 6), (1, 2, 4, 8, 16))
+    return _Menu.of([Tile(*n) for n in numbers])
+
+
+def _estimates(work: Work, t: _Menu, target: CudaTarget, *, boxes: bool) -> Floats:
+    count = _quotient(work.rows, t.rows) * _quotient(work.columns, t.columns)
+    count = count * work.matrices * t.split
+    steps = _quotient(work.taps * _quotient(work.depth, t.depth), t.split)
     size = work.dtype.itemsize
     l2 = _L2_TO_MEMORY * target.bytes_per_microsecond / target.sms
-    operations = 2 * tile.rows * tile.columns * tile.depth
-    rate = target.rate(work.dtype) * work.rate_share / target.sms * _efficiency(tile, target)
-    loaded = (tile.rows + tile.columns) * tile.depth * size
+    operations = 2 * t.rows * t.columns * t.depth
+    rate = target.rate(work.dtype) * work.rate_share / target.sms * _efficiency(t, target)
+    loaded = (t.rows + t.columns) * t.depth * size
     # Two steps in flight leave the units idle between them, four hardly.
-    overlap = 1 - 0.8 / tile.stages**2
-    busy = max(operations / rate, loaded / l2) / overlap + _STEP_MICROSECONDS
-    warps = min(1.0, tile.warps / _WARPS_OF_SM)
-    issued = loaded / (tile.warps * _ISSUED_BYTES_PER_MICROSECOND)
-    single = max(busy, operations / (rate * warps), 0.0 if boxes else issued)
-    waiting = _STEP_LATENCY_MICROSECONDS / max(1, tile.stages - 1)
-    resident = 1 if boxes else _resident(work, tile, target)
-    each = math.ceil(count / target.sms)
-    waves = math.ceil(each / resident)
-    alone = _FILL_MICROSECONDS + steps * max(single, waiting)
-    stored = tile.rows * tile.columns * 4 / l2
+    overlap = 1 - 0.8 / t.stages**2
+    busy = np.maximum(operations / rate, loaded / l2) / overlap + _STEP_MICROSECONDS
+    warps = np.minimum(1.0, t.warps / _WARPS_OF_SM)
+    issued = loaded / (t.warps * _ISSUED_BYTES_PER_MICROSECOND)
+    single = np.maximum(np.maximum(busy, operations / (rate * warps)), 0.0 if boxes else issued)
+    waiting = _STEP_LATENCY_MICROSECONDS / np.maximum(1, t.stages - 1)
+    each = _quotient(count, target.sms)
+    alone = _FILL_MICROSECONDS + steps * np.maximum(single, waiting)
+    stored = t.rows * t.columns * 4 / l2
     if boxes:
-        compute = _DESCRIPTOR_MICROSECONDS + alone + (each - 1) * steps * max(busy, waiting)
+        more = (each - 1) * steps * np.maximum(busy, waiting)
+        compute = _DESCRIPTOR_MICROSECONDS + alone + more
     else:
-        compute = max(waves * alone, each * steps * busy + _FILL_MICROSECONDS)
-    compute += each * stored
-    if tile.split > 1:
-        compute += _JOIN_MICROSECONDS + stored * (tile.split + each)
+        waves = _quotient(each, _resident(work, t, target))
+        compute = np.maximum(waves * alone, each * steps * busy + _FILL_MICROSECONDS)
+    compute = compute + each * stored
+    compute = compute + np.where(t.split > 1, _JOIN_MICROSECONDS + stored * (t.split + each), 0.0)
     memory = work.moved_bytes / target.bytes_per_microsecond
     # What is not the bottleneck costs a little too.
-    return _LAUNCH_MICROSECONDS + max(compute, memory) + 0.1 * min(compute, memory)
+    most, least = np.maximum(compute, memory), np.minimum(compute, memory)
+    total: Floats = _LAUNCH_MICROSECONDS + most + 0.1 * least
+    return total
 
 
-def _efficiency(tile: Tile, target: CudaTarget) -> float:
-    """Return the share of the matrix rate that a tile's instructions reach."""
+def _quotient(a: Numbers | int, b: Numbers | int) -> Numbers:
+    """Return quotients, rounded up."""
+    rounded: Any = -(-np.asarray(a) // b)
+    result: Numbers = rounded
+    return result
+
+
+def _efficiency(t: _Menu, target: CudaTarget) -> Floats:
+    """Return the share of the matrix rate that the instructions of tiles reach."""
+    area = t.rows * t.columns
     if target.arch >= _COPY_ENGINE_SINCE:
-        if tile.rows < 64 or tile.warps < 4:
-            return 0.5 * min(1.0, tile.rows * tile.columns / 2048)
-        return 0.9 * min(1.0, tile.columns / 64) * min(1.0, (tile.rows + tile.columns) / 256 + 0.4)
-    return 0.85 * min(1.0, tile.rows * tile.columns / 4096)
+        few = 0.5 * np.minimum(1.0, area / 2048)
+        wide = 0.9 * np.minimum(1.0, t.columns / 64)
+        many = wide * np.minimum(1.0, (t.rows + t.columns) / 256 + 0.4)
+        shares: Floats = np.where((t.rows < 64) | (t.warps < 4), few, many)
+        return shares
+    ordinary: Floats = 0.85 * np.minimum(1.0, area / 4096)
+    return ordinary
 
 
-def shared_bytes(tile: Tile, size: int) -> int:
+def _shared_bytes(t: _Menu, size: int) -> Numbers:
     """Return about the shared memory that operands of ``size`` bytes in flight take."""
-    return tile.stages * (tile.rows + tile.columns) * tile.depth * size
+    return t.stages * (t.rows + t.columns) * t.depth * size
 
 
-def _resident(work: Work, tile: Tile, target: CudaTarget) -> int:
-    shared = max(1, shared_bytes(tile, work.dtype.itemsize))
-    threads = tile.warps * _WARP
-    registers = threads * min(255, 48 + int(1.2 * tile.registers))
-    return max(
-        1,
-        min(
-            (target.shared_bytes + 1024) // (shared + 1024),
-            _THREADS_OF_SM // threads,
-            _REGISTERS_OF_SM // registers,
-        ),
-    )
+def _resident(work: Work, t: _Menu, target: CudaTarget) -> Numbers:
+    shared = np.maximum(1, _shared_bytes(t, work.dtype.itemsize))
+    threads = t.warps * _WARP
+    registers = threads * np.minimum(255, 48 + (1.2 * t.registers).astype(np.int64))
+    fitting = np.minimum((target.shared_bytes + 1024) // (shared + 1024), _THREADS_OF_SM // threads)
+    most: Numbers = np.maximum(1, np.minimum(fitting, _REGISTERS_OF_SM // registers))
+    return most
 
 
-def _menu(work: Work, target: CudaTarget, *, boxes: bool) -> Iterator[Tile]:
-    size = work.dtype.itemsize
-    rows_most, columns_most = _ceiling(work.rows, 256), _ceiling(work.columns, 256)
+def _menu(work: Work, target: CudaTarget, *, boxes: bool) -> _Menu:
+    """Return the tiles that are sensible: of the size of the problem, work for every warp."""
+    t, size = _every_tile(), work.dtype.itemsize
+    fewest = 64 if boxes else _SMALLEST
     depth_most = max(_ceiling(work.depth, 256), 32 // size)
-    for rows in _powers(64 if boxes else _SMALLEST, max(rows_most, 64 if boxes else 0)):
-        for columns in _powers(_SMALLEST, columns_most):
-            for depth in _powers(max(_SMALLEST, 32 // size), min(256 // size, depth_most)):
-                for tile in _variants(work, rows, columns, depth, target, boxes=boxes):
-                    if _fits(tile, work, target, boxes=boxes):
-                        yield tile
-
-
-def _variants(
-    work: Work, rows: int, columns: int, depth: int, target: CudaTarget, *, boxes: bool
-) -> Iterator[Tile]:
-    steps = work.taps * math.ceil(work.depth / depth)
-    count = math.ceil(work.rows / rows) * math.ceil(work.columns / columns) * work.matrices
-    for warps in (1, 2, 4, 8):
-        for stages in (2, 3, 4, 5, 6) if target.arch >= _TF32_SINCE else (2,):
-            if stages > max(2, steps + 1):
-                continue
-            for split in _splits(work, count, steps, target, boxes=boxes):
-                yield Tile(rows, columns, depth, warps, stages, split)
-
-
-def _splits(
-    work: Work, count: int, steps: int, target: CudaTarget, *, boxes: bool
-) -> Iterable[int]:
+    sized = (t.rows >= fewest) & (t.rows <= max(_ceiling(work.rows, 256), fewest if boxes else 0))
+    sized &= t.columns <= _ceiling(work.columns, 256)
+    sized &= (t.depth >= max(_SMALLEST, 32 // size)) & (t.depth <= min(256 // size, depth_most))
+    if target.arch < _TF32_SINCE:
+        sized &= t.stages == 2
     if boxes or not work.splittable:
-        return (1,)
-    enough = 2 * target.sms
-    return [s for s in (1, 2, 4, 8, 16) if s == 1 or (count * s <= enough and steps >= 2 * s)]
+        sized &= t.split == 1
+    t = t.where(sized)
+    steps = work.taps * _quotient(work.depth, t.depth)
+    count = _quotient(work.rows, t.rows) * _quotient(work.columns, t.columns) * work.matrices
+    useful = t.stages <= np.maximum(2, steps + 1)
+    useful &= (t.split == 1) | ((count * t.split <= 2 * target.sms) & (steps >= 2 * t.split))
+    t = t.where(useful)
+    return t.where(_fits(t, work, target, boxes=boxes))
 
 
-def _fits(tile: Tile, work: Work, target: CudaTarget, *, boxes: bool) -> bool:
-    """Whether a tile is sensible: registers without spilling, work for every warp."""
-    most = _most_sums(tile, work, target)
-    least = 8 if tile.rows * tile.columns > 1024 else 4
-    if not least <= tile.registers <= most:
-        return False
-    if boxes and (tile.warps < 4 or (tile.registers >= 128 and tile.rows == _TALLEST_OF_WARPS)):
-        return False
-    if target.arch >= _COPY_ENGINE_SINCE and tile.rows >= _TALLEST_OF_WARPS and tile.warps < 4:
-        return False
-    if most == _MOST_SUMS_OF_ORDINARY and tile.depth > _DEEPEST_OF_ORDINARY:
-        return False
-    stored = _storing_bytes(tile) if boxes else 0
-    return shared_bytes(tile, work.dtype.itemsize) + stored <= target.shared_bytes - 2048
+def _fits(t: _Menu, work: Work, target: CudaTarget, *, boxes: bool) -> npt.NDArray[np.bool_]:
+    """Return which tiles need no more registers and shared memory than there are."""
+    most = _most_sums(t, work, target)
+    tall = t.rows >= _TALLEST_OF_WARPS
+    fits = (t.registers >= np.where(t.rows * t.columns > 1024, 8, 4)) & (t.registers <= most)
+    if boxes:
+        fits &= (t.warps >= 4) & ((t.registers < 128) | (t.rows != _TALLEST_OF_WARPS))
+    if target.arch >= _COPY_ENGINE_SINCE:
+        fits &= ~tall | (t.warps >= 4)
+    fits &= (most != _MOST_SUMS_OF_ORDINARY) | (t.depth <= _DEEPEST_OF_ORDINARY)
+    needed = _shared_bytes(t, work.dtype.itemsize) + (_storing_bytes(t) if boxes else 0)
+    fits &= needed <= target.shared_bytes - 2048
+    return fits
 
 
-def _storing_bytes(tile: Tile) -> int:
-    """Return the shared memory in which a program that goes on turns results to rows.
+def _storing_bytes(t: _Menu) -> Numbers:
+    """Return the shared memory in which programs that go on turn results to rows.
 
     With one tile for each program it is the operands' memory, which is free by then.
     """
-    part = tile.rows * tile.columns // (2 if tile.halves else 1)
-    return part * (2 if tile.halves and tile.rows < _TALL else 4)
+    halves = (t.registers >= _HALVED) & (t.columns >= 2 * _SMALLEST)
+    part = t.rows * t.columns // np.where(halves, 2, 1)
+    stored: Numbers = part * np.where(halves & (t.rows < _TALL), 2, 4)
+    return stored
 
 
-def _most_sums(tile: Tile, work: Work, target: CudaTarget) -> int:
+def _most_sums(t: _Menu, work: Work, target: CudaTarget) -> Numbers:
     """Return how many registers of a thread may hold sums before others are spilled."""
     ordinary = work.dtype is DType.F32 and work.rate_share <= 1 and not target.tf32
     if target.arch < _TF32_SINCE or ordinary:
-        return _MOST_SUMS_OF_ORDINARY
-    if target.arch >= _COPY_ENGINE_SINCE and tile.rows >= _TALLEST_OF_WARPS:
-        # On 9.0 operands stay in shared memory; later, sums come from a memory of their own.
-        return 128 if target.arch < _SUMS_APART_SINCE or tile.rows <= _TALLEST else 64
-    return 64
-
-
-def _powers(low: int, high: int) -> Iterator[int]:
-    while low <= high:
-        yield low
-        low *= 2
+        return np.full_like(t.rows, _MOST_SUMS_OF_ORDINARY)
+    if target.arch < _COPY_ENGINE_SINCE:
+        return np.full_like(t.rows, 64)
+    # On 9.0 operands stay in shared memory; later, sums come from a memory of their own.
+    tallest = 1 << 30 if target.arch < _SUMS_APART_SINCE else _TALLEST
+    many = (t.rows >= _TALLEST_OF_WARPS) & (t.rows <= tallest)
+    return np.where(many, 128, 64)
 
 
 def _ceiling(size: int, most: int) -> int:

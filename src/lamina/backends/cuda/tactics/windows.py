@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from lamina.codegen.layout import Layout
+from lamina.ir.blocks import blocked
 from lamina.ir.dims import Dim, always_le, ceildiv, is_static
 from lamina.ir.graph import Array
 from lamina.ir.types import DType, TensorType
@@ -104,6 +105,11 @@ class Windows:
             and self.inner == self.outer
             and self.every == unit
         )
+
+    @property
+    def reads_one_pixel(self) -> bool:
+        """Whether each result needs one pixel, at its own place times the strides."""
+        return self.taps == (1, 1, 1) and self.pads == (0, 0, 0) and self.every == (1, 1, 1)
 
     def part(self, image: Image) -> Image:
         """Return where these results lie in an operand that holds all."""
@@ -220,13 +226,12 @@ def packed_filters(
     Where no tap is chosen there are ``count`` taps of zeros.
     """
     chosen = w[:, :, taps[0], taps[1], taps[2]]
-    packed = np.zeros((w.shape[0], count, channels), w.dtype)
-    if chosen.size:
-        packed[:, :, : w.shape[1]] = chosen.reshape(*chosen.shape[:2], -1).swapaxes(1, 2)
-    flat = packed.reshape(w.shape[0], -1)
-    whole = np.zeros((w.shape[0], stride), w.dtype)
-    whole[:, : flat.shape[1]] = flat
-    return whole
+    filters = w.shape[0]
+    if not chosen.size:
+        return np.zeros((filters, stride), w.dtype)
+    taps_inside = chosen.reshape(*chosen.shape[:2], -1)
+    padded = blocked(taps_inside, ((), (), ()), (0, 2, 1), (filters, channels, count))
+    return blocked(padded.reshape(filters, -1), ((), ()), (0, 1), (filters, stride))
 
 
 def _lifted(sizes: Sequence[Dim], rank: int, fill: int) -> tuple[Dim, ...]:

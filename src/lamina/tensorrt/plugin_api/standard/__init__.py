@@ -8,9 +8,35 @@ from __future__ import annotations
 from functools import partial
 
 from lamina.tensorrt.plugin_api.registry import STANDARD
-from lamina.tensorrt.plugin_api.standard import boxes, pointwise
+from lamina.tensorrt.plugin_api.standard import boxes, pointwise, priors, sampling, transformer
 from lamina.tensorrt.plugin_api.standard.definition import StandardCreator
 
-STANDARD.extend(partial(StandardCreator, d) for d in (*pointwise.DEFINITIONS, *boxes.DEFINITIONS))
+DEFINITIONS = (
+    *pointwise.DEFINITIONS,
+    *sampling.DEFINITIONS,
+    *boxes.DEFINITIONS,
+    *priors.DEFINITIONS,
+    *transformer.DEFINITIONS,
+)
+
+_MASK_RCNN = "fixed to the anchors and sizes of one Mask R-CNN model; build it of layers"
+ABSENT = {
+    "CoordConvAC": "how it counts the two axes is not documented; concatenate two constants",
+    "DecodeBbox3DPlugin": "its order of boxes depends on the run; decode with layers",
+    "DetectionLayer_TRT": _MASK_RCNN,
+    "EfficientNMS_Explicit_TF_TRT": "for one framework's converter; use EfficientNMS_TRT",
+    "EfficientNMS_Implicit_TF_TRT": "for one framework's converter; use EfficientNMS_TRT",
+    "EfficientNMS_ONNX_TRT": "what it pads with is not documented; use INMSLayer",
+    "GenerateDetection_TRT": _MASK_RCNN,
+    "MultilevelCropAndResize_TRT": _MASK_RCNN,
+    "MultilevelProposeROI_TRT": _MASK_RCNN,
+    "ProposalLayer_TRT": _MASK_RCNN,
+    "RPROI_TRT": "there is no operator for pooling by maximum in regions; use ROIAlign_TRT",
+    "SingleStepLSTMPlugin": "use ILoop or the recurrent layers",
+    "VoxelGeneratorPlugin": "no composition of operators counts points by voxel in their order",
+}
+"""Standard plugins of TensorRT that are not registered, with the reason and what to do."""
+
+STANDARD.extend(partial(StandardCreator, d, v) for d in DEFINITIONS for v in d.versions)
 
 __all__: list[str] = []

@@ -4,8 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from lamina.errors import GraphError
 from lamina.ir.graph import Value
-from lamina.tensorrt.plugin_api.standard.definition import Attributes, Definition, numbers, sizes
+from lamina.tensorrt.plugin_api.standard.definition import (
+    Attributes,
+    Definition,
+    composed,
+    known,
+    numbers,
+    pair,
+    sizes,
+    written,
+)
+from lamina.tensorrt.plugin_api.standard.tensors import Tensor
+
+_REDUCTIONS = ("none", "add", "mul", "max", "min")
 
 
 def _leaky_relu(a: Attributes, inputs: Sequence[Value]) -> str:
@@ -92,68 +107,113 @@ def _scatter_nd(a: Attributes, inputs: Sequence[Value]) -> str:
     return "f (data, indices, updates) => (y) { y = ScatterND (data, indices, updates) }"
 
 
-def _gelu(a: Attributes, inputs: Sequence[Value]) -> str:
-    """Approximate GELU by tanh, after a bias where one is given."""
-    if len(inputs) == 1:
-        return 'f (x) => (y) { y = Gelu <approximate = "tanh"> (x) }'
-    return 'f (x, bias) => (y) { s = Add (x, bias) y = Gelu <approximate = "tanh"> (s) }'
+def _split(a: Attributes, x: Tensor) -> list[Tensor]:
+    axis, lengths = int(a["axis"]), [int(n) for n in numbers(a["output_lengths"])]
+    starts = [sum(lengths[:i]) for i in range(len(lengths))]
+    return [x.part(axis, start, n) for start, n in zip(starts, lengths, strict=True)]
 
 
-def _roi_align(a: Attributes, inputs: Sequence[Value]) -> str:
-    mode = "max" if a["mode"] == 0 else "avg"
-    transform = "output_half_pixel" if a["coordinate_transformation_mode"] == 0 else "half_pixel"
-    settings = ", ".join(
-        [
-            f'mode = "{mode}"',
-            f'coordinate_transformation_mode = "{transform}"',
-            f"output_height = {int(a['output_height'])}",
-            f"output_width = {int(a['output_width'])}",
-            f"sampling_ratio = {int(a['sampling_ratio'])}",
-            f"spatial_scale = {float(a['spatial_scale'])}",
-        ]
+def _reorg(a: Attributes, x: Tensor) -> Tensor:
+    """YOLO v2: the operand as (c / s / s, h * s, w * s), each block of s * s then is s * s rows."""
+    stride, batch = int(a["stride"]), x.shape[0]
+    channels, height, width = known(x, 1, 2, 3)
+    inner = channels // (stride * stride)
+    if inner * stride * stride != channels or height % stride or width % stride:
+        raise GraphError(
+            f"{channels} channels of {height} x {width} cannot be reorganized by {stride}"
+        )
+    blocks = x.reshape(batch, inner, height, stride, width, stride)
+    rows = blocks.transpose(0, 3, 5, 1, 2, 4)
+    return rows.reshape(batch, channels * stride * stride, height // stride, width // stride)
+
+
+def _scatter_elements(a: Attributes, data: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
+    reduction = str(a["reduction"])
+    if reduction not in _REDUCTIONS:
+        raise GraphError(
+            f"ScatterElements cannot reduce by {reduction!r}",
+            hint=f"it can by {', '.join(_REDUCTIONS)}",
+        )
+    settings = {"axis": int(a["axis"]), "reduction": reduction}
+    return data.onnx("ScatterElements", indices, updates, **settings)
+
+
+def _resize_nearest(a: Attributes, x: Tensor) -> Tensor:
+    scale = float(a["scale"])
+    scales = Tensor(x.e, x.e.constant(np.array([1, 1, scale, scale], np.float32)))
+    settings = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    return x.onnx("Resize", None, scales, mode="nearest", **settings)
+
+
+def _batch_tile(a: Attributes, like: Tensor, x: Tensor) -> Tensor:
+    return x.expand(like.shape[0], *x.shape[1:])
+
+
+def _deformed(a: Attributes, x: Tensor, offset: Tensor, mask: Tensor, *weights: Tensor) -> Tensor:
+    """Convolution at moved places, each weighted by a mask."""
+    weight, *bias = weights
+    before = pair(a["padding"])
+    return x.onnx(
+        "DeformConv",
+        weight,
+        offset,
+        bias[0] if bias else None,
+        mask,
+        strides=pair(a["stride"]),
+        pads=[*before, *before],
+        dilations=pair(a["dilation"]),
+        group=int(a["group"]),
+        offset_group=int(a["deformable_group"]),
+        kernel_shape=known(weight, 2, 3),
     )
-    return f"""f (x, rois, batches) => (y) {{
-        wide = Cast <to = 7> (batches)
-        y = RoiAlign <{settings}> (x, rois, wide)
-    }}"""
 
 
 DEFINITIONS = (
-    Definition("LReLU_TRT", {"negSlope": 0.1}, _leaky_relu),
-    Definition("Clip_TRT", {"clipMin": 0.0, "clipMax": 6.0}, _clip),
-    *(
-        Definition(
-            "InstanceNormalization_TRT",
-            {"epsilon": 1e-5, "scales": [], "bias": [], "relu": 0, "alpha": 0.0},
-            _instance_norm,
-            version=version,
-        )
-        for version in ("1", "2", "3")
+    Definition("LReLU_TRT", {"negSlope": 0.1}, written(_leaky_relu)),
+    Definition("Clip_TRT", {"clipMin": 0.0, "clipMax": 6.0}, written(_clip)),
+    Definition(
+        "InstanceNormalization_TRT",
+        {"epsilon": 1e-5, "scales": [], "bias": [], "relu": 0, "alpha": 0.0},
+        written(_instance_norm),
+        versions=("1", "2", "3"),
     ),
-    Definition("GroupNormalizationPlugin", {"eps": 1e-5, "num_groups": 1}, _group_norm),
+    Definition("GroupNormalizationPlugin", {"eps": 1e-5, "num_groups": 1}, written(_group_norm)),
     Definition(
         "Normalize_TRT",
         {"weights": [1.0], "acrossSpatial": 0, "channelShared": 1, "nbWeights": 1, "eps": 1e-6},
-        _normalize,
+        written(_normalize),
     ),
-    Definition("Region_TRT", {"num": 5, "coords": 4, "classes": 80}, _region),
-    Definition("FlattenConcat_TRT", {"axis": 1, "ignoreBatch": 0}, _flatten_concat),
-    Definition("ScatterND", {}, _scatter_nd),
-    Definition("CustomGeluPluginDynamic", {"type_id": 0, "bias": 0}, _gelu),
-    *(
-        Definition(
-            "ROIAlign_TRT",
-            {
-                "coordinate_transformation_mode": 1,
-                "mode": 1,
-                "output_height": 1,
-                "output_width": 1,
-                "sampling_ratio": 0,
-                "spatial_scale": 1.0,
-            },
-            _roi_align,
-            version=version,
-        )
-        for version in ("1", "2")
+    Definition("Region_TRT", {"num": 5, "coords": 4, "classes": 80}, written(_region)),
+    Definition("FlattenConcat_TRT", {"axis": 1, "ignoreBatch": 0}, written(_flatten_concat)),
+    Definition("ScatterND", {}, written(_scatter_nd)),
+    Definition(
+        "ScatterElements",
+        {"axis": 0, "reduction": "none"},
+        composed(_scatter_elements),
+        versions=("1", "2"),
+        operands=(3,),
+    ),
+    Definition(
+        "Split",
+        {"axis": 0, "output_lengths": []},
+        composed(_split),
+        outputs=lambda a: len(numbers(a["output_lengths"])),
+        operands=(1,),
+    ),
+    Definition("Reorg_TRT", {"stride": 1}, composed(_reorg), versions=("1", "2"), operands=(1,)),
+    Definition("ResizeNearest_TRT", {"scale": 1.0}, composed(_resize_nearest), operands=(1,)),
+    Definition("BatchTilePlugin_TRT", {}, composed(_batch_tile), operands=(2,)),
+    Definition(
+        "ModulatedDeformConv2d",
+        {
+            "stride": [1, 1],
+            "padding": [0, 0],
+            "dilation": [1, 1],
+            "group": 1,
+            "deformable_group": 1,
+        },
+        composed(_deformed),
+        versions=("1", "2"),
+        operands=(4, 5),
     ),
 )

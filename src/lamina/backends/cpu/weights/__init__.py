@@ -1,0 +1,1 @@
+"""Layouts of weights that kernels read; imports no compiler, so that a refit can make them."""

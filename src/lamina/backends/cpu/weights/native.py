@@ -1,0 +1,82 @@
+"""Calls the kernels that plans hold for refits, where they do what a recipe asks for.
+
+Without them, and for everything else, recipes run NumPy.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from math import prod
+from typing import Any, Final
+
+import numpy as np
+
+from lamina.backends.cpu.features import cpu_features
+from lamina.backends.cpu.image import LoadedImage, load_image
+from lamina.ir.blocks import CACHE_LINE_BYTES
+from lamina.ir.recipe import Array
+from lamina.plan.plan import Section
+
+WINOGRAD: Final = {9: "lamina_winograd_9", 25: "lamina_winograd_25"}
+"""Names by the taps of a filter."""
+
+LANES: Final = 16
+"""Filters that a kernel transforms at once."""
+
+_KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+
+
+class NativeFunctions:
+    """The kernels of one code image; may be called from any thread."""
+
+    def __init__(self, image: LoadedImage) -> None:
+        self._image = image  # its code is mapped as long as it lives
+        names = WINOGRAD.values()
+        self._functions = {n: _KERNEL(a) for n, a in image.addresses.items() if n in names}
+
+    def winograd(
+        self, w: Array, factor: Array | None, arguments: Sequence[Any], out: Array
+    ) -> bool:
+        """Write what :func:`.winograd.transformed` gives for ``w * factor`` into bytes ``out``.
+
+        ``factor`` has one number for each filter, along the first axis.  Returns False, having done
+        nothing, for what no kernel can do.
+        """
+        transform, groups, width, padded = arguments
+        filters, channels, taps = w.shape[0], w.shape[1], prod(w.shape[2:])
+        if taps not in WINOGRAD or w.dtype != np.float32 or not w.flags.c_contiguous:
+            return False
+        if groups != 1 or width % LANES or filters % width or channels * taps * 64 >= 1 << 31:
+            return False
+        if transform.dtype != np.float64 or transform.shape[1:] != (taps,) or padded < channels:
+            return False
+        if out.nbytes != 4 * filters * len(transform) * padded or not out.nbytes:
+            return False
+        if _address(out) % CACHE_LINE_BYTES:
+            return False
+        if padded != channels:
+            out[:] = 0
+        if factor is None:
+            factor = np.ones(filters, np.float32)
+        operands = (w, np.ascontiguousarray(transform), np.ascontiguousarray(factor), out)
+        sizes = (filters // LANES, channels, len(transform), padded, width // LANES)
+        words = np.array([*map(_address, operands), *sizes], np.int64)
+        begin = _address(words)
+        self._functions[WINOGRAD[taps]](begin, begin + 8 * len(operands), 0, 1)
+        return True
+
+
+def native_functions(section: Section) -> NativeFunctions | None:
+    """Return the kernels that a section holds for refits, if this CPU can run them."""
+    needs, image = dict(section.target), section.image
+    if needs.get("device") != "cpu" or not image.symbols.keys() & WINOGRAD.values():
+        return None
+    if {*needs.get("features", "").split(",")} - {*cpu_features(), ""}:
+        return None
+    return NativeFunctions(load_image(image.code, image.symbols, image.externals))
+
+
+def _address(array: Array) -> int:
+    result: int = array.__array_interface__["data"][0]
+    return result

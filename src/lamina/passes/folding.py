@@ -1,0 +1,52 @@
+"""Runs operators on constants."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from lamina import ops
+from lamina.ir.graph import Array, Graph, Op, emit_node
+from lamina.ir.loc import Loc
+from lamina.ir.recipe import recipe_function
+from lamina.ir.text import parse_graph, print_graph
+from lamina.ir.traced import Traced, plain, record
+from lamina.ir.types import DType, TensorType
+
+
+def fold(op: Op, *operands: Array) -> tuple[Array, ...]:
+    """Return the results of an operator; they record how they came about if operands do."""
+    results = _tuple(op.reference(*(plain(a) for a in operands)))
+    if not any(isinstance(a, Traced) for a in operands):
+        return results
+    text = _text(op, operands)
+
+    def result(number: int) -> Any:
+        return record("operator", lambda *_: results[number], text, number, *operands)
+
+    return tuple(result(number) for number in range(len(results)))
+
+
+def _text(op: Op, operands: tuple[Array, ...]) -> str:
+    """Return the text of a graph with the operator alone."""
+    graph = Graph()
+    types = [TensorType(DType.of(a.dtype), a.shape) for a in operands]
+    inputs = [graph.input(f"i{k}", t) for k, t in enumerate(types)]
+    for k, v in enumerate(emit_node(op, inputs, loc=Loc("")).outputs):
+        graph.output(v, f"o{k}")
+    return print_graph(graph)
+
+
+@recipe_function("operator")
+def _run(text: str, number: int, *operands: Array) -> Array:
+    return _tuple(_operator(text).reference(*operands))[number]
+
+
+@lru_cache(maxsize=64)
+def _operator(text: str) -> Op:
+    (node,) = parse_graph(text, ops.BY_NAME).nodes()
+    return node.op
+
+
+def _tuple(result: Any) -> tuple[Array, ...]:
+    return result if isinstance(result, tuple) else (result,)

@@ -1,0 +1,196 @@
+"""Computes constants of a section from named weights by its recipes."""
+
+from __future__ import annotations
+
+import importlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+from lamina.errors import DeviceError, LaminaError, PlanError
+from lamina.ir import blocks
+from lamina.ir.recipe import FUNCTIONS, SOURCE, Array, finding
+from lamina.plan.plan import Section
+from lamina.plan.recipes import Step, argument, recipes_of
+
+_MODULES: Final = {
+    "blocked": blocks.__name__,
+    "fft": "lamina.backends.cpu.weights.fft",
+    "onednn.pack": "lamina.backends.cpu.onednn.packing",
+    "operator": "lamina.passes.folding",
+    "winograd": "lamina.backends.cpu.weights.winograd",
+}
+"""Where functions of recipes are that are none of NumPy's; imported when they are called."""
+
+
+_LONG_BYTES: Final = 256 << 10
+"""Constants from which on a thread of their own pays."""
+
+_SAME_BYTES: Final = ("ravel", "reshape", "view")
+"""Functions whose result has the bytes of their operand, where that is dense."""
+
+_INTO: Final = ("blocked", "fft", "winograd")
+"""Functions that can write their result into given bytes."""
+
+
+class Native(Protocol):
+    """Kernels that a section holds for refits."""
+
+    def winograd(
+        self, w: Array, factor: Array | None, arguments: Sequence[Any], out: Array
+    ) -> bool:
+        """Compute a transform into bytes; False, having done nothing, for what it cannot."""
+
+
+class Evaluation:
+    """The values of a section's recipes with other weights.
+
+    ``sources`` gives the contents of every named weight, ``changed`` the names of those that are
+    others than before.
+    """
+
+    def __init__(
+        self,
+        section: Section,
+        sources: Callable[[str], Array],
+        changed: Iterable[str],
+        native: Native | None = None,
+    ) -> None:
+        self._recipes = recipes = recipes_of(section)
+        self._literals, self._sources = section.literals, sources
+        self._native = native
+        changed = set(changed)
+        depends: list[bool] = []
+        for step in recipes.steps:
+            own = step.function == SOURCE and step.arguments[0] in changed
+            depends.append(own or any(depends[n] for n in step.operands))
+        made = recipes.blobs.items()
+        self.blobs = [blob for blob, step in made if depends[step] or blob in section.absent]
+        self._guards = [(step, found) for step, found in recipes.guards if depends[step]]
+        readers = Counter(n for step in recipes.steps for n in step.operands)
+        readers.update(recipes.blobs.values())
+        self._shared = {n for n, count in readers.items() if count > 1}
+        self._kept: dict[int, Array] = {}
+
+    def broken_guard(self) -> set[str] | None:
+        """Return the weights behind a finding that is no longer the same; None for no such."""
+        with np.errstate(all="ignore"):
+            for step, found in self._guards:
+                if finding(self._value(step)) != found:
+                    return self._sources_of(step)
+        return None
+
+    def run(self, threads: int, outs: Mapping[int, Array]) -> None:
+        """Compute the blobs of ``outs``, in parallel, into these bytes.
+
+        Raises PlanError for recipes that cannot be followed or give other sizes.
+        """
+        # Small ones first and alone: many short calls would keep the interpreter from the threads
+        # that wait for it after long ones.
+        small = [blob for blob in outs if outs[blob].nbytes < _LONG_BYTES or threads < 2]
+        self._make({blob: outs[blob] for blob in small})
+        large = sorted(outs.keys() - set(small), key=lambda blob: -outs[blob].nbytes)
+        if not large:
+            return
+        with ThreadPoolExecutor(threads) as pool:
+            for done in [pool.submit(self._make, {blob: outs[blob]}) for blob in large]:
+                done.result()
+
+    def _make(self, outs: Mapping[int, Array]) -> None:
+        with np.errstate(all="ignore"):
+            for blob, out in outs.items():
+                self._store(self._recipes.blobs[blob], out)
+
+    def _store(self, number: int, out: Array) -> None:
+        """Bring the bytes of a step's value into ``out``, computing them there where possible."""
+        step = self._recipes.steps[number]
+        if step.function in _SAME_BYTES and number not in self._shared:
+            self._store(step.operands[0], out)
+            return
+        into = step.function in _INTO and number not in self._shared
+        if into and step.function == "winograd" and self._transformed(step, out):
+            return
+        value = self._value(number, out if into else None)
+        if value.nbytes != out.nbytes:
+            raise PlanError(
+                f"the recipes of the plan are damaged: a constant has {out.nbytes} bytes, its "
+                f"recipe gives {value.nbytes}"
+            )
+        if not np.may_share_memory(value, out):
+            np.copyto(out.view(value.dtype).reshape(value.shape), value)
+
+    def _transformed(self, step: Step, out: Array) -> bool:
+        """Let a kernel of the section compute a transform into ``out``; False if it cannot."""
+        if self._native is None:
+            return False
+        w, factor = self._factored(step.operands[0])
+        others = [argument(a, {}, self._literals) for a in step.arguments[1:]]
+        return self._native.winograd(w, factor, others, out)
+
+    def _factored(self, number: int) -> tuple[Array, Array | None]:
+        """Return a value as an array and, perhaps, a factor for each index of its first axis."""
+        step = self._recipes.steps[number]
+        if step.function == "multiply" and number not in self._shared and not step.keywords:
+            values = {n: self._value(n) for n in step.operands}
+            x, y = (argument(a, values, self._literals) for a in step.arguments)
+            for w, factor in ((x, y), (y, x)):
+                if _is_factor_of(w, factor):
+                    return w, factor
+        return self._value(number), None
+
+    def _sources_of(self, step: int) -> set[str]:
+        found: set[str] = set()
+        stack = [step]
+        while stack:
+            s = self._recipes.steps[stack.pop()]
+            if s.function == SOURCE:
+                found.add(s.arguments[0])
+            stack += s.operands
+        return found
+
+    def _value(self, number: int, out: Array | None = None) -> Array:
+        """Return the value of a step, perhaps in ``out``; what several steps read is kept."""
+        if number in self._kept:
+            return self._kept[number]
+        step = self._recipes.steps[number]
+        if step.function == SOURCE:
+            return self._sources(step.arguments[0])
+        values = {n: self._value(n) for n in step.operands}
+        value = self._called(step, values, out)
+        if number in self._shared:
+            self._kept[number] = value
+        return value
+
+    def _called(self, step: Step, values: Mapping[int, Array], out: Array | None) -> Array:
+        function = _function(step.function)
+        arguments = [argument(a, values, self._literals) for a in step.arguments]
+        keywords = {k: argument(a, values, self._literals) for k, a in step.keywords.items()}
+        if out is not None:
+            keywords["out"] = out
+        try:
+            return np.asarray(function(*arguments, **keywords))
+        except (DeviceError, PlanError):
+            raise
+        except (ArithmeticError, LaminaError, LookupError, TypeError, ValueError) as e:
+            raise PlanError(f"the recipes of the plan are damaged: {step.function}: {e}") from e
+
+
+def _is_factor_of(w: Any, factor: Any) -> bool:
+    """Whether ``factor`` has one f32 number for each index of the first axis of f32 ``w``."""
+    if not isinstance(w, np.ndarray) or not isinstance(factor, np.ndarray) or not w.ndim:
+        return False
+    column = (w.shape[0], *[1] * (w.ndim - 1))
+    return bool(factor.shape == column and w.dtype == factor.dtype == np.float32)
+
+
+@lru_cache(maxsize=256)
+def _function(name: str) -> Callable[..., Any]:
+    if name in _MODULES:
+        importlib.import_module(_MODULES[name])
+    if name not in FUNCTIONS:
+        raise PlanError(f"the recipes of the plan call {name!r}, which does not exist here")
+    return FUNCTIONS[name]
