@@ -33,6 +33,7 @@ from lamina.backends.cuda.tactics.convolution import TritonConvolution, TritonCo
 from lamina.backends.cuda.tactics.direct import TritonDirect
 from lamina.backends.cuda.tactics.few_channels import TritonFewChannels
 from lamina.backends.cuda.tactics.matmul import TritonMatmul, TritonMatmulBoxes, TritonMatvec
+from lamina.backends.cuda.tactics.winograd import TritonWinograd
 from lamina.backends.cuda.target import TARGETS
 from lamina.ir.dims import evaluate
 from lamina.ir.graph import Graph, Node, emit, emit_node
@@ -54,7 +55,7 @@ HERE = Loc("benchmark")
 RELU, GELU = Epilogue(ActivationKind.RELU), Epilogue(ActivationKind.GELU)
 TACTICS = (
     TritonConvolution(), TritonConvolutionBoxes(), TritonDirect(), TritonFewChannels(),
-    TritonMatmul(), TritonMatmulBoxes(), TritonMatvec(),
+    TritonMatmul(), TritonMatmulBoxes(), TritonMatvec(), TritonWinograd(),
 )  # fmt: skip
 TOLERANCE = 3e-3
 ROTATED_BYTES = 2.5e8
@@ -206,6 +207,11 @@ def problems() -> Iterator[Callable[[], Problem]]:
             yield lambda g=group, b=batch, a=(c, size, k, r, s, count), q=residual: convolution(
                 g, b, *a, residual=q
             )
+    for batch in (1, 8, 128):
+        for c, size, r in ((64, 56, 3), (128, 28, 3), (256, 14, 3), (512, 7, 3), (64, 28, 5)):
+            yield lambda b=batch, a=(c, size, c, r, 1): convolution(
+                f"f32-b{b}", b, *a, dtype=torch.float32
+            )
     for batch in (1, 128):
         group = f"mobilenet-b{batch}"
         for c, size, s in ((96, 112, 2), (144, 56, 1), (384, 14, 1), (960, 7, 1)):
@@ -327,7 +333,7 @@ def laid_out(t: torch.Tensor, form: Form | None) -> torch.Tensor:
     return t.contiguous().clone()
 
 
-def graph_microseconds(run: Callable[[int], None], calls: int, repeats: int = 7) -> float:
+def graph_microseconds(run: Callable[[int], Any], calls: int, repeats: int = 7) -> float:
     """Return microseconds a call, of ``calls`` calls in one CUDA graph; the median of repeats."""
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
@@ -404,7 +410,8 @@ def report(
     floor = max(problem.flops / rate, problem.moved_bytes / memory)
     library = float("nan")
     if problem.library is not None:
-        library = graph_microseconds(lambda i: problem.library() and None, 20)  # type: ignore[misc]
+        run = problem.library
+        library = graph_microseconds(lambda _: run(), 20)
     best = timed[0] if timed else {"us": float("nan"), "tactic": "none"}
     print(
         f"{problem.group:14} {problem.name:32} {best['us']:8.2f} us  floor {floor:7.2f}  "

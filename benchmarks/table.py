@@ -14,7 +14,6 @@ import re
 from typing import Any
 
 RESULTS = pathlib.Path(__file__).parent / "results/cpu.json"
-BEGIN, END = "<!-- cpu table begins -->", "<!-- cpu table ends -->"
 ENGINES = ("lamina", "onnxruntime", "openvino")
 
 Results = dict[str, Any]
@@ -71,12 +70,16 @@ def row(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def put(page: str, table: str) -> str:
-    """Return a page with the table between its two comments; ``ValueError`` without them."""
-    if BEGIN not in page or END not in page:
-        raise ValueError(f"the page has no {BEGIN} … {END}")
-    between = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
-    return between.sub(lambda _: f"{BEGIN}\n{table}\n{END}", page)
+def put(page: str, name: str, table: str) -> str:
+    """Return a page with a table between its comments ``NAME table begins`` and ``... ends``.
+
+    Raises ``ValueError`` where the page lacks them.
+    """
+    begin, end = f"<!-- {name} table begins -->", f"<!-- {name} table ends -->"
+    if begin not in page or end not in page:
+        raise ValueError(f"the page has no {begin} … {end}")
+    between = re.compile(f"{re.escape(begin)}.*{re.escape(end)}", re.DOTALL)
+    return between.sub(lambda _: f"{begin}\n{table}\n{end}", page)
 
 
 def main() -> None:
@@ -89,7 +92,7 @@ def main() -> None:
     if options.write is None:
         print(table)
     else:
-        options.write.write_text(put(options.write.read_text(), table))
+        options.write.write_text(put(options.write.read_text(), "cpu", table))
 
 
 if __name__ == "__main__":

@@ -67,6 +67,11 @@ An engine file is a plan like any other: `lamina.load`, `lamina run` and `lamina
 too. Failed builds give `None` and say why in the logger, with the name of the layer; arguments of a
 wrong type are a `TypeError`.
 
+Plugins in Python run on either device: `enqueue` and functions under `tensorrt.plugin.impl` get
+addresses of host memory, or of the GPU's with the stream to work on. Kernels from
+`tensorrt.plugin.aot_impl` become a part of the engine, which then needs neither the plugin nor its
+compiler. Where a plugin has several tactics, all are timed while the engine is built.
+
 This page is made by `tools/tensorrt_page.py` from the classes themselves; a test compares them.
 """
 

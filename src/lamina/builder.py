@@ -59,7 +59,10 @@ _UNSTORED = frozenset(
 )
 """Options that say how kernels are chosen here; a plan for another machine is built without."""
 
-_RARE = frozenset({"full_precision", "libraries", "most_tactics", "on_host", "workspace_bytes"})
+_RARE = frozenset(
+    """direct full_precision libraries most_tactics on_host refittable shared_bytes
+    workspace_bytes""".split()
+)
 """Options that a plan states where they have another value than usual."""
 
 Progress = Callable[[ProgressEvent], None]

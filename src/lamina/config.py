@@ -60,6 +60,8 @@ class Target:
 
 def parse_targets(text: str) -> tuple[Target, ...]:
     """Read targets such as ``cpu,cuda:sm_90``; raises ConfigError for anything else."""
+    if not isinstance(text, str):
+        raise ConfigError(f"target {text!r} is not text", hint="use 'cpu', 'cuda' or 'cuda:sm_90'")
     targets = []
     for name in text.split(","):
         device, _, arch = name.strip().partition(":")
@@ -92,9 +94,11 @@ class BuildConfig:
 
     ``libraries`` names those whose kernels may be chosen, of ``onednn``, ``cublaslt`` and
     ``cudnn``; None allows all.  ``workspace_bytes`` is the most scratch memory that one step may
-    ask for, ``most_tactics`` the most candidates that are timed for a node (0: no limit).  A time
-    is the least of ``timing_runs`` or more averages, each over ``timing_average`` runs.
+    ask for, ``shared_bytes`` the most memory of a block on a GPU, ``most_tactics`` the most
+    candidates that are timed for a node (0: no limit).  A time is the least of ``timing_runs`` or
+    more averages, each over ``timing_average`` runs.
     ``full_precision`` names nodes of the model whose products are of f32 whatever the precision.
+    ``direct`` names nodes, such as transposes, that are to be views where kernels allow it.
     ``on_host`` names nodes that a GPU's section leaves to the host, which runs them with NumPy.
     ``selector`` chooses among candidates itself: a :class:`lamina.tactics.policy.Selector`.
 
@@ -114,8 +118,10 @@ class BuildConfig:
     verify: bool = False
     full_precision: tuple[str, ...] = ()
     on_host: tuple[str, ...] = ()
+    direct: tuple[str, ...] = ()
     libraries: tuple[str, ...] | None = None
     workspace_bytes: int | None = None
+    shared_bytes: int | None = None
     most_tactics: int = 0
     timing_average: int = 1
     timing_runs: int = 1
@@ -141,6 +147,14 @@ class BuildConfig:
         if unknown := sorted({*(self.libraries or ())} - {*LIBRARIES}):
             raise ConfigError(
                 f"the library {unknown[0]!r} is not known", hint=f"choose of {', '.join(LIBRARIES)}"
+            )
+        self._check_limits()
+
+    def _check_limits(self) -> None:
+        if self.workspace_bytes is not None and self.workspace_bytes < 0:
+            raise ConfigError(
+                f"a workspace of {self.workspace_bytes} bytes cannot be",
+                hint="give bytes, 0 for kernels without any, or None for no limit",
             )
         if self.timing_average < 1 or self.timing_runs < 1:
             raise ConfigError(

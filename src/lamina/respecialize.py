@@ -15,6 +15,7 @@ from lamina.ir.graph import Graph
 from lamina.ir.text import parse_graph
 from lamina.ir.weight import Weight
 from lamina.plan.plan import Plan
+from lamina.plan.strip import missing_weights
 from lamina.precision.pipeline import missing_feature
 
 
@@ -24,6 +25,12 @@ def respecialize(plan: Plan, threads: int = 0, target: str = "cpu") -> Plan:
     A precision that this CPU has no instructions for becomes f32.  Raises PlanError for a graph or
     options that are damaged.
     """
+    if missing := missing_weights(plan):
+        raise PlanError(
+            f"the plan has to be compiled for this machine, but was saved without {len(missing)} "
+            f"of its weights",
+            hint="refit it where it was built for, and save it there with its weights",
+        )
     graph, config = portable_graph(plan), plan_config(plan, threads)
     if target != "cpu" or parse_targets(config.target)[0].device == "cuda":
         config = replace(config, target=target)
@@ -57,7 +64,7 @@ def plan_config(plan: Plan, threads: int = 0) -> BuildConfig:
             name: tuple(tuple(shape) for shape in shapes)
             for name, shapes in options.get("shapes", {}).items()
         }
-        for name in ("without", "libraries", "full_precision", "on_host"):
+        for name in ("without", "libraries", "full_precision", "on_host", "direct"):
             if options.get(name) is not None:
                 options[name] = tuple(options[name])
         if threads:

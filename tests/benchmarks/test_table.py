@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from benchmarks.table import BEGIN, END, markdown, put
+from benchmarks import cuda_table
+from benchmarks.table import markdown, put
 
 RESULTS = {
     "machine": {
@@ -37,7 +38,42 @@ def test_a_row_for_each_case_under_the_mean_of_its_precision() -> None:
 
 
 def test_the_table_replaces_what_stood_between_the_comments() -> None:
-    page = f"before\n{BEGIN}\nold\n{END}\nafter"
-    assert put(page, "new") == f"before\n{BEGIN}\nnew\n{END}\nafter"
+    begin, end = "<!-- gpu table begins -->", "<!-- gpu table ends -->"
+    page = f"before\n{begin}\nold\n{end}\nafter"
+    assert put(page, "gpu", "new") == f"before\n{begin}\nnew\n{end}\nafter"
     with pytest.raises(ValueError, match="cpu table begins"):
-        put("no comments", "new")
+        put(page, "cpu", "new")
+
+
+LAYER = {"layer": "matmul", "tactic": "triton-matmul 64x64x64 w4", "floor_microseconds": 2.0}
+GPU = {
+    "machine": {"device": "Some GPU", "torch": "9.9", "date": "2026-01-02T03:04:05+00:00"},
+    "results": [
+        {
+            "model": "net",
+            "batch": 4,
+            "dtype": "f16",
+            "warm_build_seconds": 0.5,
+            "lamina": {"microseconds": 1000.0, "sqnr_db": 59.6, "build_seconds": 12.0},
+            "eager": {"microseconds": 3000.0, "sqnr_db": 61.0},
+            "compile": {"microseconds": 2000.0, "sqnr_db": 61.0},
+            "layers": [LAYER | {"microseconds": 3.0}, LAYER | {"microseconds": 5.0}],
+        },
+        {"model": "net", "batch": 8, "dtype": "f16", "error": "crashed"},
+    ],
+}
+
+
+def test_gpu_cases_are_compared_with_the_faster_peer() -> None:
+    lines = cuda_table.markdown(GPU).splitlines()
+    assert lines[0].endswith("on one Some GPU, torch 9.9, 2026-01-02.")
+    wanted = "| net | 4 | f16 | 1.000 | 3.000 | 2.000 | 2.00 × | 60 (61) | 12.0 | 0.5 |"
+    assert wanted in lines
+    assert lines[-1] == "| net | 8 | f16 | – | – | – | – | – | – | – |"
+
+
+def test_layers_of_a_kind_stand_together_with_their_floors() -> None:
+    page = cuda_table.layers(GPU)
+    assert "2 layers, 8 µs one by one, 4 µs of floors." in page
+    assert "| matmul | triton-matmul | 2 | 8.0 | 4.0 | 2.0 |" in page
+    assert "batch 8" not in page

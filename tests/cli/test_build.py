@@ -49,7 +49,7 @@ def test_a_range_of_shapes_is_kept(lamina: Lamina, model: Path, tmp_path: Path) 
     ("arguments", "fact"),
     [
         (["--shapes", "x=1x2"], "cannot be read"),
-        (["--shapes", "nope:1x2x6x6"], "no input ['nope']"),
+        (["--shapes", "nope:1x2x6x6"], "no input 'nope'"),
         (["--shapes", "x:1x2x6"], "the shape given is (1, 2, 6)"),
         (["--shapes", "x:1x3x6x6"], "axis 1 of input 'x' is 2 in the model, the shape says 3"),
         (["--shapes", "x:4x2x6x6..2x2x6x6..8x2x6x6"], "not in order"),
@@ -106,3 +106,15 @@ def test_an_unwritable_place_is_found_before_the_build(
     done = lamina("build", model, "-o", tmp_path)
     assert done.code == 2
     assert "it is a folder" in done.err
+
+
+def test_what_limited_time_left_out_is_said(lamina: Lamina, model: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "net.plan"
+    arguments = ["-o", plan, "--shapes", "x:1x2x6x6", "--timing-cache", ""]
+    done = lamina("build", model, *arguments, "--time-budget", "1e-6", "--json")
+    assert done.code == 0, done.err
+    assert "were up" in done.json["untuned"]
+    assert "were up" in lamina("build", model, *arguments, "--time-budget", "1e-6").err
+    assert "tuning  the 1e-06 s" in lamina("inspect", plan).out
+    whole = lamina("build", model, *arguments, "--json")
+    assert whole.json["untuned"] == ""

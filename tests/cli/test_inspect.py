@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from tests.cli.conftest import Lamina
 
 from lamina.cli.inspect import next_best, shorten
@@ -57,3 +58,20 @@ def test_the_next_best_is_never_the_chosen_one() -> None:
     assert next_best(layer("a", 2.0, tried)) == "a (plain) 1.0"
     assert next_best(layer("a", 1.0, tried[:1])) == "-"
     assert shorten("winograd(m=4)") == "winograd(m=4)"
+
+
+def test_a_part_for_a_gpu_elsewhere_is_shown_as_it_is(
+    lamina: Lamina, model: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("triton")
+    plan = tmp_path / "both.plan"
+    level = ("--optimization-level", "0")
+    lamina("build", model, "-o", plan, "--target", "cpu,cuda:sm_90", *level)
+    assert lamina("inspect", plan, "--json").json["target"]["device"] == "cpu"
+    report = lamina("inspect", plan, "--target", "cuda:sm_90", "--json").json
+    assert report["target"]["arch"] == "sm_90"
+    assert any(layer["tactic"].startswith("triton") for layer in report["layers"])
+    done = lamina("inspect", plan, "--target", "cuda:sm_80")
+    assert done.code == 2 and "it has cpu, cuda:sm_90" in done.err
+    lamina("build", model, "-o", plan, "--target", "cuda:sm_90", *level)
+    assert lamina("inspect", plan, "--json").json["target"]["arch"] == "sm_90"

@@ -148,16 +148,51 @@ def test_what_does_not_fit_is_named(reason):
         plan_of(model("y = kernels.wrong (a)"))
 
 
-def test_a_kernel_that_does_not_compile_leaves_the_others():
-    @triton.jit
-    def broken(x, y, n, BLOCK: tl.constexpr):
-        tl.store(y + tl.arange(0, BLOCK), tl.no_such_function(x))
+@triton.jit
+def broken_kernel(x, y, n, BLOCK: tl.constexpr):
+    tl.store(y + tl.arange(0, BLOCK), tl.no_such_function(x))
 
+
+@pytest.mark.parametrize("others", [True, False])
+def test_a_kernel_that_does_not_compile_leaves_the_others(others):
     def ways(x, y):
-        yield Launch(broken, (1,), x, y, x.size, BLOCK=16)
-        yield Launch(plain_kernel, (cdiv(x.size, 16),), x, y, x.size, BLOCK=16)
+        yield Launch(broken_kernel, (1,), x, y, x.size, BLOCK=16)
+        if others:
+            yield Launch(plain_kernel, (cdiv(x.size, 16),), x, y, x.size, BLOCK=16)
 
     lamina.plugin("kernels::partly", types=lambda x: x, triton=ways)(lambda x: x)
-    _, requests = plan_of(model("y = kernels.partly (a)"))
-    with pytest.raises(lamina.BuildError, match="cannot compile broken"):
-        compile_request(requests[0], 90)
+    plan = lamina.build(model("y = kernels.partly (a)"), target="cuda:sm_90", timing_cache="").plan
+    (step,) = plan.sections[0].program.steps
+    reasons = dict(step.declined)
+    assert any("cannot compile broken_kernel" in reason for reason in reasons.values())
+    if others:
+        assert step.kind is StepKind.KERNEL and "plain_kernel" in step.tactic
+    else:
+        assert step.kind is StepKind.HOST and "cannot compile" in plan.fallbacks[0]
+
+
+@triton.jit
+def scale_kernel(x, y, n, factor, offset, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    value = tl.load(x + i, mask=i < n) * factor
+    if offset is not None:
+        value += offset
+    tl.store(y + i, value, mask=i < n)
+
+
+@pytest.mark.parametrize("offset", [None, 2])
+def test_numbers_for_parameters_without_annotation(offset):
+    def scaled(x, y, *, factor):
+        return Launch(scale_kernel, (cdiv(x.size, 32),), x, y, x.size, factor, offset, BLOCK=32)
+
+    lamina.plugin("kernels::scale", types=lambda x, factor: x, triton=scaled)(
+        lambda x, *, factor: x
+    )
+    proto = model("y = kernels.scale <factor = 2.5> (a)")
+    plan, requests = plan_of(proto)
+    engine = Engine(plan, device="cuda:simulated")
+    a, b = values("float32", 50)
+    wanted = a * np.float32(2.5) + (offset or 0)
+    np.testing.assert_allclose(engine.run({"a": a, "b": b})["y"], wanted, rtol=1e-6)
+    assert compile_request(requests[0], 90).cubin
+    assert ("offset" in dict(requests[0].constants)) == (offset is None)

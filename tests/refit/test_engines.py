@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -105,6 +107,28 @@ def test_the_callers_arrays_may_change_afterwards() -> None:
         array[...] = 0
     np.testing.assert_array_equal(engine(X), wanted)
     np.testing.assert_array_equal(lamina.load(engine.serialize())(X), wanted)
+
+
+def test_runs_that_go_on_meanwhile_have_old_or_new_weights() -> None:
+    engine = build(1)
+    context = engine.create_context()
+    expected = [build(seed)(X) for seed in (1, 2)]
+    ended, wrong, runs = threading.Event(), [], [0]
+
+    def run() -> None:
+        while not ended.is_set():
+            y = context(X)
+            runs[0] += 1
+            if not any(np.array_equal(y, e) for e in expected):
+                wrong.append(y)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    for seed in (2, 1) * 10:
+        engine.refit(weights(seed))
+    ended.set()
+    thread.join()
+    assert runs[0] > 5 and not wrong
 
 
 def test_a_plan_without_its_graph_has_no_names() -> None:

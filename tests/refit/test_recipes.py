@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -214,6 +215,38 @@ def test_damaged_recipes_are_refused(name: str) -> None:
     section = dataclasses.replace(plan.sections[0], recipes=json.dumps(data))
     with pytest.raises(lamina.PlanError, match="recipes of the plan"):
         refit(dataclasses.replace(plan, sections=(section,)), weights(2))
+
+
+def _places(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the paths to everything in JSON data."""
+    items = data.items() if isinstance(data, dict) else enumerate(data)
+    found = []
+    for key, value in items:
+        found.append((*path, key))
+        if isinstance(value, dict | list):
+            found += _places(value, (*path, key))
+    return found
+
+
+def test_recipes_of_any_form_end_in_an_error_or_a_plan() -> None:
+    plan = build(1).plan
+    text, rng = plan.sections[0].recipes, random.Random(1)
+    places = _places(json.loads(text))
+    values = [None, True, -1, 0, 3, 10**9, 1e300, "", "w", "add", [], ["$", 0], ["(", 1], {}]
+    refused = 0
+    for _ in range(300):
+        data = json.loads(text)
+        *path, last = rng.choice(places)
+        place = data
+        for key in path:
+            place = place[key]
+        place[last] = rng.choice(values)
+        section = dataclasses.replace(plan.sections[0], recipes=json.dumps(data))
+        try:
+            refit(dataclasses.replace(plan, sections=(section,)), weights(2))
+        except lamina.LaminaError:
+            refused += 1
+    assert refused > 100
 
 
 def test_large_numbers_do_not_fit_a_plan_of_halves() -> None:

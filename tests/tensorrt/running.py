@@ -8,6 +8,7 @@ import numpy as np
 
 import lamina
 import lamina.tensorrt as trt
+from lamina.tensorrt import platform
 
 
 class Messages(trt.ILogger):
@@ -34,6 +35,7 @@ class Net:
         self.network = self.builder.create_network(flags)
         self.config = self.builder.create_builder_config()
         self.config.builder_optimization_level = 0
+        self.config.clear_flag(trt.BuilderFlag.TF32)
 
     def input(self, name: str, array: Any, shape: Any = None) -> Any:
         dtype = trt.DataType.named(_TYPES[np.asarray(array).dtype.name])
@@ -58,7 +60,7 @@ class Net:
     def build(self) -> lamina.Engine:
         data = self.builder.build_serialized_network(self.network, self.config)
         assert data is not None, "\n".join(self.logger.errors)
-        return lamina.load(bytes(data))
+        return lamina.load(bytes(data), device=platform.device())
 
     def run(self, **inputs: Any) -> Any:
         results = list(self.build().run(inputs).values())

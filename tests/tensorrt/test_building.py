@@ -180,7 +180,7 @@ def test_inputs_outputs_and_layers_are_found_again() -> None:
 
 
 def test_flags_pools_and_other_options() -> None:
-    config = Net().config
+    config = Net().builder.create_builder_config()
     assert config.get_flag(trt.BuilderFlag.TF32) and config.flags == 1 << int(trt.BuilderFlag.TF32)
     config.set_flag(trt.BuilderFlag.FP16)
     config.clear_flag(trt.BuilderFlag.TF32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -138,8 +139,10 @@ def steps(net: Net) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["HWC", "HWC16", "CHW16"])
-def test_nothing_is_copied_where_kernels_work_on_the_format(name: str) -> None:
+@pytest.mark.parametrize("level", [0, 1, 3])
+def test_nothing_is_copied_where_kernels_work_on_the_format(name: str, level: int) -> None:
     net = network(name, (1, 32, 14, 14))
+    net.config.builder_optimization_level = level
     net.config.set_flag(trt.BuilderFlag.DIRECT_IO)
     assert steps(net) == ["convolution"]
 
@@ -152,12 +155,29 @@ def test_direct_io_refuses_formats_that_need_a_copy() -> None:
     assert "DIRECT_IO is set" in message and "Tensor x" in message
 
 
-def test_row_major_is_taken_where_it_is_allowed() -> None:
-    net = network("HWC", (1, 8, 6, 6))
+def test_of_several_formats_the_one_with_the_fewest_copies_is_taken() -> None:
+    net = network("HWC", (1, 32, 14, 14))
     net.network.get_input(0).allowed_formats = bit("HWC") | bit("LINEAR")
+    net.config.set_tactic_sources(1 << int(trt.TacticSource.CUDNN))
+    net.config.algorithm_selector = ChannelsLast()
     engine = engine_of(net)
-    assert engine.get_tensor_format("x").name == "LINEAR"
-    assert engine.get_tensor_format("y0").name == "HWC"
+    assert engine.get_tensor_format("x").name == engine.get_tensor_format("y0").name == "HWC"
+    net = Net()
+    x = net.network.add_input("x", trt.float32, (2, 8, 6, 6))
+    x.allowed_formats = bit("HWC") | bit("LINEAR") | bit("CHW4")
+    net.output(net.network.add_softmax(x).get_output(0))
+    assert engine_of(net).get_tensor_format("x").name == "LINEAR"
+
+
+class ChannelsLast(trt.IAlgorithmSelector):
+    def __init__(self) -> None:
+        trt.IAlgorithmSelector.__init__(self)
+
+    def select_algorithms(self, context: Any, choices: Any) -> list[int]:
+        return [i for i, c in enumerate(choices) if c.get_algorithm_io_info(0).strides[1] == 1]
+
+    def report_algorithms(self, contexts: Any, choices: Any) -> None:
+        pass
 
 
 def test_formats_that_a_tensor_cannot_have_are_refused() -> None:
@@ -248,3 +268,39 @@ def test_halves_with_channels_last_need_no_copy_of_their_own() -> None:
     expected = linear(x.shape, x.astype(np.float32))
     got = engine(memory(x, "HWC", 0)).astype(np.float32)
     np.testing.assert_allclose(got, memory(expected, "HWC", 0), rtol=1e-2, atol=1e-2)
+
+
+@pytest.fixture
+def _legacy() -> Iterator[None]:
+    trt.use("8.6")
+    yield
+    trt.use("10")
+
+
+@pytest.mark.usefixtures("_legacy")
+def test_an_implicit_batch() -> None:
+    net = Net()
+    net.builder.max_batch_size = 4
+    x = net.network.add_input("x", trt.float32, (3, 5, 5))
+    relu = net.network.add_activation(x, trt.ActivationType.RELU).get_output(0)
+    net.output(relu)
+    x.allowed_formats, relu.allowed_formats = bit("CHW4"), bit("HWC8")
+    engine = engine_of(net)
+    assert engine.get_binding_format(0).name == "CHW4"
+    assert engine.get_binding_vectorized_dim(0) == 0
+    array = random(2, 3, 5, 5)
+    given, y = memory(array, "CHW4"), np.zeros((2, 5, 5, 8), np.float32)
+    context = engine.create_execution_context()
+    assert context.execute(2, [given.ctypes.data, y.ctypes.data])
+    np.testing.assert_array_equal(y, memory(np.maximum(array, 0), "HWC8", 0))
+
+
+def test_an_image_without_a_batch() -> None:
+    net = Net()
+    x = net.network.add_input("x", trt.float32, (3, 5, 4))
+    relu = net.network.add_activation(x, trt.ActivationType.RELU).get_output(0)
+    net.output(relu)
+    x.allowed_formats, relu.allowed_formats = bit("HWC"), bit("CHW4")
+    array = random(3, 5, 4)
+    got = net.run(x=np.ascontiguousarray(array.transpose(1, 2, 0)))
+    np.testing.assert_array_equal(got, memory(np.maximum(array, 0)[None], "CHW4", 0)[0])

@@ -160,6 +160,29 @@ def test_shapes_of_a_profile_reach_the_selector() -> None:
     assert tuple(first(choices[0]).strides) == (8, 1)
 
 
+def test_each_program_of_a_profile_is_asked_about() -> None:
+    net, asked, reported = Net(), [], []
+
+    def choose(context: Any, choices: Any) -> Any:
+        asked.append((context.name, context.get_shape(0)[1]))
+        return range(len(choices))
+
+    class Reported(Recorder):
+        def report_algorithms(self, contexts: Any, choices: Any) -> None:
+            reported.append([c.name for c in contexts])
+
+    x = net.network.add_input("x", trt.float32, (-1, 8))
+    softmax = net.network.add_softmax(x)
+    softmax.name = "probabilities"
+    net.output(softmax.get_output(0))
+    net.profile(x=((1, 8), (1, 8), (4, 8)))
+    net.profile(x=((64, 8), (64, 8), (64, 8)))
+    net.config.algorithm_selector = Reported(choose)
+    net.build()
+    assert asked == [("probabilities", (1, 8)), ("probabilities", (64, 8))]
+    assert reported == [["probabilities"]] * 2
+
+
 def test_tactic_sources_turn_libraries_off_and_on() -> None:
     x = random(1, 32, 16, 16)
     net = convolution()

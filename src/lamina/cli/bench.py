@@ -70,7 +70,9 @@ def command(
     shapes: opt.Shapes = None,
     threads: opt.Threads = 0,
     runs: Annotated[int, typer.Option(help="Timed runs per engine, 0: by --seconds.", min=0)] = 0,
-    seconds: Annotated[float, typer.Option(help="About how long each engine is timed.")] = 3.0,
+    seconds: Annotated[
+        float, typer.Option(help="About how long each engine is timed.", min=0.0)
+    ] = 3.0,
     target: opt.Device = "cpu",
     precision: opt.Precision = "fp32",
     optimization_level: opt.Level = 3,

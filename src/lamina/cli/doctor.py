@@ -27,11 +27,14 @@ from lamina.runtime.engine import find_driver
 
 _NEEDED: Final = ("numpy", "onnx", "ml_dtypes", "typer", "rich")
 _OPTIONAL: Final = {
-    "onnxruntime": "for --compare and compare --against",
-    "openvino": "for bench --compare",
-    "triton": "compiles kernels for GPUs",
-    "cuda-bindings": "runs plans on GPUs",
+    "onnxruntime": ("for --compare and compare --against", "onnxruntime"),
+    "openvino": ("for bench --compare", "openvino"),
+    "triton": ("compiles kernels for GPUs", "'lamina[cuda]'"),
+    "cuda-bindings": ("runs plans on GPUs", "'lamina[cuda]'"),
+    "nvidia-cublas": ("cuBLASLt's kernels for GPUs", "'lamina[cuda-libraries]'"),
+    "nvidia-cudnn-frontend": ("cuDNN's kernels for GPUs", "'lamina[cuda-libraries]'"),
 }
+"""What each package adds, and what ``pip`` installs to have it in a version that fits."""
 _TINY: Final = """graph(%x: f32[1,8,12,12]) {
   %w = const() type=f32[16,8,3,3] seed=1
   %y = convolution(%x, %w) strides=(1,1) dilations=(1,1) pads_begin=(1,1) pads_end=(1,1)
@@ -133,10 +136,10 @@ def examine_packages() -> list[Finding]:
         if not installed(name)
     ]
     found.append(_llvm())
-    for name, use in _OPTIONAL.items():
+    for name, (use, wanted) in _OPTIONAL.items():
         version = installed(name)
         fact = f"{version}, {use}" if version else f"not installed (optional), {use}"
-        found.append(Finding(name, None, fact, "" if version else f"pip install {name}"))
+        found.append(Finding(name, None, fact, "" if version else f"pip install {wanted}"))
     return found
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+import lamina
 from lamina.cli import options as opt
 from lamina.cli.origins import short_origin
-from lamina.cli.source import open_engine
+from lamina.cli.source import is_plan, open_engine
 from lamina.cli.tables import mark, print_json, show_bytes, stdout, table
-from lamina.runtime.engine import Engine
+from lamina.errors import ConfigError
+from lamina.plan.plan import Plan
+from lamina.runtime.absent import DEVICE, target_name
+from lamina.runtime.engine import Engine, find_driver
 from lamina.runtime.report import EngineReport, LayerReport
 
 
@@ -27,7 +33,13 @@ def command(
     profile: Annotated[
         bool, typer.Option("--profile", help="Time each layer now, on random inputs.")
     ] = False,
-    target: opt.Device = "cpu",
+    target: Annotated[
+        str,
+        typer.Option(
+            metavar="TARGET",
+            help="cpu, cuda, or for a GPU elsewhere cuda:sm_90. Default: what the plan is for.",
+        ),
+    ] = "",
     precision: opt.Precision = "fp32",
     shapes: opt.Shapes = None,
     threads: opt.Threads = 0,
@@ -37,6 +49,7 @@ def command(
     json: opt.Json = False,
 ) -> None:
     """Show layers, tactics with their alternatives, and memory."""
+    target = target or _target_of(source)
     options = opt.build_options(
         target=target,
         precision=precision,
@@ -46,7 +59,7 @@ def command(
         timing_cache=timing_cache,
         without=without,
     )
-    engine = open_engine(source, options).engine
+    engine = _engine_elsewhere(source, target) or open_engine(source, options).engine
     report = engine.inspect()
     times = [t.microseconds for t in engine.profile(runs=20)] if profile else []
     if json:
@@ -62,6 +75,35 @@ def command(
     show_fallbacks(report.fallbacks)
 
 
+def _target_of(source: Path) -> str:
+    """Return what is shown where nothing else is asked for: the CPU, or a plan's own target."""
+    names = [target_name(s) for s in _plan(source).sections] if is_plan(source) else []
+    return next((n for n in names if not n.startswith("cuda")), next(iter(names), "cpu"))
+
+
+def _engine_elsewhere(source: Path, target: str) -> Engine | None:
+    """Return a plan's section for a GPU that is not here as it lies in the plan.
+
+    None stands for what is opened as everywhere else: models, and sections that run here.  Raises
+    ConfigError for a GPU that the plan has no section for.
+    """
+    if not target.startswith("cuda") or not is_plan(source):
+        return None
+    plan = _plan(source)
+    fitting = [s for s in plan.sections if target in (target_name(s), dict(s.target)["device"])]
+    if not fitting and ":" in target:
+        known = ", ".join(map(target_name, plan.sections))
+        raise ConfigError(f"the plan has no section for {target}", hint=f"it has {known}")
+    driver = find_driver("cuda", 0)
+    if not fitting or (not driver.missing and driver.refusal(fitting[0]) is None):
+        return None
+    return Engine(dataclasses.replace(plan, sections=(fitting[0],)), device=DEVICE)
+
+
+def _plan(source: Path) -> Plan:
+    return lamina.load(source, device=DEVICE).plan
+
+
 def describe(engine: Engine, report: EngineReport, times: Sequence[float]) -> dict[str, Any]:
     """Return everything that a report says, and the layers' times if any, ready for JSON."""
     return {
@@ -73,6 +115,7 @@ def describe(engine: Engine, report: EngineReport, times: Sequence[float]) -> di
         "config": dict(report.config),
         "memory": dict(report.memory),
         "fallbacks": list(report.fallbacks),
+        "untuned": dict(engine.plan.notes).get("untuned", ""),
         "layers": [
             {
                 **{k: v for k, v in vars(layer).items() if k not in ("tried", "declined")},
@@ -98,6 +141,8 @@ def show_summary(engine: Engine, report: EngineReport) -> None:
     counts = Counter(layer.tactic.split("(")[0] or layer.kind for layer in report.layers)
     used = ", ".join(f"{count} {tactic}" for tactic, count in counts.most_common())
     console.print(f"layers  {len(report.layers)}: {used}", markup=False, soft_wrap=True)
+    if untuned := dict(engine.plan.notes).get("untuned"):
+        console.print(f"tuning  {untuned}", markup=False, soft_wrap=True)
 
 
 def show_table(report: EngineReport, times: Sequence[float]) -> None:

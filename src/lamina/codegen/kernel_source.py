@@ -55,13 +55,6 @@ class KernelSource(Protocol):
     def emit(self, module: Module, name: str) -> tuple[str, ...]: ...
 
 
-class CountedSource(KernelSource, Protocol):
-    """A kernel whose data decides a size of its result, ``largest_count`` at most."""
-
-    @property
-    def largest_count(self) -> Dim: ...
-
-
 @dataclass(frozen=True)
 class NestKernel:
     """Loop nests, run one after the other inside each phase; nests of a phase are independent.

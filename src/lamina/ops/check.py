@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lamina.errors import TypeMismatch
-from lamina.ir.dims import Dim, is_static, never_equal
+from lamina.ir.dims import Dim, never_equal
 from lamina.ir.types import DType, TensorType
 
 STORAGE_TYPES = frozenset(
@@ -104,14 +104,6 @@ def broadcasts_to(name: str, x: TensorType, shape: tuple[Dim, ...]) -> None:
     )
     if not fits:
         raise TypeMismatch(f"{name} {x} does not broadcast to [{','.join(map(str, shape))}]")
-
-
-def static_dims(name: str, x: TensorType, axes: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the sizes of ``axes``, which must be numbers."""
-    dims = tuple(x.shape[a] for a in axes)
-    if not all(is_static(d) for d in dims):
-        raise TypeMismatch(f"{name} must have a fixed size on axes {axes}, got {x}")
-    return tuple(int(d) for d in dims)  # type: ignore[arg-type]
 
 
 def entries(name: str, values: tuple[object, ...], count: int) -> None:

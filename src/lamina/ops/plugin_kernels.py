@@ -73,13 +73,17 @@ class Assembly:
 
 @dataclass(frozen=True, kw_only=True)
 class PluginLaunch:
-    """One launch of the kernel ``function``: ``grid`` in blocks of ``warps`` times 32 threads."""
+    """One launch of the kernel ``function``: ``grid`` in blocks of ``warps`` times 32 threads.
+
+    ``block`` says how many threads there are along three axes, where not all are along the first.
+    """
 
     function: str
     code: TritonFunction | Assembly
     grid: tuple[Dim, ...]
     arguments: tuple[PluginArgument, ...]
     warps: int = 4
+    block: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,7 +79,8 @@ class Random(Op):
     has v = (w0 >> 5, w1 >> 6) as a fraction of 53 bits and v' the same of w2 and w3; all other
     types have v = w0 >> 8 and v' = w1 >> 8 as fractions of 24 bits.  Uniform numbers are
     low + v (high - low); normal ones are mean + scale sqrt(-2 ln u) cos(2 pi v'), where u is v and
-    half a unit (Box and Muller, "A Note on the Generation of Random Normal Deviates", 1958).
+    half a unit, rounded to f32 or f64 as v is (Box and Muller, "A Note on the Generation of Random
+    Normal Deviates", 1958).
     """
 
     kind: RandomKind
@@ -110,12 +111,12 @@ class Random(Op):
         words = philox(counter, int(key[0]) if key else self.seed or 0)
         if self.dtype is DType.F64:
             first, second = (_fraction53(*words[i : i + 2]) for i in (0, 2))
-            half = 2.0**-54
+            above = first + 2.0**-54
         else:
             first, second = ((w >> np.uint64(8)) * 2.0**-24 for w in words[:2])
-            half = 2.0**-25
+            above = (first + 2.0**-25).astype(np.float32).astype(np.float64)
         if self.kind is RandomKind.NORMAL:
-            y = np.sqrt(-2 * np.log(first + half)) * np.cos(2 * math.pi * second)
+            y = np.sqrt(-2 * np.log(above)) * np.cos(2 * math.pi * second)
             y = y * self.high_or_scale + self.low_or_mean
         else:
             y = first * (self.high_or_scale - self.low_or_mean) + self.low_or_mean

@@ -163,7 +163,7 @@ class MergeCommonSubexpressions(GraphPass):
 
 
 class ShareWeights(GraphPass):
-    """Equal constants are stored once.
+    """Equal constants are stored once; with ``by_name``, those of one name.
 
     Before::
 
@@ -185,13 +185,18 @@ class ShareWeights(GraphPass):
         }
     """
 
+    def __init__(self, *, by_name: bool = False) -> None:
+        super().__init__()
+        self.by_name = by_name
+
     def run(self, graph: Graph) -> int:
         """Compare contents; those that differ in type or the first elements are never read."""
         count = 0
-        known: dict[Op, Value] = {}
+        known: dict[tuple[Op, str], Value] = {}
         for node in graph.nodes():
             if isinstance(node.op, ops.Const):
-                first = known.setdefault(node.op, node.output)
+                name = node.op.weight.name if self.by_name else ""
+                first = known.setdefault((node.op, name), node.output)
                 if first is not node.output:
                     graph.replace(node.output, first)
                     count += 1

@@ -36,12 +36,12 @@ def scalar_of(v: Value) -> float | None:
     a = array_of(v)
     if a is None or a.size == 0 or a.size > _UNIFORM_ELEMENTS or a.dtype == object:
         return None
-    if a.size > 1 and is_open(a):
+    if a.size == 1:
+        return float(np.asarray(a).reshape(-1)[0])
+    if is_open(a):
         return None
     first = a.reshape(-1)[0]
-    if a.size > 1 and not bool((a == first).all()):
-        return None
-    return float(first)
+    return float(first) if bool((a == first).all()) else None
 
 
 def constant(test: Callable[[Array], bool] | None = None) -> Pat:

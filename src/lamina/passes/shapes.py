@@ -34,7 +34,8 @@ def apply_shapes(graph: Graph, shapes: Mapping[str, ShapeRange]) -> tuple[Graph,
     high: dict[str, int] = {}
     inputs = {v.name: v for v in graph.inputs}
     if unknown := [n for n in shapes if n not in inputs]:
-        raise ConfigError(f"there is no input {unknown}", hint=f"inputs: {sorted(inputs)}")
+        known = ", ".join(sorted(inputs))
+        raise ConfigError(f"there is no input {unknown[0]!r}", hint=f"the inputs are {known}")
     for name, given in shapes.items():
         type = inputs[name].type
         if not isinstance(type, TensorType) or type.rank != len(given[1]):

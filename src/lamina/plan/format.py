@@ -14,6 +14,14 @@ The header's ``blobs`` gives for each blob its offset (from the end of the heade
 (see :mod:`lamina.plan.checksum`), element type and shape.  A blob is stored once however often it
 is used.  Nothing in a file runs when it is read; there is no pickle.
 
+Recipes of constants (:mod:`lamina.plan.recipes`) are a blob of their own, read when a refit needs
+them.  A plan saved without weights has entries of blobs with ``absent``, which hold no bytes.  A
+section whose target says ``profile`` serves that optimization profile alone; it stands behind the
+one for all of them.
+
+A section's ``operations``, where it has them, count additions and multiplications of each step of
+its program.
+
 What the header says is checked for consistency (:mod:`lamina.plan.check`), so that a header which
 contradicts itself ends in a PlanError.
 
@@ -333,6 +341,8 @@ def _indices(table: Any, blobs: _Blobs) -> dict[str, int]:
     for number in table.values():
         if type(number) is not int or not 0 <= number < len(blobs.entries):
             raise ValueError(f"there is no blob {number}")
+        if blobs.entries[number].get("absent"):
+            raise ValueError(f"blob {number} is absent")
     return {_text(digest): number for digest, number in table.items()}
 
 
@@ -356,9 +366,18 @@ def _read_section(header: dict[str, Any], blobs: _Blobs) -> Section:
         halves=decode(tuple[int, ...], header["halves"]),
         recipes=_recipes(header, blobs),
         literals=tuple(blobs.read(i) for i in header.get("literals", [])),
-        absent=decode(tuple[int, ...], header.get("absent", [])),
+        absent=_absent(header, blobs),
         operations=decode(tuple[Dim, ...], header.get("operations", [])),
     )
+
+
+def _absent(header: dict[str, Any], blobs: _Blobs) -> tuple[int, ...]:
+    """Return which blobs hold nothing; raises PlanError unless their entries say the same."""
+    absent = decode(tuple[int, ...], header.get("absent", []))
+    entries = [bool(blobs.entries[number].get("absent")) for number in header["blobs"]]
+    if absent != tuple(i for i, is_absent in enumerate(entries) if is_absent):
+        raise PlanError(f"the plan is damaged: it says that blobs {absent} are absent")
+    return absent
 
 
 def _recipes(header: dict[str, Any], blobs: _Blobs) -> str:

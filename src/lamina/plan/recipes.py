@@ -134,16 +134,23 @@ def read_recipes(text: str, blobs: int, literals: int) -> Recipes:
         steps = tuple(_step(i, s, sources, literals) for i, s in enumerate(data["steps"]))
         made = {int(blob): int(step) for blob, step in data["blobs"]}
         guards = tuple((int(step), str(found)) for step, found in data["guards"])
+        recipes = Recipes(sources, steps, made, guards)
+        _check(recipes, blobs)
     except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as e:
         raise PlanError(f"the recipes of the plan are damaged: {e}") from e
-    for source in sources.values():
+    return recipes
+
+
+def _check(recipes: Recipes, blobs: int) -> None:
+    """Raise PlanError unless sources are weights and every number refers to something."""
+    for source in recipes.sources.values():
         if source.dtype not in _TYPES or any(type(n) is not int or n < 0 for n in source.shape):
             _fail(f"source {source.name} is {source.dtype}{list(source.shape)}")
-    if bad := [b for b in made if not 0 <= b < blobs]:
+    if bad := [b for b in recipes.blobs if not 0 <= b < blobs]:
         _fail(f"blob {bad[0]} of {blobs} is made")
-    if bad := [s for s in (*made.values(), *(g for g, _ in guards)) if not 0 <= s < len(steps)]:
-        _fail(f"step {bad[0]} of {len(steps)} is named")
-    return Recipes(sources, steps, made, guards)
+    steps = (*recipes.blobs.values(), *(step for step, _ in recipes.guards))
+    if bad := [s for s in steps if not 0 <= s < len(recipes.steps)]:
+        _fail(f"step {bad[0]} of {len(recipes.steps)} is named")
 
 
 def _step(index: int, data: Any, sources: Mapping[str, Source], literals: int) -> Step:

@@ -22,7 +22,12 @@ from lamina.errors import ConfigError
 from lamina.ir.graph import Graph
 from lamina.ir.rewrite import Fixpoint, GraphPass, Pipeline, Together
 from lamina.ir.types import DType
-from lamina.passes.cleanup import EliminateDeadNodes, MergeCommonSubexpressions, ShareWeights
+from lamina.passes.cleanup import (
+    EliminateDeadNodes,
+    FoldConstants,
+    MergeCommonSubexpressions,
+    ShareWeights,
+)
 from lamina.passes.contractions import CONTRACTIONS
 from lamina.precision.absorption import (
     FuseQuantize,
@@ -178,7 +183,7 @@ def narrow_storage(graph: Graph, precision: str, kept: Collection[str] = ()) -> 
     ``kept`` names source nodes whose contractions stay f32.
     """
     if precision == "fp16":
-        Pipeline(Together(StoreWeightsAsHalves(kept)), ShareWeights())(graph)
+        Pipeline(Together(StoreWeightsAsHalves(kept)), ShareWeights(by_name=True))(graph)
 
 
 def decide_precision(graph: Graph, precision: str, integers: bool = True) -> None:
@@ -195,6 +200,7 @@ def decide_precision(graph: Graph, precision: str, integers: bool = True) -> Non
             "QuantFormat.QDQ",
         )
     if quantized:
+        FoldConstants()(graph)  # weights that are quantized in the graph
         movement_pipeline(skip_roundings=precision == "int8")(graph)
         if integers:
             absorption_pipeline()(graph)

@@ -10,7 +10,7 @@ from lamina import ops
 from lamina.ir.graph import Array, Node, Value
 from lamina.ir.rewrite import Match
 from lamina.ir.traced import asarray, dense
-from lamina.ir.types import DType, TensorType
+from lamina.ir.types import DType
 from lamina.ops.kinds import Scaling
 from lamina.passes.constants import array_of
 from lamina.passes.folding import fold
@@ -36,7 +36,7 @@ def scaling_of(v: Value) -> Scaling | None:
     arrays = [array_of(p) for p in node.inputs[1:]]
     if any(a is None or a.size != 1 for a in arrays):
         return None
-    scale, *zero = (a.reshape(-1)[0] for a in arrays if a is not None)
+    scale, *zero = (np.asarray(a).reshape(-1)[0] for a in arrays if a is not None)
     if arrays[0] is None or arrays[0].dtype != np.float32 or not np.isfinite(scale) or scale <= 0:
         return None
     return Scaling(float(scale), int(zero[0]) if zero else 0)
@@ -112,8 +112,3 @@ def scaled_weights(v: Value, axis: int) -> ScaledWeights | None:
         return None
     scales = np.broadcast_to(scale.reshape(-1), (q.shape[axis],))
     return ScaledWeights(shifted.astype(np.int8), dense(scales))
-
-
-def has_static_channels(type: TensorType, axis: int) -> bool:
-    """Whether the size of an axis is a number."""
-    return isinstance(type.shape[axis], int)

@@ -13,6 +13,7 @@ import dataclasses
 import difflib
 import importlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import numpy as np
@@ -26,7 +27,7 @@ from lamina.plan.named import NamedWeights
 from lamina.plan.plan import Plan, Section
 from lamina.plan.recipes import recipes_of
 from lamina.plan.strip import missing_weights
-from lamina.refit.evaluate import Evaluation, Native
+from lamina.refit.evaluate import Evaluation
 from lamina.refit.memory import places
 
 __all__ = ["named_weights", "refit"]
@@ -54,11 +55,13 @@ def refit(plan: Plan, weights: Mapping[str, Any], threads: int = 0) -> Plan:
             f"{', '.join(missing[:8])}"
         )
     sections = []
+    workers = threads or default_threads()
     for section in plan.sections:
-        broken = given.broken_guard(section)
+        made = _Refit(section, given, workers)
+        broken = made.broken_guard()
         if broken is not None:
             return _rebuilt(plan, given, broken, threads)
-        sections.append(given.refitted(section, threads or default_threads()))
+        sections.append(made.section())
     renewed = {**plan.renewed, **given.copies()}
     return dataclasses.replace(plan, sections=tuple(sections), renewed=renewed)
 
@@ -68,61 +71,76 @@ class _Given:
 
     def __init__(self, known: NamedWeights, weights: Mapping[str, Any]) -> None:
         self._known = known
-        self._arrays = {name: _checked(name, given, known) for name, given in weights.items()}
+        self.arrays = {name: _checked(name, given, known) for name, given in weights.items()}
         self._copies: dict[str, Array] = {}
-        self._places = places({name: array.nbytes for name, array in self._arrays.items()})
+        described = known.described
+        self._places = places(
+            {n: a.size * described[n].dtype.itemsize for n, a in self.arrays.items()}
+        )
 
     def copies(self) -> dict[str, Weight]:
         """Return the weights; the caller's arrays may change from then on."""
-        return {name: Weight(self._contents(name), name) for name in self._arrays}
+        return {name: Weight(self.contents(name), name) for name in self.arrays}
 
-    def broken_guard(self, section: Section) -> set[str] | None:
-        """Return the weights whose new values ask for another program than that of ``section``."""
-        recipes = recipes_of(section)
-        for name in self._arrays.keys() - recipes.sources.keys():
-            if not _same(self._contents(name), self._known[name].contents):
-                return {name}
-        return self._evaluation(section).broken_guard()
+    def changes(self, name: str) -> bool:
+        """Whether a weight gets other contents than it has."""
+        return not _same(self.contents(name), self._known[name].contents)
 
-    def refitted(self, section: Section, threads: int) -> Section:
-        """Return a section with the constants that depend on the weights made again."""
-        # Loaded only for sections of a CPU.
-        cpu = dict(section.target).get("device") == "cpu"
-        native = importlib.import_module(_NATIVE).native_functions(section) if cpu else None
-        evaluation, halves = self._evaluation(section, native), set(section.halves)
-        outs = places(
-            {b: section.blobs[b].contents.nbytes * (1 + (b in halves)) for b in evaluation.blobs}
-        )
-        evaluation.run(threads, outs)
-        return _with_blobs(section, outs)
-
-    def _evaluation(self, section: Section, native: Native | None = None) -> Evaluation:
-        return Evaluation(section, self._contents, self._arrays, native)
-
-    def _contents(self, name: str) -> Array:
-        if name not in self._arrays:
+    def contents(self, name: str) -> Array:
+        """Return the contents of a weight, given or kept; may be called from any thread."""
+        if name not in self.arrays:
             return self._known[name].contents
         if name not in self._copies:
-            array = self._arrays[name]
-            copy = self._places[name].view(array.dtype).reshape(array.shape)
-            np.copyto(copy, array)
+            array, dtype = self.arrays[name], self._known.described[name].dtype
+            if array.dtype != dtype:
+                _check_limit(name, array)
+            if dtype.hasobject:  # strings
+                self._copies[name] = np.array(array, order="C")
+                return self._copies[name]
+            copy = self._places[name].view(dtype).reshape(array.shape)
+            np.copyto(copy, array, casting="unsafe")
             self._copies[name] = copy
         return self._copies[name]
 
 
-def _with_blobs(section: Section, made: Mapping[int, Array]) -> Section:
-    """Return a section with other blobs; those kept in half the space stay so where they can."""
-    halves, blobs = set(section.halves), list(section.blobs)
-    for number, raw in made.items():
-        old = blobs[number]
-        if number in halves:
-            (blobs[number],), is_half = halve([Weight(raw.view(np.float32), old.name)])
+class _Refit:
+    """One section with the constants that depend on given weights made again."""
+
+    def __init__(self, section: Section, given: _Given, threads: int) -> None:
+        self._section, self._given, self._threads = section, given, threads
+        # Loaded only for sections of a CPU.
+        cpu = dict(section.target).get("device") == "cpu"
+        native = importlib.import_module(_NATIVE).native_functions(section) if cpu else None
+        self._evaluation = Evaluation(section, given.contents, given.arrays, native)
+
+    def broken_guard(self) -> set[str] | None:
+        """Return the weights whose new values ask for another program."""
+        sources = recipes_of(self._section).sources
+        for name in self._given.arrays.keys() - sources.keys():
+            if self._given.changes(name):
+                return {name}
+        return self._evaluation.broken_guard(self._threads)
+
+    def section(self) -> Section:
+        """Return the section with other blobs; those kept as halves stay so where they can."""
+        blobs, halves = list(self._section.blobs), set(self._section.halves)
+        made = places(
+            {b: blobs[b].contents.nbytes * (1 + (b in halves)) for b in self._evaluation.blobs}
+        )
+        self._evaluation.run(self._threads, made)
+        halved = [b for b in made if b in halves]
+        with ThreadPoolExecutor(self._threads) as pool:
+            stored = pool.map(lambda b: halve([Weight(made[b].view(np.float32))]), halved)
+        for number, raw in made.items():
+            old = blobs[number]
+            if number not in halves:
+                shaped = raw.view(old.contents.dtype).reshape(old.contents.shape)
+                blobs[number] = Weight(shaped, old.name)
+        for number, ((weight,), is_half) in zip(halved, stored, strict=True):
+            blobs[number] = weight.renamed(blobs[number].name)
             halves -= set() if is_half else {number}
-        else:
-            shaped = raw.view(old.contents.dtype).reshape(old.contents.shape)
-            blobs[number] = Weight(shaped, old.name)
-    kept = tuple(sorted(halves))
-    return dataclasses.replace(section, blobs=tuple(blobs), halves=kept, absent=())
+        kept = tuple(sorted(halves))
+        return dataclasses.replace(self._section, blobs=tuple(blobs), halves=kept, absent=())
 
 
 def _rebuilt(plan: Plan, given: _Given, broken: set[str], threads: int) -> Plan:
@@ -153,9 +171,9 @@ def _checked(name: str, given: Any, known: NamedWeights) -> Array:
         hint = f"the nearest are {', '.join(near)}" if near else "none of its weights has a name"
         raise InputError(f"the plan has no weight {name!r}", hint=hint)
     array, wanted = np.asarray(given), known.described[name]
-    if wanted.dtype == np.float16 and array.dtype == np.float32:
-        array = _narrowed(name, array)  # precision="fp16" stores weights so
-    if array.dtype != wanted.dtype or array.shape != wanted.shape:
+    # With precision="fp16" a plan keeps its weights as halves.
+    fits = wanted.dtype == np.float16 and array.dtype == np.float32
+    if (array.dtype != wanted.dtype and not fits) or array.shape != wanted.shape:
         raise InputError(
             f"weight {name!r} is {wanted.dtype}{list(wanted.shape)}, the array given for it is "
             f"{array.dtype}{list(array.shape)}"
@@ -163,14 +181,13 @@ def _checked(name: str, given: Any, known: NamedWeights) -> Array:
     return array
 
 
-def _narrowed(name: str, array: Array) -> Array:
-    """Return f32 numbers as f16, in which a plan keeps them; raises InputError for large ones."""
+def _check_limit(name: str, array: Array) -> None:
+    """Raise InputError for f32 numbers that are too large for f16, in which a plan keeps them."""
     limit = np.finfo(np.float16).max
-    largest = np.abs(array).max(initial=0)
+    largest = max(array.max(initial=0), -array.min(initial=0))
     if largest > limit:
         raise InputError(
             f"weight {name!r} is kept as f16, whose largest number is {limit:g}; {largest:g} was "
             f"given",
             hint="build the plan with precision='fp32' or 'bf16'",
         )
-    return array.astype(np.float16)

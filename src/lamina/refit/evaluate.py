@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
 import numpy as np
 
-from lamina.errors import DeviceError, LaminaError, PlanError
+from lamina.errors import DeviceError, InputError, LaminaError, PlanError
 from lamina.ir import blocks
 from lamina.ir.recipe import FUNCTIONS, SOURCE, Array, finding
 from lamina.plan.plan import Section
@@ -26,6 +28,18 @@ _MODULES: Final = {
 }
 """Where functions of recipes are that are none of NumPy's; imported when they are called."""
 
+
+_MISFITS: Final = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LaminaError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 _LONG_BYTES: Final = 256 << 10
 """Constants from which on a thread of their own pays."""
@@ -75,14 +89,29 @@ class Evaluation:
         readers.update(recipes.blobs.values())
         self._shared = {n for n, count in readers.items() if count > 1}
         self._kept: dict[int, Array] = {}
+        self._locks = {n: threading.Lock() for n in self._shared}
 
-    def broken_guard(self) -> set[str] | None:
+    def broken_guard(self, threads: int) -> set[str] | None:
         """Return the weights behind a finding that is no longer the same; None for no such."""
-        with np.errstate(all="ignore"):
-            for step, found in self._guards:
+        long = [g for g in self._guards if self._elements(g[0]) * 4 >= _LONG_BYTES and threads > 1]
+        short = [g for g in self._guards if g not in long]
+        broken = self._broken(short)
+        if broken is None and long:
+            with ThreadPoolExecutor(threads) as pool:
+                found = pool.map(self._broken, [[guard] for guard in long])
+            broken = next((names for names in found if names is not None), None)
+        return broken
+
+    def _broken(self, guards: Sequence[tuple[int, str]]) -> set[str] | None:
+        with _following("a guard"), np.errstate(all="ignore"):
+            for step, found in guards:
                 if finding(self._value(step)) != found:
                     return self._sources_of(step)
         return None
+
+    def _elements(self, step: int) -> int:
+        """Return how many elements the weights behind a step have."""
+        return sum(self._recipes.sources[name].elements for name in self._sources_of(step))
 
     def run(self, threads: int, outs: Mapping[int, Array]) -> None:
         """Compute the blobs of ``outs``, in parallel, into these bytes.
@@ -101,7 +130,7 @@ class Evaluation:
                 done.result()
 
     def _make(self, outs: Mapping[int, Array]) -> None:
-        with np.errstate(all="ignore"):
+        with _following("a constant"), np.errstate(all="ignore"):
             for blob, out in outs.items():
                 self._store(self._recipes.blobs[blob], out)
 
@@ -154,16 +183,16 @@ class Evaluation:
 
     def _value(self, number: int, out: Array | None = None) -> Array:
         """Return the value of a step, perhaps in ``out``; what several steps read is kept."""
-        if number in self._kept:
-            return self._kept[number]
         step = self._recipes.steps[number]
         if step.function == SOURCE:
             return self._sources(step.arguments[0])
-        values = {n: self._value(n) for n in step.operands}
-        value = self._called(step, values, out)
-        if number in self._shared:
-            self._kept[number] = value
-        return value
+        if number not in self._shared:
+            return self._called(step, {n: self._value(n) for n in step.operands}, out)
+        with self._locks[number]:
+            if number not in self._kept:
+                values = {n: self._value(n) for n in step.operands}
+                self._kept[number] = self._called(step, values, None)
+            return self._kept[number]
 
     def _called(self, step: Step, values: Mapping[int, Array], out: Array | None) -> Array:
         function = _function(step.function)
@@ -171,12 +200,21 @@ class Evaluation:
         keywords = {k: argument(a, values, self._literals) for k, a in step.keywords.items()}
         if out is not None:
             keywords["out"] = out
-        try:
+        with _following(step.function):
             return np.asarray(function(*arguments, **keywords))
-        except (DeviceError, PlanError):
-            raise
-        except (ArithmeticError, LaminaError, LookupError, TypeError, ValueError) as e:
-            raise PlanError(f"the recipes of the plan are damaged: {step.function}: {e}") from e
+
+
+@contextmanager
+def _following(what: str) -> Iterator[None]:
+    """Raise PlanError for what recipes run into that no build has written."""
+    try:
+        yield
+    except (DeviceError, InputError, PlanError):
+        raise
+    except _MISFITS as e:
+        raise PlanError(
+            f"the recipes of the plan are damaged: {what}: {type(e).__name__}: {e}"
+        ) from e
 
 
 def _is_factor_of(w: Any, factor: Any) -> bool:

@@ -76,11 +76,15 @@ class AbsentSection:
         return {}
 
 
-def _for_another_machine(section: Section) -> DeviceError:
+def target_name(section: Section) -> str:
+    """Return what a section is for as builds name it: ``cpu``, ``cuda:sm_90``."""
     target = dict(section.target)
-    wanted = ":".join(target[k] for k in ("device", "arch") if k in target) or "this CPU"
+    return ":".join(target[k] for k in ("device", "arch") if k in target)
+
+
+def _for_another_machine(section: Section) -> DeviceError:
     return DeviceError(
-        f"the plan is for {wanted}, which this machine does not have",
+        f"the plan is for {target_name(section) or 'this CPU'}, which this machine does not have",
         hint="save it and load it where there is one; lamina.load also runs it here, compiled "
         "again from its graph",
     )

@@ -277,7 +277,7 @@ def find_driver(device: str, threads: int, allocator: Any | None = None) -> Driv
     ``allocator``, a :class:`lamina.runtime.driver.Allocator`, gives memory in place of the driver.
     """
     check_threads(threads)
-    kind = device.partition(":")[0]
+    kind = device.partition(":")[0] if isinstance(device, str) else ""
     if kind not in _MODULES or (device != kind and kind != "cuda"):
         raise PlanError(f"device {device!r} is not known", hint=f"there are {sorted(_MODULES)}")
     options = {} if allocator is None else {"allocator": allocator}

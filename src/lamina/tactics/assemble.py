@@ -268,7 +268,6 @@ class Assembler(ABC):
             gapped, base = base, self.add(x, read, Place.ARENA)
             self._reorder(x, gapped, base)
         self.numbers[node.output, str(write)] = self.add(node.output, write, Place.VIEW, base)
-        self.policy.choose(node, candidate, 0, 0.0)
 
     def host(self, choices: Choices, programs: tuple[Program, ...] = (), spec: str = "") -> None:
         """Add a step that runs the operator's NumPy meaning, or control flow over ``programs``."""

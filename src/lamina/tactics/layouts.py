@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from lamina.ir.dims import evaluate, symbols
@@ -13,6 +13,10 @@ from lamina.schedule.forms import NodeOptions, Option, assign_forms
 from lamina.tactics.candidate import Candidate, constant
 from lamina.tactics.choices import Choices
 from lamina.tactics.form import Form, same_bytes, size_bytes
+from lamina.tactics.views import STRIDED_VIEW
+
+_AVOIDED = 1e9
+"""Microseconds that no other choice comes near."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +24,14 @@ class LayoutCosts:
     """What moving data costs on a device, in microseconds.
 
     A reorder takes ``start`` and its bytes, read and written, at ``bytes_per_microsecond``; a node
-    without a candidate runs on the host and takes ``host``.
+    without a candidate runs on the host and takes ``host``.  ``direct`` names source nodes that
+    are to move nothing, and before and behind which nothing is to be reordered, where that can be.
     """
 
     start: float
     bytes_per_microsecond: float
     host: float
+    direct: Collection[str] = ()
 
 
 def choose_layouts(
@@ -42,7 +48,7 @@ def choose_layouts(
     for v in (*graph.inputs, *(v for n in nodes for v in (*n.inputs, *n.outputs))):
         values.setdefault(v, len(values))
     listed = list(values)
-    options = [_options(n, values, choices[n], is_view(n), costs.host) for n in nodes]
+    options = [_options(n, values, choices[n], is_view(n), costs) for n in nodes]
     fixed = {values[v]: str(Form.PLAIN) for v in (*graph.inputs, *graph.outputs) if v in values}
     fixed |= {i: str(Form.PLAIN) for i, v in enumerate(listed) if constant(v) is not None}
     forms = [[str(f) for f in possible(v.type)] for v in listed]
@@ -55,14 +61,20 @@ def choose_layouts(
     return chosen, dict(zip(listed, result.forms, strict=True))
 
 
+def _is_direct(v: Value, direct: Collection[str]) -> bool:
+    nodes = [*v.users] if v.node is None else [v.node, *v.users]
+    return any(n.loc.comes_from(direct) for n in nodes)
+
+
 def _options(
-    node: Node, values: Mapping[Value, int], choices: Choices, is_view: bool, host: float
+    node: Node, values: Mapping[Value, int], choices: Choices, is_view: bool, costs: LayoutCosts
 ) -> NodeOptions:
+    is_direct = node.loc.comes_from(costs.direct)
     inputs = tuple(values[v] for v in node.inputs)
     outputs = tuple(values[v] for v in node.outputs)
     if not choices.candidates:
         plain = str(Form.PLAIN)
-        cost = 0.0 if is_view else host
+        cost = 0.0 if is_view else costs.host
         only = Option((plain,) * len(inputs), (plain,) * len(outputs), cost)
         return NodeOptions(inputs, outputs, (only,))
     options = tuple(
@@ -72,7 +84,7 @@ def _options(
                 for f, v in zip(c.reads, node.inputs, strict=True)
             ),
             tuple(map(str, c.writes)),
-            us,
+            us + (_AVOIDED if is_direct and c.tactic != STRIDED_VIEW else 0.0),
         )
         for c, us in zip(choices.candidates, choices.microseconds, strict=True)
     )
@@ -86,6 +98,8 @@ def _reorder_cost(
         type = values[v].type
         if not isinstance(type, TensorType) or same_bytes(type, have, need):
             return 0.0
+        if costs.direct and _is_direct(values[v], costs.direct):
+            return _AVOIDED
         size = size_bytes(type, need)
         if any(s not in env for s in symbols(size)):
             return costs.start

@@ -95,8 +95,9 @@ class Policy:
         if self.most and len(choices.candidates) > self.most:
             best = sorted(range(len(choices.candidates)), key=choices.microseconds.__getitem__)
             _keep(choices, sorted(best[: self.most]))
-        if self.selector is None or not choices.candidates:
-            return
+        views = any(c.tactic == STRIDED_VIEW for c in choices.candidates)
+        if self.selector is None or not choices.candidates or views:
+            return  # a node that may move nothing is not asked about
         if choices.node not in self._offers:
             self._select(choices, workspace, known, self.selector)
         allowed = self._offers[choices.node]
@@ -123,7 +124,7 @@ class Policy:
         offers = []
         for c in choices.candidates:
             try:
-                size = 0 if c.tactic == STRIDED_VIEW else self.largest(workspace(c))
+                size = self.largest(workspace(c))
             except LaminaError:
                 continue  # it is dropped, with the reason, when it is timed or used
             if self.fits(size):
@@ -156,9 +157,10 @@ class Policy:
         self.chosen[node] = Offer(chosen, size, microseconds)
 
     def finish(self) -> None:
-        """Tell the selector what was chosen."""
+        """Tell the selector what was chosen for the nodes that it was asked about."""
         if self.selector is not None:
-            self.selector.report(list(self.chosen.items()), self.sizes)
+            asked = [(n, offer) for n, offer in self.chosen.items() if n in self._offers]
+            self.selector.report(asked, self.sizes)
 
 
 def _keep(choices: Choices, numbers: Sequence[int]) -> None:

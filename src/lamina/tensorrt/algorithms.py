@@ -64,6 +64,8 @@ class SelectorAdapter:
             self._selector.report_algorithms(contexts, choices)
         except Exception as e:
             raise BuildError(f"report_algorithms failed: {type(e).__name__}: {e}") from e
+        self._names.clear()  # another profile's program begins anew
+        self._taken.clear()
 
     def _context(self, node: Node, sizes: Sizes) -> IAlgorithmContext:
         inputs = _operands(node)

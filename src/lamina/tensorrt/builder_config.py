@@ -97,8 +97,9 @@ class IBuilderConfig(FlagChoices, DeviceChoices, config_legacy.LegacyChoices):
     def set_memory_pool_limit(self, pool: MemoryPoolType, pool_size: int) -> None:
         """Limit a memory pool, in bytes.
 
-        Tactics that need a larger WORKSPACE are left out; the other pools are kept (DLAs have no
-        part in builds, and Lamina's kernels take no other memory for tactics).
+        Tactics that need a larger WORKSPACE are left out, and on a GPU those whose blocks need more
+        of TACTIC_SHARED_MEMORY.  The other pools are kept: DLAs have no part in builds, and tactics
+        are timed on what memory a layer needs.
         """
         if pool_size < 0:
             self._reporter.error(f"a memory pool of {pool_size} bytes")

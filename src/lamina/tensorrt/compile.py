@@ -25,9 +25,11 @@ from lamina.tensorrt.constraints import check_constraints, float_layers
 from lamina.tensorrt.error_reporting import Reporter
 from lamina.tensorrt.io_formats import (
     apply_formats,
-    chosen_formats,
+    copy_names,
     described,
+    fewest_copies,
     physical_shapes,
+    possible_formats,
     refuse_copies,
 )
 from lamina.tensorrt.lower import Lowered, lower, union_of_profiles
@@ -87,12 +89,12 @@ def _compile(
     quantized: set[str] = set()
     if "INT8" in config._flags and not state.strongly_typed:
         quantized = _quantized(lowered, state, config, reporter)
-        precision = "int8" if quantized else precision
+        # On a GPU what is not quantized still multiplies halves, as the flags allow.
+        halves = device == "cuda" and precision in ("fp16", "bf16")
+        precision = "int8" if quantized and not halves else precision
     check_devices(config, state.layers, "GPU_FALLBACK" in config._flags, reporter)
     check_constraints(state.layers, config._flags, precision, quantized, reporter)
-    formats = chosen_formats(state, lowered.tensors, implicit_batch=state.implicit_batch)
-    shapes = apply_formats(lowered.graph, formats, shapes)
-    lowered = replace(lowered, tensors=tuple(described(t, formats) for t in lowered.tensors))
+    choices = possible_formats(state, lowered.tensors)
     with _timing_cache(config) as cache:
         _finish_plugins(lowered.graph, shapes, cache, device, reporter)
         options = BuildConfig(
@@ -105,12 +107,17 @@ def _compile(
             refittable=bool(config._flags & {"REFIT", "REFIT_INDIVIDUAL", "STRIP_PLAN"}),
             **tactic_options(config),
         )
+        formats = fewest_copies(choices, lowered.graph, options, monitor)
+        options = replace(options, shapes=apply_formats(lowered.graph, formats, shapes))
+        if "DIRECT_IO" in config._flags:
+            options = replace(options, direct=copy_names(formats))
         plan, unfused = _built(state, lowered, options, monitor)
         apart = tuned_apart(profiles, union_of_profiles(state, profiles))
         own = {n: physical_shapes(formats, given) for n, given in apart.items()}
         plan = with_programs(plan, lowered.graph, options, own, monitor)
     if "DIRECT_IO" in config._flags:
         refuse_copies(plan)
+    lowered = replace(lowered, tensors=tuple(described(t, formats) for t in lowered.tensors))
     described_engine = _describe(network, config, lowered, profiles, max_batch_size)
     plan = metadata.with_metadata(plan, replace(described_engine, unfused_tensors=unfused))
     return _stripped(plan, reporter) if "STRIP_PLAN" in config._flags else plan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from lamina.errors import (
     BuildError,
@@ -112,12 +112,6 @@ def _code(error: LaminaError) -> str:
 
 def _title(code: str) -> str:
     return code.replace("_", " ").capitalize()
-
-
-def reporter_of(owner: Any) -> Reporter:
-    """Return the reporter that an object of this package reports to."""
-    found: Reporter = owner._reporter
-    return found
 
 
 __all__ = ["IErrorRecorder"]

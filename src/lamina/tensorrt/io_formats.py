@@ -11,10 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lamina import ops
+from lamina.builder import Progress, build_plan
+from lamina.config import BuildConfig
 from lamina.errors import BuildError, ConfigError
+from lamina.ir.dims import evaluate, symbols
 from lamina.ir.graph import Graph, Value, emit
 from lamina.ir.loc import Loc
-from lamina.plan.plan import Plan
+from lamina.passes.specialize import copy
+from lamina.plan.plan import Plan, Step
 from lamina.tensorrt.engine.formats import FORMATS, Format
 from lamina.tensorrt.engine.layers import sources
 from lamina.tensorrt.enums import TensorFormat
@@ -24,19 +28,27 @@ from lamina.tensorrt.network.tensor import ITensor
 from lamina.tensorrt.option import names
 
 _COPY = "Reformatting CopyNode for"
-_PREFERRED = (
-    "LINEAR", "HWC", "DHWC", "CHW16", "HWC8", "DHWC8", "HWC16", "CHW2", "CHW4", "CHW32", "CDHW32",
+_KERNELS = (
+    "HWC", "DHWC", "CHW16", "HWC8", "DHWC8", "HWC16", "LINEAR", "CHW2", "CHW4", "CHW32", "CDHW32",
 )  # fmt: skip
-"""Of several that are allowed the first is taken: row-major, then what kernels read as it is."""
+"""What kernels may read as it is first; row-major before what they never do."""
+
+_ROWS = ("LINEAR", *(name for name in _KERNELS if name != "LINEAR"))
 
 
-def chosen_formats(
-    state: NetworkState, tensors: Sequence[TensorInfo], *, implicit_batch: bool
-) -> dict[str, Format]:
-    """Return the format of each input and output that is not row-major, by name.
+def possible_formats(state: NetworkState, tensors: Sequence[TensorInfo]) -> list[dict[str, Format]]:
+    """Return the formats of inputs and outputs that are not row-major, by name.
 
-    Raises ConfigError, naming the tensor, for formats that it cannot have.
+    Where tensors allow several there are two choices: row-major and kernels' own.  Raises
+    ConfigError, naming the tensor, for formats that it cannot have.
     """
+    rows, own = (_formats(state, tensors, order) for order in (_ROWS, _KERNELS))
+    return [rows] if rows == own else [rows, own]
+
+
+def _formats(
+    state: NetworkState, tensors: Sequence[TensorInfo], order: Sequence[str]
+) -> dict[str, Format]:
     ends: dict[str, ITensor] = {t._name: t for t in (*state.inputs, *state.outputs)}
     found = {}
     for info in tensors:
@@ -44,14 +56,14 @@ def chosen_formats(
         if tensor is None:
             continue
         allowed = names(TensorFormat, tensor._formats)
-        name = next((f for f in _PREFERRED if f in allowed), None)
+        name = next((f for f in order if f in allowed), None)
         if name is None:
             raise ConfigError(
                 f"{info.name!r} allows the formats {sorted(allowed)} alone, which are a DLA's",
                 hint="there is no DLA: allow LINEAR or another format",
             )
         if not FORMATS[name].is_linear:
-            _check(info, name, rank=len(info.shape) + implicit_batch)
+            _check(info, name, rank=len(info.shape) + state.implicit_batch)
             found[info.name] = FORMATS[name]
     return found
 
@@ -175,13 +187,51 @@ def _pack(x: Value, format: Format, loc: Loc) -> Value:
     return emit(ops.Transpose(perm=perm), (x,), loc=loc)
 
 
+def fewest_copies(
+    choices: Sequence[dict[str, Format]],
+    graph: Graph,
+    options: BuildConfig,
+    monitor: Progress | None,
+) -> dict[str, Format]:
+    """Return the formats with which the fewest bytes are copied into other layouts."""
+    if len(choices) == 1:
+        return choices[0]
+    sizes = []
+    for formats in choices:
+        own = copy(graph)
+        shapes = apply_formats(own, formats, options.shapes)
+        sizes.append(_copied_bytes(build_plan(own, replace(options, shapes=shapes), monitor)))
+    return choices[sizes.index(min(sizes))]
+
+
+def _copied_bytes(plan: Plan) -> int:
+    """Return the bytes that steps write which do nothing but change a layout."""
+    likely = {symbol: opt for symbol, _, opt, _ in plan.ranges}
+    program = plan.sections[0].program
+    total = 0
+    for step in program.steps:
+        if step.name == "reorder" or _is_copy(step):
+            written = [program.tensors[t].size_bytes for t in step.writes]
+            total += sum(evaluate(n, likely) for n in written if set(symbols(n)) <= likely.keys())
+    return total
+
+
+def _is_copy(step: Step) -> bool:
+    layers = sources(step.loc)
+    return bool(layers) and all(layer.startswith(_COPY) for layer in layers)
+
+
+def copy_names(formats: Mapping[str, Format]) -> tuple[str, ...]:
+    """Return the names of the nodes that :func:`apply_formats` adds."""
+    return tuple(f"{_COPY} {end} Tensor {name}" for name in formats for end in ("Input", "Output"))
+
+
 def refuse_copies(plan: Plan) -> None:
     """Raise BuildError when a step does nothing but bring an input or output into its format."""
     for section in plan.sections:
         for step in section.program.steps:
-            layers = sources(step.loc)
-            if layers and all(layer.startswith(_COPY) for layer in layers):
+            if _is_copy(step):
                 raise BuildError(
-                    f"DIRECT_IO is set, but {layers[0]!r} cannot be left out",
+                    f"DIRECT_IO is set, but {sources(step.loc)[0]!r} cannot be left out",
                     hint="allow other formats for the tensor, or clear the flag DIRECT_IO",
                 )

@@ -7,6 +7,7 @@ LIMITS: dict[str, str] = {
         "accepted; Triton has no instructions for 2:4 sparse products, so no tactic uses them"
     ),
     "CaffeParser": "reports an error: there is no Caffe importer yet",
+    "IAssertionLayer": "those inside conditionals are not looked at",
     "IBuilderConfig.build_route": "kept; there is one route",
     "IBuilderConfig.hardware_compatibility_level": (
         "told by the engine; one that fits no device compiles its graph again there"
@@ -57,16 +58,9 @@ LIMITS: dict[str, str] = {
     "IPluginV3OneBuild.format_combination_limit": (
         "kept; plugins are asked about linear tensors of the network's types, and get those"
     ),
-    "IPluginV3QuickAOTBuild": (
-        "kernels of subclasses are not used: decorate with tensorrt.plugin.aot_impl"
-    ),
-    "KernelLaunchParams.block_y": "blocks have one axis, of a multiple of 32 threads",
     "IRuntimeConfig": (
         "USER_MANAGED is honoured; with STATIC and ON_PROFILE_CHANGE a context allocates what its "
         "shapes need when it first runs with them"
-    ),
-    "ITensor.allowed_formats": (
-        "of several formats LINEAR is taken first, then those of kernels, without timing"
     ),
     "OnnxParser.set_builder_config": "kept; parsing depends on no option of a build",
     "Refitter": (

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
-from lamina import ops
 from lamina.errors import ConfigError, GraphError
 from lamina.ir.dims import Expr
 from lamina.ir.graph import Graph, Value
@@ -14,6 +13,7 @@ from lamina.tensorrt.foundation.dtype import from_ir, to_ir
 from lamina.tensorrt.lowering.emitter import LayerEmitter
 from lamina.tensorrt.lowering.walk import key
 from lamina.tensorrt.metadata import LayerInfo, ProfileInfo, Range, TensorInfo, WeightInfo
+from lamina.tensorrt.nesting.assertions import asserted
 from lamina.tensorrt.nesting.build_walk import BuildWalk
 from lamina.tensorrt.network.layer import ILayer
 from lamina.tensorrt.network.state import NetworkState
@@ -44,7 +44,10 @@ def lower(state: NetworkState) -> Lowered:
     debug = [t for t in state.debug_tensors if t not in outputs]
     for tensor in debug:
         walk.graph.output(walk.value(tensor), tensor._name)
-    _assert(walk, state)
+    outputs_of = walk.graph.outputs
+    # The host hands on what is behind an assertion: the smallest output.
+    smallest = min(range(len(outputs_of)), key=lambda i: _likely_size(outputs_of[i]))
+    outputs_of[smallest] = asserted(walk, walk.root, outputs_of[smallest])
     names = walk.graph.output_names
     if twice := {n for n in names if names.count(n) > 1}:
         raise GraphError(f"several outputs are called {sorted(twice)}")
@@ -62,25 +65,6 @@ def lower(state: NetworkState) -> Lowered:
             if key(t) in walk.root.values
         },
     )
-
-
-def _assert(walk: BuildWalk, state: NetworkState) -> None:
-    """Let outputs depend on the assertions that only a run can tell to hold.
-
-    Each is put before the smallest output, which the host hands on.
-    """
-    graph = walk.graph
-    for layer in state.layers:
-        condition = layer._inputs[0] if layer._kind == "ASSERTION" else None
-        if condition is None or walk.membership.of(condition):
-            continue
-        value = walk.value(condition)
-        walk.lower(layer, walk.root)
-        e = LayerEmitter(layer, walk, walk.root)
-        if e.known(value) is None:
-            i = min(range(len(graph.outputs)), key=lambda k: _likely_size(graph.outputs[k]))
-            op = ops.Assertion(message=layer.message)  # type: ignore[attr-defined]
-            graph.outputs[i] = e.emit(op, graph.outputs[i], value)
 
 
 def _likely_size(v: Value) -> int:

@@ -12,7 +12,8 @@ from lamina.tensorrt.enum_type import TrtEnum
 class Option:
     """A property that is kept as it was set; a wrong type is a TypeError.
 
-    A default that is text names a member when the type is an enumeration.
+    A default that is text names a member when the type is an enumeration.  What the package reads
+    in versions that lack the property has a private name too: ``_name = name``.
     """
 
     def __init__(self, hint: Any, default: Any, doc: str) -> None:
@@ -21,7 +22,8 @@ class Option:
         self.__doc__ = doc
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
+        if not name.startswith("_"):
+            self._name = name
 
     def __get__(self, instance: Any, owner: type) -> Any:
         if instance is None:

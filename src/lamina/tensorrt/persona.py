@@ -52,6 +52,18 @@ class _Hidden:
         raise AttributeError(self.message)
 
 
+def _visible(instance: object) -> list[str]:
+    """Return what ``dir`` says of an instance: no member that the version lacks."""
+    classes = type(instance).__mro__
+    return [
+        name
+        for name in object.__dir__(instance)
+        if not isinstance(
+            next((c.__dict__[name] for c in classes if name in c.__dict__), None), _Hidden
+        )
+    ]
+
+
 def current() -> Persona:
     """Return the version that is in force."""
     return _current
@@ -117,6 +129,7 @@ def _prune(name: str, cls: type, version: str) -> bool:
             delattr(cls, member)
         if hasattr(cls, member):
             setattr(cls, member, _Hidden(name, member))
+            cls.__dir__ = _visible  # type: ignore[method-assign, assignment]
     for member in allowed:
         if isinstance(cls.__dict__.get(member), _Hidden):
             delattr(cls, member)

@@ -20,8 +20,11 @@ class IOptimizationProfile:
 
     @checked
     def set_shape(self, input: str, min: Dims, opt: Dims, max: Dims) -> None:
-        """Set the range of an input's shape; RuntimeError unless min <= opt <= max."""
-        self._shapes[input] = _ordered(input, tuple(min), tuple(opt), tuple(max))
+        """Set the range of an input's shape; RuntimeError unless 0 <= min <= opt <= max."""
+        found = _ordered(input, tuple(min), tuple(opt), tuple(max))
+        if any(size < 0 for size in found[0]):
+            raise RuntimeError(f"Shape provided for {input!r} has a negative size: min {found[0]}")
+        self._shapes[input] = found
 
     @checked
     def get_shape(self, input: str) -> list[Dims]:

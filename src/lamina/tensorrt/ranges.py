@@ -12,8 +12,10 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from lamina import ops
-from lamina.ir.graph import Array, Graph, Node, Value, emit, emit_node
+from lamina.ir.graph import Graph, Node, Value, emit, emit_node
+from lamina.ir.loc import Loc
 from lamina.ir.types import DType
+from lamina.ops.kinds import BinaryKind, ReduceKind, UnaryKind
 from lamina.tensorrt.network.state import NetworkState
 
 _LARGEST = 127.0
@@ -49,7 +51,7 @@ def quantize(
             and isinstance(weights.op, ops.Const)
             and weights.tensor.dtype is DType.F32
         ):
-            _replace(graph, node, known[data], weights.op.weight.array)
+            _replace(graph, node, known[data])
             found.add(node.loc.text)
     return found
 
@@ -57,26 +59,32 @@ def quantize(
 _CONTRACTIONS = (ops.Convolution, ops.Matmul)
 
 
-def _replace(graph: Graph, node: Node, amax: float, weights: Array) -> None:
-    loc = node.loc
+def _replace(graph: Graph, node: Node, amax: float) -> None:
+    loc, weights = node.loc, node.inputs[1]
     scale = emit(ops.Const.of(np.array(amax / _LARGEST, np.float32)), (), loc=loc)
     q = emit(ops.Quantize(dtype=DType.I8), (node.inputs[0], scale), loc=loc)
     data = emit(ops.Dequantize(dtype=DType.F32), (q, scale), loc=loc)
-    axis = _channel_axis(node.op, weights)
-    others = tuple(a for a in range(weights.ndim) if a != axis)
-    factors = np.abs(weights).max(axis=others) / np.float32(_LARGEST)
-    factors = np.where(factors == 0, 1, factors).astype(np.float32)
-    shape = [-1 if a == axis else 1 for a in range(weights.ndim)]
-    integers = np.rint(weights / factors.reshape(shape)).clip(-127, 127).astype(np.int8)
-    name = node.inputs[1].op.weight.name if isinstance(node.inputs[1].op, ops.Const) else ""
-    stored = emit(ops.Const.of(integers, name), (), loc=loc)
-    row = emit(ops.Const.of(factors), (), loc=loc)
-    real = emit(ops.Dequantize(dtype=DType.F32, axis=axis), (stored, row), loc=loc)
+    axis = _channel_axis(node.op, weights.tensor.rank)
+    row = _factors(weights, axis, loc)
+    integers = emit(ops.Quantize(dtype=DType.I8, axis=axis), (weights, row), loc=loc)
+    real = emit(ops.Dequantize(dtype=DType.F32, axis=axis), (integers, row), loc=loc)
     new = emit_node(node.op, (data, real, *node.inputs[2:]), loc=loc, name=node.output.name)
     graph.replace(node.output, new.output)
 
 
-def _channel_axis(op: object, weights: Array) -> int:
+def _factors(weights: Value, axis: int, loc: Loc) -> Value:
+    """Return the scale of each channel of weights: operators, which a refit can run again."""
+    others = tuple(a for a in range(weights.tensor.rank) if a != axis)
+    size = emit(ops.Unary(kind=UnaryKind.ABS), (weights,), loc=loc)
+    largest = emit(ops.Reduce(kind=ReduceKind.MAX, axes=others, keepdims=False), (size,), loc=loc)
+    limit = emit(ops.Const.of(np.array(_LARGEST, np.float32)), (), loc=loc)
+    factor = emit(ops.Binary(kind=BinaryKind.DIV), (largest, limit), loc=loc)
+    # Channels of zeros alone have a scale too.
+    least = emit(ops.Const.of(np.array(np.finfo(np.float32).tiny)), (), loc=loc)
+    return emit(ops.Binary(kind=BinaryKind.MAX), (factor, least), loc=loc)
+
+
+def _channel_axis(op: object, rank: int) -> int:
     if isinstance(op, ops.Matmul):
-        return weights.ndim - (2 if op.transpose_b else 1)
+        return rank - (2 if op.transpose_b else 1)
     return 0

@@ -29,7 +29,9 @@ def tactic_options(config: IBuilderConfig) -> dict[str, Any]:
         reject = bool(config._flags & {"REJECT_EMPTY_ALGORITHMS", "STRICT_TYPES"})
         selector = SelectorAdapter(config._selector, reject_empty=reject)
     limit, given = config._pools["WORKSPACE"], config.__dict__  # some personas lack some options
+    shared = config._pools.get("TACTIC_SHARED_MEMORY", POOL_BYTES["TACTIC_SHARED_MEMORY"])
     return {
+        "shared_bytes": None if shared == POOL_BYTES["TACTIC_SHARED_MEMORY"] else max(1, shared),
         "optimization_level": config._level,
         "libraries": _libraries(config),
         "workspace_bytes": None if limit == POOL_BYTES["WORKSPACE"] else limit,

@@ -111,9 +111,6 @@ class pygraph:
         erf = np.vectorize(math.erf)
         return self._op(lambda x: 0.5 * x * (1 + erf(x / math.sqrt(2))), input)
 
-    def matmul(self, A, B, name):
-        return self._op(np.matmul, A, B)
-
     def conv_fprop(self, image, weight, pre_padding, post_padding, stride, dilation, name):
         def run(x, w):
             x = np.pad(x, [(0, 0), (0, 0), *zip(pre_padding, post_padding, strict=True)])

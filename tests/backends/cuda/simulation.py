@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from lamina import Engine
@@ -27,15 +27,36 @@ class Requests:
 
     def __init__(self, arch: int, workers: int) -> None:
         self.arch = arch
-        self.asked: dict[KernelRequest, Outcome] = {}
+        self.known: dict[KernelRequest, Outcome] = {}
+
+    @property
+    def asked(self) -> list[KernelRequest]:
+        """Every request so far."""
+        return list(self.known)
 
     def compile(
         self, requests: Iterable[KernelRequest], progress: Callable[[int, int], None] | None = None
     ) -> Mapping[KernelRequest, Outcome]:
         """Return every request as what the simulated device loads."""
-        for r in requests:
-            self.asked[r] = MachineCode(r.key().encode(), r.function, r.warps, 0, 0, 1)
-        return self.asked
+        list(self.begin(requests))
+        return self.known
+
+    def begin(
+        self, requests: Iterable[KernelRequest], enough: Callable[[], bool] = lambda: False
+    ) -> Iterator[KernelRequest]:
+        """Yield every request, until there is enough."""
+        for r in dict.fromkeys(requests):
+            if enough():
+                break
+            self.known[r] = self.outcome(r)
+            yield r
+
+    def prepare(self, requests: Iterable[KernelRequest]) -> None:
+        """Do nothing ahead."""
+
+    def outcome(self, request: KernelRequest) -> Outcome:
+        """Return what becomes of a request."""
+        return MachineCode(request.key().encode(), request.function, request.warps, 0, 0, 1)
 
     def __enter__(self) -> Requests:
         return self

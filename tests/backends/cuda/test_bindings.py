@@ -223,7 +223,8 @@ def test_the_place_of_a_pointer(driver, device):
     assert device.ordinal_of(512) is None
 
 
-def test_errors_say_what_failed_and_fatal_ones_lose_the_device(driver, device):
+def test_errors_say_what_failed_and_fatal_ones_lose_the_device(monkeypatch, driver, device):
+    monkeypatch.setattr(bindings, "_faults", {})
     driver.fail = {
         "cuMemAllocAsync": "CUDA_ERROR_OUT_OF_MEMORY",
         "cuGraphLaunch": "CUDA_ERROR_UNKNOWN",
@@ -238,6 +239,18 @@ def test_errors_say_what_failed_and_fatal_ones_lose_the_device(driver, device):
         with pytest.raises(DeviceError, match="cuda:1 is lost to this process: cuStreamSynch") as e:
             use()
         assert "LAMINA_CUDA_CHECK=1" in str(e.value)
+
+
+def test_a_fault_of_another_gpu_is_named_as_the_cause(monkeypatch, driver):
+    monkeypatch.setattr(bindings, "_faults", {})
+    driver.fail = {"cuStreamSynchronize": "CUDA_ERROR_ILLEGAL_ADDRESS"}
+    first, second = BindingsDevice(driver, 1), BindingsDevice(driver, 0)
+    with pytest.raises(DeviceError, match="cuda:1 is lost to this process: cuStreamSynchronize"):
+        first.synchronize(64)
+    with pytest.raises(DeviceError, match="cuda:0 is lost .*failed on cuda:1: .*, and then cuSt"):
+        second.synchronize(64)
+    with pytest.raises(DeviceError, match="failed on cuda:1"):
+        second.enter()
 
 
 def test_what_is_missing_is_named(monkeypatch, driver):
@@ -314,3 +327,13 @@ def test_what_a_program_records_is_noticed(driver, device):
 def test_a_device_tells_numbers_of_itself(driver, device):
     facts = device.facts()
     assert facts.multiprocessors == facts.clock_khz == 9 and facts.ecc is True
+
+
+def test_the_current_gpu_has_a_number(driver, monkeypatch):
+    monkeypatch.setattr(bindings, "_driver", lambda: driver)
+    driver.results["cuCtxGetDevice"] = [cu.CUdevice(1)]
+    assert bindings.current_ordinal() == 0, "no context is current"
+    driver.context = [4096]
+    assert bindings.current_ordinal() == 1
+    driver.fail["cuCtxGetDevice"] = "CUDA_ERROR_INVALID_CONTEXT"
+    assert bindings.current_ordinal() == 0

@@ -9,7 +9,7 @@ from tests.backends.cuda.simulation import Requests
 import lamina
 import lamina.backends.cuda.compiler as compiler_of_cuda
 from lamina import ops
-from lamina.backends.cuda.measure import problem_key
+from lamina.backends.cuda.problems import problem_key
 from lamina.backends.cuda.target import TARGETS
 from lamina.builder import import_graph, optimize
 from lamina.config import BuildConfig, shape_ranges

@@ -58,6 +58,14 @@ def test_activations_with_their_parameters(kind, alpha, beta):
     check(CudnnConvolution(), op, given, H200, pick="eng0", most=1)
 
 
+def test_gelu_is_not_left_to_the_engine_that_approximates_it():
+    given = [normal(1, 8, 4, 4), normal(8, 8, 1, 1, seed=1)]
+    op = conv(activation=Epilogue(ActivationKind.GELU))
+    found = CudnnConvolution().candidates(node_of(op, given), H200)
+    assert found and not any("eng0" in c.tactic for c in found)
+    check(CudnnConvolution(), op, given, H200, pick="eng2", most=1)
+
+
 @pytest.mark.parametrize(
     "size, taps, options",
     [

@@ -150,3 +150,21 @@ def test_damaged_steps_are_refused(device, monkeypatch, spec):
     broken = replace(section, program=replace(section.program, steps=tuple(steps)))
     with pytest.raises(PlanError, match=r"library step is damaged[\s\S]*in step matmul"):
         CudaDriver(device, options=RunOptions()).load(broken)
+
+
+def test_contexts_and_refits_share_what_a_library_made(device, monkeypatch):
+    plan = build(TWO_LAYERS, device, monkeypatch, tactics=LIBRARY)
+    section, library = plan.sections[0], device.library("cublaslt")
+    made, make = [], library.operation
+    monkeypatch.setattr(library, "operation", lambda *a: made.append(1) or make(*a))
+    loaded = CudaDriver(device).load(section)
+    x = normal(4, 32, seed=1)
+    for other in (loaded, loaded, loaded.refitted(section)):
+        runs = ExecutionContext(
+            plan, section.program.inputs, section.program.outputs, other.runner()
+        )
+        found = runs.run({"x": x})["s"]
+        np.testing.assert_allclose(found, expected(TWO_LAYERS, x), rtol=1e-4, atol=1e-4)
+    assert len(made) == 3
+    runs.run({"x": normal(7, 32, seed=2)})
+    assert len(made) == 6

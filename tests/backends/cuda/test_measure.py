@@ -12,7 +12,7 @@ import lamina.backends.cuda.measure as measure_of_cuda
 from lamina import ops
 from lamina.backends.cuda.compiler import CudaCompiler
 from lamina.backends.cuda.device import OutOfMemory
-from lamina.backends.cuda.measure import has_gaps
+from lamina.backends.cuda.problems import has_gaps
 from lamina.backends.cuda.request import MODULE
 from lamina.backends.cuda.simulated import SimulatedDevice
 from lamina.backends.cuda.tactics.convolution import TritonConvolution
@@ -214,11 +214,13 @@ def test_a_choice_that_does_not_compile_is_not_tried_again(monkeypatch):
     class Refuses(Requests):
         """Refuses the first convolution that it is asked for, from then on."""
 
-        def compile(self, requests, progress=None):
-            found = dict(super().compile(requests, progress))
-            refused.update([r for r in found if r.source.startswith(MODULE)][:1] * (not refused))
-            asked.extend(refused & found.keys())
-            return {r: "too many registers" if r in refused else x for r, x in found.items()}
+        def outcome(self, request):
+            if not refused and request.source.startswith(MODULE):
+                refused.add(request)
+            if request in refused:
+                asked.append(request)
+                return "too many registers"
+            return super().outcome(request)
 
     def plan(cache):
         config = BuildConfig(target="cuda:sm_90", keep_graph=False)

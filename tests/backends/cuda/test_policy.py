@@ -10,7 +10,8 @@ import pytest
 from tests.backends.cuda.simulation import plan_of, simulated
 
 import lamina
-from lamina.backends.cuda.compiler import _allowed
+from lamina.backends.cuda.compiler import _allowed, cuda_compiler
+from lamina.config import BuildConfig
 from lamina.errors import DeviceError
 from lamina.ir.graph import Graph, Node
 from lamina.ir.text import parse_graph
@@ -81,6 +82,24 @@ graph(%x: f32[4,4096]) {
         plan, _ = plan_of(deep, selector=selector, workspace_bytes=0)
         (step,) = plan.sections[0].program.steps
         assert step.workspace_bytes == 0 and step.tactic != "host"
+
+
+def test_blocks_may_be_limited_in_their_memory() -> None:
+    def largest(**options: Any) -> int:
+        config = BuildConfig(target="cuda:sm_90", timing_cache="", **options)
+        return cuda_compiler(config, 90, {}, lambda *_: None).target.shared_bytes
+
+    assert largest() == 227 << 10 and largest(shared_bytes=48 << 10) == 48 << 10
+    wide = graph("""
+graph(%x: f32[2048,2048]) {
+  %w = const() type=f32[2048,2048] seed=1
+  %y = matmul(%x, %w)
+  return %y
+}
+""")
+    free, limited = (plan_of(wide, **o)[1] for o in ({}, {"shared_bytes": 20 << 10}))
+    stages = [max(r.stages for r in kernels) for kernels in (free, limited)]
+    assert {r.key() for r in free} != {r.key() for r in limited} and stages[1] <= stages[0]
 
 
 def test_libraries_that_are_left_out_say_so() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
@@ -83,7 +84,7 @@ def test_an_array_on_the_other_gpu_is_refused(machines):
     np.testing.assert_array_equal(runs.run({"x": x})["y"], meaning(x))
 
 
-def test_a_lost_gpu_leaves_the_other_at_work():
+def test_a_lost_gpu_leaves_one_that_still_works_at_work():
     machines = [Machine(SimulatedDevice(ordinal=i), simulated=True) for i in range(2)]
     contexts, x = [m.network() for m in machines], numbers(100)
     machines[1].device.lost = "an illegal address"
@@ -94,25 +95,22 @@ def test_a_lost_gpu_leaves_the_other_at_work():
 
 
 @pytest.mark.gpu
-def test_a_fault_on_one_gpu_leaves_the_other_at_work():
-    """In a process of its own: nothing works on the second device afterwards."""
+def test_a_fault_on_one_gpu_is_named_on_the_other():
+    """In a process of its own: CUDA lets nothing in it work afterwards, on either device."""
     two_gpus()
     script = (
         "from tests.backends.cuda.test_on_a_gpu import *\n"
         "good, bad = (Machine(bindings.open_device(i), simulated=False) for i in range(2))\n"
         "runs = good.network()\n"
+        "assert np.array_equal(runs.run({'x': numbers(9)})['y'], meaning(numbers(9)))\n"
         "net = Net()\n"
         "x, y = net.input('x', 'f32[n]'), net.output('y', 'f32[n]')\n"
         "bad.kernel(net, 'wild', [x], [y], [N, 1])\n"
-        "faulty = bad.context(net, check=True)\n"
-        "for i in range(3):\n"
+        "for context in (bad.context(net, check=True), runs, runs):\n"
         "    try:\n"
-        "        faulty.run({'x': numbers(100)})\n"
+        "        context.run({'x': numbers(100)})\n"
         "    except DeviceError as e:\n"
-        "        print(e)\n"
-        "    x = numbers(100, i)\n"
-        "    assert np.array_equal(runs.run({'x': x})['y'], meaning(x))\n"
-        "print('at work')\n"
+        "        print(str(e).replace('\\n', ' '))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -120,10 +118,13 @@ def test_a_fault_on_one_gpu_leaves_the_other_at_work():
         capture_output=True,
         text=True,
         timeout=200,
-        check=True,
+        check=False,
     )
-    assert done.stdout.count("cuda:1 is lost to this process") == 3
-    assert done.stdout.endswith("at work\n")
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, *others = done.stdout.splitlines()
+    assert "cuda:1 is lost to this process" in first and "in step wild" in first
+    for line in others:
+        assert re.search(r"cuda:0 is lost to this process: .* failed on cuda:1: .*, and then", line)
 
 
 @pytest.mark.gpu

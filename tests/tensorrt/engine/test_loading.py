@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import lamina.tensorrt as trt
-from lamina.plan.format import write_plan
+from lamina.plan.format import read_plan, write_plan
 from tests.tensorrt.engine.models import affine, engine_of, expected, point
 from tests.tensorrt.running import Messages, close, random
 
@@ -165,7 +165,7 @@ def test_the_engine_describes_itself() -> None:
     assert engine.get_tensor_mode("z") == trt.TensorIOMode.NONE
     assert engine.get_tensor_shape("y") == (-1, 2) and engine.get_tensor_dtype("y") == trt.float32
     assert engine.get_tensor_format("x") == trt.TensorFormat.LINEAR
-    assert engine.get_tensor_format_desc("x") == "Row major linear FLOAT format (kLINEAR)"
+    assert engine.get_tensor_format_desc("x") == "Row major linear FP32 format (kLINEAR)"
     assert engine.get_tensor_bytes_per_component("x") == -1
     assert engine.get_tensor_vectorized_dim("x") == -1 and not engine.is_shape_inference_io("x")
     assert engine.num_layers >= 1 and engine.device_memory_size_v2 >= 0
@@ -189,3 +189,14 @@ def test_the_inspector_tells_as_much_as_the_verbosity_allows() -> None:
     assert first["Name"] in inspector.get_engine_information(trt.LayerInformationFormat.ONELINE)
     assert inspector.get_layer_information(99, trt.LayerInformationFormat.JSON) == ""
     assert "there is no layer 99" in net.logger.errors[-1]
+
+
+def test_an_engine_of_another_machine_is_compiled_again_and_says_so() -> None:
+    plan = read_plan(bytes(serialized()))
+    (section,) = plan.sections
+    target = {**dict(section.target), "features": "avx1024"}
+    other = replace(plan, sections=(replace(section, target=tuple(sorted(target.items()))),))
+    logger = Messages()
+    runs(trt.Runtime(logger).deserialize_cuda_engine(write_plan(other)))
+    (message,) = (m for s, m in logger.lines if s == "WARNING")
+    assert "was built for cpu avx1024 and does not fit cpu: it was compiled again" in message

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import lamina
 import lamina.tensorrt as trt
 from tests.tensorrt.running import Net, close, random
 
@@ -127,6 +128,23 @@ def test_loops_inside_loops() -> None:
     trace.set_input(1, net.constant(np.array(3, np.int32)))
     net.output(trace.get_output(0))
     close(net.run(x=x), np.cumsum(x.sum(axis=1)), 1e-5)
+
+
+def test_an_assertion_inside_a_loop_is_looked_at_in_every_iteration() -> None:
+    net = Net()
+    tensor = net.input("x", np.zeros(2, np.float32))
+    loop = net.network.add_loop()
+    loop.add_trip_limit(net.constant(np.array(3, np.int32)), T.COUNT)
+    total = loop.add_recurrence(tensor)
+    after = add(net, total.get_output(0), net.constant(np.ones(2, np.float32)))
+    total.set_input(1, after)
+    below = add(net, after, net.constant(np.full(2, 8, np.float32)), E.LESS)
+    net.network.add_assertion(below, "sums stay below eight")
+    net.output(loop.add_loop_output(total.get_output(0), OUT.LAST_VALUE).get_output(0))
+    engine = net.build()
+    close(engine(np.float32([1, 2])), np.float32([4, 5]))
+    with pytest.raises(lamina.ExecutionError, match="sums stay below eight"):
+        engine(np.float32([1, 6]))
 
 
 def test_a_loop_over_a_dynamic_length() -> None:

@@ -13,6 +13,7 @@ import triton.language as tl
 import lamina
 import lamina.tensorrt as trt
 import lamina.tensorrt.plugin as trtp
+from lamina.backends.cuda.launches import read_step
 from lamina.backends.cuda.request import ASSEMBLY
 from lamina.backends.cuda.triton_compile import compile_request
 from lamina.ir.types import DType, TensorType
@@ -117,6 +118,11 @@ def test_machine_code_and_foreign_text() -> None:
     again = replace(request, source=f"{ASSEMBLY}8\n{launch.code.text}")  # type: ignore[union-attr]
     made = compile_request(again, 90)
     assert (made.cubin, made.shared_bytes, made.function) == (code.cubin, 8, "roll_kernel")
+    newer = (
+        ".version 99.0\n.target sm_80\n.address_size 64\n.visible .entry roll_kernel() { ret; }\n"
+    )
+    made = compile_request(replace(request, source=f"{ASSEMBLY}0\n{newer}"), 90)
+    assert made.cubin == newer.encode() + b"\0" and made.driver_version == 0
     for text, reason in (
         ("nothing", "no PTX"),
         (".target sm_80\n.entry other()", "no kernel roll_kernel"),
@@ -124,6 +130,26 @@ def test_machine_code_and_foreign_text() -> None:
     ):
         with pytest.raises(lamina.BuildError, match=reason):
             compile_request(replace(request, source=f"{ASSEMBLY}0\n{text}"), 90)
+
+
+def test_blocks_of_several_axes_reach_the_launch() -> None:
+    @trtp.register("gpu::tiles")
+    def desc(x: trtp.TensorDesc) -> trtp.TensorDesc:
+        return x.like()
+
+    @trtp.aot_impl("gpu::tiles")
+    def tiles(x: trtp.TensorDesc, outputs: Any, tactic: int) -> Any:
+        text = ".target sm_80\n.entry tiles()"
+        params = trtp.KernelLaunchParams(grid_x=2, grid_y=x.shape_expr[0], block_x=8, block_y=5)
+        return "tiles", text, params, None
+
+    net = Net()
+    layer = net.network.add_plugin(trtp.op.gpu.tiles(net.input("x", X, (-1, 3))))
+    net.output(layer.get_output(0))
+    plan, _ = plan_for_gpu(net)
+    (launch,) = read_step(plan.sections[0].program.steps[0]).launches
+    assert (launch.threads, launch.more_threads) == (8, (5, 1))
+    assert launch.sizes({"x_dim0": 4}) == (2, 4, 1)
 
 
 def test_tactics_of_autotune_are_candidates_and_types_are_checked() -> None:
@@ -156,6 +182,72 @@ def test_tactics_of_autotune_are_candidates_and_types_are_checked() -> None:
         plugin.autotune = None
 
 
+class Rolled(trt.IPluginV3, trt.IPluginV3QuickCore, trt.IPluginV3QuickAOTBuild):
+    """The kernel of ``gpu::roll`` in the form of a class."""
+
+    def __init__(self, distance: int) -> None:
+        trt.IPluginV3.__init__(self)
+        trt.IPluginV3QuickCore.__init__(self)
+        trt.IPluginV3QuickAOTBuild.__init__(self)
+        self.plugin_name, self.plugin_namespace, self.plugin_version = "Rolled", "gpu", "1"
+        self.distance = distance
+        self.told: list[int] = []
+
+    def get_capability_interface(self, type: Any) -> Any:
+        return self
+
+    def get_output_data_types(self, types: Any, ranks: Any) -> Any:
+        return [types[0]]
+
+    def get_output_shapes(self, inputs: Any, shape_inputs: Any, builder: Any) -> Any:
+        return [trt.DimsExprs(inputs[0])]
+
+    def get_fields_to_serialize(self) -> Any:
+        field = trt.PluginField("distance", np.int32([self.distance]))
+        return trt.PluginFieldCollection([field])
+
+    def get_valid_tactics(self) -> list[int]:
+        return [1, 2]
+
+    def set_tactic(self, tactic: int) -> None:
+        self.told.append(tactic)
+
+    def get_launch_params(
+        self, inputs: Any, in_out: Any, count: int, params: Any, extra: Any, builder: Any
+    ) -> None:
+        assert (count, len(in_out)) == (1, 2)
+        params.grid_x = inputs[0][0]
+        params.block_x = 64
+        extra.nbSymExprs = 3
+        numbers = [*inputs[0], builder.constant(self.distance)]
+        for i, number in enumerate(numbers):
+            extra[i] = trt.ISymExpr()
+            extra[i].expr = number
+
+    def get_kernel(self, inputs: Any, outputs: Any) -> Any:
+        name, text, _, _ = roll_aot(trtp.TensorDesc(inputs[0].type, (4, 3)), 1, (), 0)
+        return name, text
+
+
+def test_kernels_of_a_class() -> None:
+    net, plugin = Net(), Rolled(2)
+    layer = net.network.add_plugin_v3([net.input("x", X, (-1, 3))], [], plugin)
+    net.output(layer.get_output(0))
+    plan, _ = plan_for_gpu(net)
+    (step,) = plan.sections[0].program.steps
+    assert step.tactic.startswith("plugin gpu::Rolled::1 tactic 1") and plugin.told == [1, 2]
+    runs = loaded(plan, TWINS)
+    assert (runs.run({"x": X})["y0"] == np.roll(X, 2, axis=1)).all()
+
+
+def test_kernels_of_a_class_on_a_cpu(monkeypatch: Any) -> None:
+    monkeypatch.setattr("lamina.tensorrt.platform.device", lambda: "cpu")
+    net = Net()
+    layer = net.network.add_plugin_v3([net.input("x", X)], [], Rolled(2))
+    net.output(layer.get_output(0))
+    assert "has kernels for a GPU only" in net.fails()
+
+
 def test_wrong_ahead_of_time_implementations() -> None:
     @trtp.register("gpu::wrong")
     def desc(x: trtp.TensorDesc) -> trtp.TensorDesc:
@@ -169,12 +261,12 @@ def test_wrong_ahead_of_time_implementations() -> None:
         graph_of(net)
 
     def square(x: Any, outputs: Any, tactic: int) -> Any:
-        return "k", ".target sm_80", trtp.KernelLaunchParams(block_x=8, block_y=8), None
+        return "k", ".target sm_80", trtp.KernelLaunchParams(block_x=64, block_y=32), None
 
     for made, reason in (
         (lambda x, outputs, tactic: 3, "must return the name of a kernel"),
         (lambda x, outputs, tactic: ("k", "ptx", 3, None), "must return KernelLaunchParams"),
-        (square, "8 x 8 x 1 threads"),
+        (square, "64 x 32 x 1 threads"),
         (lambda x, outputs, tactic: 1 // 0, "ZeroDivisionError"),
     ):
         trtp.aot_impl("gpu::wrong")(made)

@@ -25,31 +25,42 @@ def bilinear(image: Any, y: float, x: float) -> Any:
     return total
 
 
-def aligned(image: Any, box: Any, pooled: int, samples: int, shift: float) -> Any:
-    """Average of samples in each bin of a box (x1, y1, x2, y2) in units of the map."""
-    x1, y1, x2, y2 = (float(v) - shift for v in box)
-    high, wide = y2 - y1, x2 - x1
-    if shift == 0:
-        high, wide = max(high, 1.0), max(wide, 1.0)
+def aligned(image: Any, box: Any, pooled: int, samples: int, mode: int) -> Any:
+    """Average of samples in each bin of a box (x1, y1, x2, y2) as parts of the image.
+
+    ``samples`` of 0 are as many as a bin has elements; modes are those of PyramidROIAlign_TRT.
+    """
+    size = np.array(image.shape[:0:-1], np.float64)  # width, height
+    whole = size - 1 if mode == -1 else size
+    low, high = (box[k : k + 2] * whole - (0.5 if mode == 2 else 0.0) for k in (0, 2))
+    step = (high - low) / (pooled - 1 if mode == -1 else pooled)
+    inner = 0.5 if mode > 0 else 0.0
+    counts = [samples or max(1, int(np.ceil(s))) for s in (high - low) / pooled]
     found = np.zeros((image.shape[0], pooled, pooled))
-    for i, j, u, v in np.ndindex(pooled, pooled, samples, samples):
-        y = y1 + (i + (u + 0.5) / samples) * high / pooled
-        x = x1 + (j + (v + 0.5) / samples) * wide / pooled
-        if -1 <= y <= image.shape[1] and -1 <= x <= image.shape[2]:
-            place = np.clip([y, x], 0, np.array(image.shape[1:]) - 1)
-            found[:, i, j] += bilinear(image, *place) / samples**2
+    for i, j, v, u in np.ndindex(pooled, pooled, counts[1], counts[0]):
+        x = low[0] + step[0] * (j + (u + inner) / counts[0])
+        y = low[1] + step[1] * (i + (v + inner) / counts[1])
+        place = np.clip([x, y], 0, size - 1)
+        found[:, i, j] += bilinear(image, place[1], place[0]) / (counts[0] * counts[1])
     return found
 
 
-@pytest.mark.parametrize("mode", [1, 2])
-@pytest.mark.parametrize("normalized", [False, True])
-def test_pyramid(mode: int, normalized: bool) -> None:
-    image, pooled, scale = 128, 3, 40
-    maps = [random(2, 4, n, n, seed=n) for n in (32, 16, 8, 4)]
+def regions(image: int) -> Any:
+    """Boxes (x1, y1, x2, y2) of many sizes, some of which end outside of the image."""
     edges = RNG.permuted([[8, 12, 25, 35, 50, 70, 90, 110, 30]] * 2, axis=1)
     size = edges[..., None] * RNG.uniform(0.95, 1.05, (2, 9, 2))
-    low = RNG.uniform(0, 1, (2, 9, 2)) * (image - size)
-    boxes = np.concatenate([low, low + size], -1).astype(np.float32)
+    low = RNG.uniform(-0.1, 1, (2, 9, 2)) * (image - size)
+    return np.concatenate([low, low + size], -1).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("mode", "samples", "normalized"),
+    [(-1, 1, True), (0, 2, False), (1, 2, True), (2, 2, False), (1, 0, False), (2, 0, True)],
+)
+def test_pyramid(mode: int, samples: int, normalized: bool) -> None:
+    image, pooled, scale = 128, 3, 40
+    maps = [random(2, 4, n, n, seed=n) for n in (32, 16, 8, 4)]
+    boxes = regions(image)
     given = (boxes[..., [1, 0, 3, 2]] / image).astype(np.float32) if normalized else boxes
     settings = {
         "fpn_scale": scale,
@@ -59,22 +70,57 @@ def test_pyramid(mode: int, normalized: bool) -> None:
         "roi_coords_swap": int(normalized),
         "roi_coords_plusone": int(normalized),
         "roi_coords_transform": mode,
-        "sampling_ratio": 2,
+        "sampling_ratio": samples,
     }
     (got,) = apply("PyramidROIAlign_TRT", [given, *maps], **settings)
     assert got.shape == (2, 9, 4, pooled, pooled)
     levels = set()
     for item, k in np.ndindex(2, 9):
-        box = boxes[item, k]
+        box = np.clip(boxes[item, k].astype(np.float64), 0, image)
         edge = np.sqrt(np.prod(box[2:] - box[:2] + int(normalized)))
-        level = int(sum(edge >= least for least in (scale / 2, scale, scale * 2)))
+        level = int(sum(edge > least for least in (scale / 2, scale, scale * 2)))
         levels.add(level)
-        features = maps[level][item]
-        in_map = box * (features.shape[1] / image)
-        close(got[item, k], aligned(features, in_map, pooled, 2, 0.5 if mode == 2 else 0.0), 1e-4)
+        wanted = aligned(maps[level][item], box / image, pooled, samples, mode)
+        close(got[item, k], wanted, 1e-4)
     assert levels == {0, 1, 2, 3}
-    wrong = net("PyramidROIAlign_TRT", [given, *maps], legacy=1)
-    assert "is not supported" in wrong.fails()
+
+
+def test_the_pyramid_as_it_was_and_what_it_refuses() -> None:
+    image = 512
+    maps = [random(1, 2, n, n, seed=n) for n in (32, 16, 8, 4)]
+    boxes = np.float32([[[0.1, 0.2, 0.25, 0.3], [0.2, 0.1, 0.9, 0.8]]])
+    (got,) = apply(
+        "PyramidROIAlign_TRT", [boxes, *maps], legacy=1, pooled_size=3, image_size=[image, image]
+    )
+    for k, level in ((0, 0), (1, 3)):
+        box = boxes[0, k, [1, 0, 3, 2]].astype(np.float64)
+        close(got[0, k], aligned(maps[level][0], box, 3, 1, -1), 1e-4)
+    made = net("PyramidROIAlign_TRT", [boxes, *maps], roi_coords_transform=0, sampling_ratio=0)
+    assert "sampling_ratio 0 is not supported" in made.fails()
+
+
+def test_crops_of_several_levels() -> None:
+    image, pooled = 512, 3
+    maps = [random(2, 4, image >> n, image >> n, seed=n) for n in range(2, 7)]
+    boxes = regions(128) * 4
+    boxes[0, 0] = [50, 60, 40, 90]  # no box
+    (got,) = apply(
+        "MultilevelCropAndResize_TRT",
+        [boxes[..., [1, 0, 3, 2]], *maps],
+        pooled_size=pooled,
+        image_size=[3, image, image],
+    )
+    levels = set()
+    for item, k in np.ndindex(2, 9):
+        box = boxes[item, k].astype(np.float64)
+        wanted = np.zeros((4, pooled, pooled))
+        if (box[2:] > box[:2]).all() and (box >= 0).all() and (box <= image).all():
+            edge = np.sqrt(np.prod(box[2:] - box[:2]))
+            level = int(sum(edge > least for least in (112, 224, 448, 896)))
+            levels.add(level)
+            wanted = aligned(maps[level][item], box / image, pooled, 1, 1)
+        close(got[item, k], wanted, 1e-4)
+    assert {0, 1} <= levels and not got[0, 0].any()
 
 
 def test_deformable_attention() -> None:

@@ -285,7 +285,10 @@ def test_profiles_shapes_and_memory_pools(file: Path, tmp_path: Path, capsys: An
         ("--layerDeviceTypes=*:TPU", "'TPU' is no device"),
         ("--precisionConstraints=maybe", "--precisionConstraints does not exist"),
         ("--saveEngine=/nowhere/e.plan", "cannot write the engine to '/nowhere/e.plan'"),
-        ("--device=3", "engines run on the first GPU"),
+        ("--device=3", "--device=3: no GPU is used"),
+        ("--minShapes=z:2x4", "--minShapes: there is no input 'z'"),
+        ("--loadInputs=z:file", "--loadInputs: there is no input 'z'"),
+        ("--minShapes='x:0':3x4 --optShapes='x:0':2x4", "min <= opt <= max"),
         ("--allocationStrategy=later", "--allocationStrategy=later is not known"),
         ("--avgRuns=many", "--avgRuns=many is not a number"),
         ("--staticPlugins=/nowhere.py", "there is no file '/nowhere.py'"),
@@ -293,7 +296,7 @@ def test_profiles_shapes_and_memory_pools(file: Path, tmp_path: Path, capsys: An
     ],
 )
 def test_values_that_do_not_exist(file: Path, capsys: Any, words: str, message: str) -> None:
-    code, text = call(capsys, f"--onnx={file}", "--shapes='x:0':2x4", words, *QUICK)
+    code, text = call(capsys, f"--onnx={file}", "--shapes='x:0':2x4", *words.split(), *QUICK)
     assert code == 1 and message in text, text
     assert "Traceback" not in text and "\n&&&& FAILED TensorRT.trtexec" in text
 

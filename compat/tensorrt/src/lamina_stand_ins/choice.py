@@ -16,13 +16,15 @@ HERE = Path(__file__).parent
 def use_gpu() -> bool:
     """Whether engines run on a GPU: as ``LAMINA_TENSORRT_DEVICE`` says, else where there is one.
 
-    Lamina reaches a GPU through ``cuda.bindings``, so that package must be there too.
+    Lamina reaches a GPU through ``cuda.bindings``, so that package must be there in any case.
     """
+    folders = [Path(p) / "cuda" / "bindings" for p in sys.path]
+    if not any((f / "__init__.py").exists() for f in folders):
+        return False
     chosen = os.environ.get("LAMINA_TENSORRT_DEVICE", "")
     if chosen:
         return chosen.partition(":")[0] == "cuda" and not chosen.endswith(":simulated")
-    folders = [Path(p) / "cuda" / "bindings" for p in sys.path]
-    return any((f / "__init__.py").exists() for f in folders) and _count_gpus() > 0
+    return _count_gpus() > 0
 
 
 def _count_gpus() -> int:

@@ -149,8 +149,9 @@ class CpuCompiler:
         self._narrow([c for c in choices.values() if not _is_view(c.node)])
         if self.config.optimization_level > 0:
             self.measurer.measure([c for c in choices.values() if _worth_timing(c)])
+        costs = dataclasses.replace(_COSTS, direct=self.config.direct)
         chosen, forms = choose_layouts(
-            graph, choices, self.target.forms, _is_view, _COSTS, self.target.env
+            graph, choices, self.target.forms, _is_view, costs, self.target.env
         )
         views = plan_concats(graph, forms, chosen, may_copy=True)
         assembler = CpuAssembler(code, self.target, graph, views, self.policy)

@@ -11,6 +11,7 @@ from lamina.ir.graph import Node, Value
 from lamina.ir.pattern import Reject
 from lamina.tactics.candidate import Candidate, Draft, Placement
 from lamina.tactics.choices import Choices
+from lamina.tactics.signature import signature
 from lamina.tactics.views import STRIDED_VIEW
 
 _MAYBE_ALONE: Final = 60.0
@@ -52,7 +53,7 @@ def _thread_variants(c: Candidate) -> list[Candidate]:
 def problem_key(node: Node, target: CpuTarget) -> str:
     """Return what decides the time of a node: operator, types, likeliest sizes, threads."""
     types = [_type_text(v, target) for v in (*node.inputs, *node.outputs)]
-    return f"{node.op}({', '.join(types)}) threads={target.threads}"
+    return f"{signature(node.op)}({', '.join(types)}) threads={target.threads}"
 
 
 def _type_text(v: Value, target: CpuTarget) -> str:

@@ -20,6 +20,8 @@ from lamina.ops.plugin_kernels import MACHINE_CODE
 _TARGET: Final = re.compile(r"^\s*\.target\s+sm_(\d+)([af]?)", re.MULTILINE)
 _SECONDS: Final = 120
 _BLACKWELL: Final = 100
+_ELF: Final = b"\x7fELF"
+_NEWER: Final = "Unsupported .version"
 
 
 def assemble(request: KernelRequest, arch: int) -> MachineCode:
@@ -34,7 +36,7 @@ def assemble(request: KernelRequest, arch: int) -> MachineCode:
         cubin = base64.b64decode(text.removeprefix(MACHINE_CODE))
     else:
         cubin = _cubin(text, _architecture(text, request.function, arch), request.function, arch)
-        driver = driver_version(arch)
+        driver = driver_version(arch) if cubin.startswith(_ELF) else 0
     return MachineCode(
         cubin=cubin,
         function=request.function,
@@ -86,5 +88,7 @@ def _cubin(text: str, architecture: str, function: str, arch: int) -> bytes:
             raise BuildError(f"the assembler of kernel {function} did not run: {e}") from e
         if run.returncode:
             lines = (run.stderr or run.stdout).strip().splitlines() or ["no reason"]
+            if any(_NEWER in line for line in lines):
+                return text.encode() + b"\0"  # of a newer compiler: the driver assembles it
             raise BuildError(f"the PTX of kernel {function} cannot be assembled: {lines[0]}")
         return result.read_bytes()

@@ -18,6 +18,9 @@ _KEPT_POOL_BYTES: Final = 256 << 20
 
 _STATIC_SHARED_BYTES: Final = 48 << 10
 _WARP: Final = 32
+_WITHOUT_GPU: Final = (
+    "use device='cpu'; a build for another machine's GPU names it: target='cuda:sm_90'"
+)
 _TYPES: Final[dict[str, Any]] = {
     "p": ctypes.c_void_p,
     "i8": ctypes.c_int8,
@@ -45,8 +48,14 @@ _STICKY: Final = (
     "CONTAINED",
     "DEINITIALIZED",
 )
-"""Errors after which every call of this process on the device fails (driver API, CUresult)."""
+"""Errors after which every call of this process fails, on its other GPUs too.
 
+They leave the process in an inconsistent state (driver API, CUresult): measured on two H200s, a
+kernel's illegal address on one makes the next call on the other return the same error.
+"""
+
+_faults: dict[str, str] = {}
+"""What each lost device says, the first one first: it is the cause of the others."""
 _lock = threading.Lock()
 _devices: dict[tuple[int, int], BindingsDevice] = {}
 
@@ -64,6 +73,16 @@ def open_device(ordinal: int) -> BindingsDevice:
         if key not in _devices:
             _devices[key] = BindingsDevice(cu, ordinal, context)
         return _devices[key]
+
+
+def current_ordinal() -> int:
+    """Return the number of the GPU whose context is current in this thread, 0 where none is."""
+    cu = _driver()
+    error, context = cu.cuCtxGetCurrent()
+    if error != cu.CUresult.CUDA_SUCCESS or not int(context):
+        return 0
+    error, device = cu.cuCtxGetDevice()
+    return int(device) if error == cu.CUresult.CUDA_SUCCESS else 0
 
 
 def _other_context(cu: Any, ordinal: int) -> Any | None:
@@ -92,15 +111,18 @@ def _driver() -> Any:
             hint="install it: pip install 'lamina[cuda]'",
         ) from e
     if getattr(cu, "IS_STAND_IN", False):  # of compat/tensorrt: it works in host memory
-        raise DeviceError("there is no GPU: cuda.bindings is a stand-in", hint="use device='cpu'")
+        raise DeviceError(
+            "there is no GPU: cuda.bindings is a stand-in",
+            hint=f"with a GPU: pip install 'lamina[cuda]'; without: {_WITHOUT_GPU}",
+        )
     try:
         (error,) = cu.cuInit(0)
     except RuntimeError as e:  # the package found no libcuda
         raise DeviceError(
-            f"there is no NVIDIA driver: {e}", hint="install the driver, or use device='cpu'"
+            f"there is no NVIDIA driver: {e}", hint=f"install the driver, or {_WITHOUT_GPU}"
         ) from e
     if error.name == "CUDA_ERROR_NO_DEVICE":
-        raise DeviceError("the NVIDIA driver finds no GPU", hint="use device='cpu'")
+        raise DeviceError("the NVIDIA driver finds no GPU", hint=_WITHOUT_GPU)
     if error.name != "CUDA_SUCCESS":
         raise DeviceError(
             f"the NVIDIA driver does not start: {_describe(cu, error)}",
@@ -168,7 +190,9 @@ class BindingsDevice:
         if error.name == "CUDA_ERROR_OUT_OF_MEMORY":
             raise OutOfMemory(text)
         if error.name.removeprefix("CUDA_ERROR_") in _STICKY:
-            self.lost = self.lost or text
+            cause = next((t for name, t in _faults.items() if name != self.name), "")
+            _faults.setdefault(self.name, text)
+            self.lost = self.lost or (f"{cause}, and then {text}" if cause else text)
             self._raise_lost()
         raise DeviceError(text)
 
@@ -322,7 +346,8 @@ class BindingsDevice:
         """Start a kernel in the order of a stream."""
         config = self._cu.CUlaunchConfig()
         config.gridDimX, config.gridDimY, config.gridDimZ = launch.grid
-        config.blockDimX, config.blockDimY, config.blockDimZ = launch.threads, 1, 1
+        config.blockDimX = launch.threads
+        config.blockDimY, config.blockDimZ = launch.more_threads
         config.sharedMemBytes, config.hStream = launch.shared_bytes, stream
         attributes = self._launch_attributes(launch)
         config.attrs, config.numAttrs = attributes, len(attributes)
@@ -371,7 +396,8 @@ class BindingsDevice:
         node = self._cu.CUDA_KERNEL_NODE_PARAMS()
         node.func = launch.function
         node.gridDimX, node.gridDimY, node.gridDimZ = launch.grid
-        node.blockDimX, node.blockDimY, node.blockDimZ = launch.threads, 1, 1
+        node.blockDimX = launch.threads
+        node.blockDimY, node.blockDimZ = launch.more_threads
         node.sharedMemBytes = launch.shared_bytes
         node.kernelParams = _arguments(launch)
         node.extra = 0

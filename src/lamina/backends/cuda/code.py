@@ -117,7 +117,8 @@ class _Encoder:
 
     def launch(self, launch: Launch) -> dict[str, Any]:
         types = [type for _, type in launch.kernel.parameters]
-        return {
+        block = {} if launch.block is None else {"block": list(launch.block)}
+        return block | {
             "kernel": launch.kernel.digest(),
             "grid": [int(n) if is_static(n) else {"$": str(n)} for n in launch.grid],  # type: ignore[arg-type]
             "dependent": launch.kernel.dependent,

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, as_completed
 from contextlib import suppress
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 from lamina.backends.cuda.request import MODULE, KernelRequest
@@ -65,27 +66,70 @@ class Compiler:
         self.arch, self.workers = arch, workers
         self.known: dict[KernelRequest, Outcome] = {}
         self._pool: Workers | None = None
+        self._running: dict[KernelRequest, Future[Message]] = {}
+        self._ahead: set[KernelRequest] = set()
+        """What runs though nothing waits for it."""
 
     def compile(
         self, requests: Iterable[KernelRequest], progress: Callable[[int, int], None] | None = None
     ) -> Mapping[KernelRequest, Outcome]:
-        """Return what became of each request; ``progress`` hears of those compiled now."""
-        wanted = [r for r in dict.fromkeys(requests) if r not in self.known]
-        missing = []
-        for r in wanted:
-            found = _read(self._path(r))
-            if found is None:
-                missing.append(r)
-            else:
-                self.known[r] = found
-        if missing:
-            for done, (r, outcome) in enumerate(self._compiled(missing), 1):
-                self.known[r] = outcome
-                if isinstance(outcome, MachineCode):
-                    _write(self._path(r), outcome)
-                if progress is not None:
-                    progress(done, len(missing))
+        """Return what became of each request; ``progress`` hears how many are known."""
+        wanted = list(dict.fromkeys(requests))
+        for done, _ in enumerate(self.begin(wanted), 1):
+            if progress is not None:
+                progress(done, len(wanted))
         return self.known
+
+    def begin(
+        self, requests: Iterable[KernelRequest], enough: Callable[[], bool] = lambda: False
+    ) -> Iterator[KernelRequest]:
+        """Begin to compile, and return the requests in the order in which they become ``known``.
+
+        Those that were compiled before come first.  Once there is ``enough``, no other is begun,
+        and the rest does not come.
+        """
+        wanted = list(dict.fromkeys(requests))
+        missing = [r for r in wanted if r not in self.known and not self._find(r)]
+        late = set(missing)
+        self._ahead -= late
+        for r in [r for r in self._ahead if self._running[r].cancel()]:
+            self._ahead.remove(r)
+            del self._running[r]
+        begun = {self._submitted(r): r for r in missing}
+        return chain((r for r in wanted if r not in late), self._kept(begun, enough))
+
+    def prepare(self, requests: Iterable[KernelRequest]) -> None:
+        """Compile what may be asked for next, behind what was asked for; nothing waits for it.
+
+        What was not begun until something else is asked for is given up.
+        """
+        for r in dict.fromkeys(requests):
+            if r not in self.known and r not in self._running and not self._find(r):
+                self._submitted(r)
+                self._ahead.add(r)
+
+    def _kept(
+        self, begun: Mapping[Future[Message], KernelRequest], enough: Callable[[], bool]
+    ) -> Iterator[KernelRequest]:
+        for future in as_completed(begun):
+            r = begun[future]
+            self._running.pop(r, None)
+            if future.cancelled():
+                continue
+            self.known[r] = outcome = _outcome(r, future)
+            if isinstance(outcome, MachineCode):
+                _write(self._path(r), outcome)
+            yield r
+            if enough():
+                for other in begun:
+                    other.cancel()
+
+    def _find(self, request: KernelRequest) -> bool:
+        """Look for a kernel on disk."""
+        found = _read(self._path(request))
+        if found is not None:
+            self.known[request] = found
+        return found is not None
 
     def code(self, request: KernelRequest) -> MachineCode:
         """Return one kernel; raises BuildError with the reason why there is none."""
@@ -94,22 +138,22 @@ class Compiler:
             raise BuildError(outcome)
         return outcome
 
-    def _compiled(self, requests: list[KernelRequest]) -> Iterator[tuple[KernelRequest, Outcome]]:
-        """Yield requests with their outcomes as they come."""
-        if self._pool is None:
-            self._pool = Workers(_WORKER, self.workers, worker_environment())
-        begun = {
-            self._pool.submit({"arch": self.arch, "request": dataclasses.asdict(r)}): r
-            for r in requests
-        }
-        for future in as_completed(begun):
-            yield begun[future], _outcome(begun[future], future)
+    def _submitted(self, request: KernelRequest) -> Future[Message]:
+        """Return the answer to come for a kernel, which is asked for once."""
+        if request not in self._running:
+            if self._pool is None:
+                self._pool = Workers(_WORKER, self.workers, worker_environment())
+            question = {"arch": self.arch, "request": dataclasses.asdict(request)}
+            self._running[request] = self._pool.submit(question)
+        return self._running[request]
 
     def close(self) -> None:
         """End the workers."""
         if self._pool is not None:
             self._pool.close()
             self._pool = None
+            self._running.clear()
+            self._ahead.clear()
 
     def __enter__(self) -> Compiler:
         return self

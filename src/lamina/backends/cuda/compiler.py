@@ -12,8 +12,9 @@ from lamina.backends.cuda.bindings import open_device
 from lamina.backends.cuda.compile import Compiler, MachineCode, toolchain
 from lamina.backends.cuda.device import Device
 from lamina.backends.cuda.lowering import lower
-from lamina.backends.cuda.measure import Measurer, has_gaps, problem_key
+from lamina.backends.cuda.measure import Measurer
 from lamina.backends.cuda.primitive import Library
+from lamina.backends.cuda.problems import has_gaps, problem_key
 from lamina.backends.cuda.selection import enumerate_candidates, without
 from lamina.backends.cuda.tactics import LAST_RESORTS, TACTICS
 from lamina.backends.cuda.tactics.reorder import reorder_draft
@@ -57,6 +58,9 @@ _ALIGNMENT = 16
 _EVERY = 5
 """The optimization level that leaves no configuration out."""
 
+_MOST_WORKERS = 32
+"""Processes that compile: to start one takes as long as four kernels."""
+
 _LAUNCH_MICROSECONDS = 2.0
 _HOST_MICROSECONDS = 200.0
 _SPATIAL = (Convolution, Deconvolution, Pool, MaxPoolIndices)
@@ -94,7 +98,7 @@ class CudaCompiler:
         """Return the section that runs ``graph`` on devices of the target."""
         self.target = dataclasses.replace(self.target, spatial_ranks=spatial_ranks(graph, _SPATIAL))
         lower(graph, self.target, self.config.without)
-        with self.kernels(self.target.arch, default_threads()) as self.compiler:
+        with self.kernels(self.target.arch, min(default_threads(), _MOST_WORKERS)) as self.compiler:
             self.cache = cache
             if self.device is None:
                 # Any device of the family is a better guide than the cost model.
@@ -143,16 +147,19 @@ class CudaCompiler:
             for part in nested_graphs(graph):
                 fuse(part)
 
-    def _prices(self, nodes: Sequence[Node]) -> list[Price | None]:
-        """Return what the best kernel of each node takes."""
-        problems = {problem_key(n, self.target): n for n in nodes}
+    def _prices(self, nodes: Sequence[Node], most: Sequence[float]) -> list[Price | None]:
+        """Return what the best kernel of each node takes, for those estimated below ``most``."""
         level = self.config.optimization_level
-        offered = {
-            p: enumerate_candidates(n, self.target, TACTICS, level) for p, n in problems.items()
-        }
+        keys = [problem_key(n, self.target) for n in nodes]
+        offered: dict[str, Choices] = {}
+        for key, node, limit in zip(keys, nodes, most, strict=True):
+            if key not in offered:
+                found = enumerate_candidates(node, self.target, TACTICS, level)
+                if min(found.microseconds, default=limit) < limit:
+                    offered[key] = found
         self.measurer.measure(list(offered.values()))
-        prices = {p: _price(p, c, self.cache) for p, c in offered.items()}
-        return [prices[problem_key(n, self.target)] for n in nodes]
+        prices = {k: _price(k, found, self.cache) for k, found in offered.items()}
+        return [prices.get(key) for key in keys]
 
     def _all_choices(self, graph: Graph) -> dict[Node, Choices]:
         """Return the candidates of every node, those of control flow's bodies included."""
@@ -226,6 +233,7 @@ class CudaCompiler:
             start=_LAUNCH_MICROSECONDS,
             bytes_per_microsecond=self.target.bytes_per_microsecond,
             host=_HOST_MICROSECONDS,
+            direct=self.config.direct,
         )
         chosen, forms = choose_layouts(
             graph, own, self.target.forms, _is_view, costs, self.target.env
@@ -401,6 +409,7 @@ def cuda_compiler(
         arch=arch,
         env=dict(env),
         tf32=config.precision == "tf32",
+        shared_bytes=min(TARGETS[known].shared_bytes, config.shared_bytes or 1 << 30),
         library=None if device is None else _allowed(device.library, config.libraries),
     )
     return CudaCompiler(config, target, report, device, policy)

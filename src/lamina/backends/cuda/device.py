@@ -42,6 +42,8 @@ class KernelLaunch:
     types: tuple[str, ...]
     dependent: bool = False
     cluster: tuple[int, int, int] | None = None
+    more_threads: tuple[int, int] = (1, 1)
+    """Threads of a block along its second and third axis; ``threads`` are those along the first."""
 
 
 @dataclass(frozen=True, kw_only=True)

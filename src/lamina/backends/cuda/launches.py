@@ -3,7 +3,8 @@
 The description is ``{"launches": [...]}``; a launch holds the digest of its ``kernel`` and the
 ``function`` in it, the ``grid`` (numbers, or ``{"$": "ceildiv(b,64)"}``), ``warps``, ``shared``
 (bytes of dynamic shared memory), ``dependent``, ``scratch`` (bytes of global memory for each
-program), optionally ``cluster``, and ``arguments``:
+program), optionally ``cluster`` and ``block`` (threads along three axes, where
+they are not ``warps`` times 32 along the first), and ``arguments``:
 
 =========== =====================================================================
 ``tN``      the address of tensor ``arguments[N]`` of the step
@@ -65,6 +66,8 @@ class LaunchDescription:
     function: str
     grid: tuple[Dim, Dim, Dim]
     threads: int
+    more_threads: tuple[int, int]
+    """Threads of a block along its second and third axis."""
     shared_bytes: int
     dependent: bool
     scratch_bytes: int
@@ -116,12 +119,16 @@ def _launch(step: Step, data: dict[str, Any], counters: dict[int, int]) -> Launc
     warps, shared, scratch = int(data["warps"]), int(data["shared"]), int(data.get("scratch", 0))
     if not 1 <= warps <= _MOST_WARPS or shared < 0 or scratch < 0:
         _fail(f"{warps} warps, {shared} bytes of shared and {scratch} of scratch memory")
+    threads, rows, layers = (int(n) for n in data.get("block", (warps * _WARP, 1, 1)))
+    if min(threads, rows, layers) < 1 or threads * rows * layers > _MOST_WARPS * _WARP:
+        _fail(f"a block of {threads} x {rows} x {layers} threads")
     cluster = data.get("cluster")
     return LaunchDescription(
         kernel=str(data["kernel"]),
         function=str(data["function"]),
         grid=(x, y, z),
-        threads=warps * _WARP,
+        threads=threads,
+        more_threads=(rows, layers),
         shared_bytes=shared,
         dependent=bool(data["dependent"]),
         scratch_bytes=scratch,

@@ -9,24 +9,26 @@ from typing import Any, Final
 from lamina.backends.cuda.bench import Bench, Trial
 from lamina.backends.cuda.compile import Compiler, MachineCode
 from lamina.backends.cuda.device import Device, OutOfMemory, current
+from lamina.backends.cuda.problems import (
+    family_of,
+    first_of_each,
+    forms_of,
+    is_library,
+    problem_key,
+)
+from lamina.backends.cuda.request import KernelRequest, LibraryDraft
 from lamina.backends.cuda.target import CudaTarget
-from lamina.codegen.layout import Layout
 from lamina.errors import DeviceError, LaminaError
-from lamina.ir.dims import evaluate
-from lamina.ir.graph import Node, Value
+from lamina.ir.graph import Node
 from lamina.tactics.cache import TimingCache
 from lamina.tactics.candidate import Candidate, Placement, sizes_known
 from lamina.tactics.choices import Choices, dense_layouts, describe
-from lamina.tactics.signature import signature
 from lamina.tactics.tuning_time import TuningTime
 from lamina.tactics.views import STRIDED_VIEW
 
 Report = Callable[[str, int, int, str], None]
 
-_FIRST: Final = 3
-"""Configurations of each tactic that are timed first."""
-
-_NEAR: Final = 1.15
+_NEAR: Final = 1.1
 """How many times the best time a tactic's may be for its other configurations to be timed."""
 
 _NEAR_IN_PLACE: Final = 1.6
@@ -151,9 +153,9 @@ class Measurer:
         others of those tactics that came close to the best.  What is timed follows from the cache
         alone, so that a later build with its times finds nothing missing.
         """
-        first = {j.problem: _first(j.candidates) for j in jobs}
+        first = {j.problem: first_of_each(j.candidates) for j in jobs}
         for some in self._portions(jobs, first):
-            self._time_all([(j, first[j.problem]) for j in some])
+            self._time_all([(j, first[j.problem]) for j in some], [(j, j.candidates) for j in some])
             self._time_all([(j, self._second(j)) for j in some])
 
     def _portions(
@@ -180,18 +182,26 @@ class Measurer:
         """
         best: dict[Any, float] = {}
         times: dict[Any, float] = {}
-        for c in _first(job.candidates):
+        for c in first_of_each(job.candidates):
             us = self.cache.get(job.problem, describe(c))
             if us is not None:
-                best[_forms(c)] = min(us, best.get(_forms(c), us))
-                times[_family(c)] = min(us, times.get(_family(c), us))
+                best[forms_of(c)] = min(us, best.get(forms_of(c), us))
+                times[family_of(c)] = min(us, times.get(family_of(c), us))
         near = {f for f, us in times.items() if us <= _NEAR * best[f[1:]]}
-        failed = {_family(c) for c in job.candidates} - times.keys()
-        return [c for c in job.candidates if _family(c) in near | failed]
+        failed = {family_of(c) for c in job.candidates} - times.keys()
+        return [c for c in job.candidates if family_of(c) in near | failed]
 
-    def _time_all(self, wanted: Iterable[tuple[Job, Sequence[Candidate]]]) -> None:
-        """Time what neither a time nor a failure is known of."""
-        missing: list[tuple[Job, Trial]] = []
+    def _time_all(
+        self,
+        wanted: Iterable[tuple[Job, Sequence[Candidate]]],
+        next: Sequence[tuple[Job, Sequence[Candidate]]] = (),
+    ) -> None:
+        """Time what neither a time nor a failure is known of.
+
+        What may be wanted ``next`` is compiled while there is nothing else to compile.
+        """
+        own: list[tuple[Job, Trial]] = []
+        libraries: list[tuple[Job, Candidate]] = []
         for job, candidates in wanted:
             unknown = [c for c in candidates if not self._is_known(job.problem, c)]
             if unknown:
@@ -199,13 +209,13 @@ class Measurer:
             if unknown and self.time.is_up():
                 self.time.leave_out(job.problem, job.microseconds)
                 continue
-            missing += [(job, t) for c in unknown for t in self._trials(job, c)]
-        if not missing:
+            for c in unknown:
+                if is_library(c):
+                    libraries.append((job, c))
+                else:
+                    own += [(job, t) for t in self.trials(job, c)]
+        if not own and not libraries:
             return
-        compiled = self.compiler.compile(
-            [launch.kernel for _, t in missing for launch in t.draft.launches],
-            lambda done, total: self.report("compile", done, total, ""),
-        )
         assert self.device is not None
         with (
             current(self.device),
@@ -217,21 +227,28 @@ class Measurer:
                 replays=self.least,
             ) as bench,
         ):
-            best: dict[str, float] = {}
-            for i, (job, trial) in enumerate(missing):
-                self.report("tactics", i, len(missing), str(job.node.loc))
-                if self.time.is_up():
-                    self.time.leave_out(job.problem, job.microseconds)
-                    continue
-                try:
-                    kernels = [launch.kernel for launch in trial.draft.launches]
-                    code = {k: _code(compiled[k]) for k in kernels}
-                    us = bench.time(trial, code, best.get(job.problem))
-                except LaminaError as e:
-                    self._failed(job, trial.candidate, e)
-                    continue
-                best[job.problem] = min(us, best.get(job.problem, us))
-                self.cache.put(job.problem, describe(trial.candidate), us)
+            if libraries:
+                bench.early_start()
+            trials = _Trials(self, bench, own)
+            kernels = [launch.kernel for _, t in own for launch in t.draft.launches]
+            arriving = self.compiler.begin(kernels, self.time.is_up)
+            if not self.time.is_limited:
+                self._prepare(next)
+            trials.plan(libraries)
+            for kernel in arriving:
+                trials.ready(kernel)
+            trials.give_up()
+
+    def _prepare(self, next: Sequence[tuple[Job, Sequence[Candidate]]]) -> None:
+        """Let kernels be compiled that may be timed next."""
+        candidates = [
+            (job, c)
+            for job, offered in next
+            for c in offered
+            if not is_library(c) and not self._is_known(job.problem, c)
+        ]
+        drafts = [t.draft for job, c in candidates for t in self.trials(job, c)]
+        self.compiler.prepare(launch.kernel for d in drafts for launch in d.launches)
 
     def _is_known(self, problem: str, c: Candidate) -> bool:
         """Whether the cache has a time or a failure; views take no time."""
@@ -242,17 +259,17 @@ class Measurer:
             return True
         return known or self.cache.failure(problem, name) is not None
 
-    def _trials(self, job: Job, candidate: Candidate) -> list[Trial]:
+    def trials(self, job: Job, candidate: Candidate) -> list[Trial]:
         """Return what is to be timed of a candidate, or remember why it makes no step."""
         placement = job.place(candidate)
         try:
             draft: Any = candidate.draft(placement)
         except LaminaError as e:
-            self._failed(job, candidate, e)
+            self.failed_trial(job, candidate, e)
             return []
         return [Trial(job.node, candidate, placement, draft)]
 
-    def _failed(self, job: Job, candidate: Candidate, error: LaminaError) -> None:
+    def failed_trial(self, job: Job, candidate: Candidate, error: LaminaError) -> None:
         """Remember a failure; memory that others hold now, and a lost device, say nothing of it."""
         if self.device is not None and self.device.lost:
             raise error
@@ -264,6 +281,82 @@ class Measurer:
             self.cache.fail(job.problem, describe(candidate), reason)
 
 
+class _Trials:
+    """Times what is offered for a problem in a row, once all of it is compiled.
+
+    A device that waits lowers its clocks, so times are compared that were taken one right after
+    the other.  The processor's cores compile for other problems meanwhile.
+    """
+
+    def __init__(
+        self, measurer: Measurer, bench: Bench, trials: Sequence[tuple[Job, Trial]]
+    ) -> None:
+        self._measurer, self._bench = measurer, bench
+        self._offered: dict[str, list[tuple[Job, Trial]]] = {}
+        self._missing: dict[str, set[KernelRequest]] = {}
+        self._best: dict[str, float] = {}
+        self._done, self._count = 0, 0
+        for job, trial in trials:
+            self._add(job, trial)
+
+    def _add(self, job: Job, trial: Trial) -> None:
+        self._offered.setdefault(job.problem, []).append((job, trial))
+        missing = self._missing.setdefault(job.problem, set())
+        if not isinstance(trial.draft, LibraryDraft):
+            missing.update(launch.kernel for launch in trial.draft.launches)
+        self._count += 1
+
+    def plan(self, candidates: Sequence[tuple[Job, Candidate]]) -> None:
+        """Add what libraries offer, which may take them long; time what waits for no kernel."""
+        m = self._measurer
+        for number, (job, candidate) in enumerate(candidates):
+            m.report("tactics", 0, self._count + len(candidates) - number, str(job.node.loc))
+            if m.time.is_up():
+                m.time.leave_out(job.problem, job.microseconds)
+                continue
+            for trial in m.trials(job, candidate):
+                self._add(job, trial)
+        for problem, kernels in self._missing.items():
+            if not kernels:
+                self._time_all(problem)
+
+    def ready(self, kernel: KernelRequest) -> None:
+        """Time the problems that waited for this kernel alone."""
+        for problem, kernels in self._missing.items():
+            if kernel in kernels:
+                kernels.discard(kernel)
+                if not kernels:
+                    self._time_all(problem)
+
+    def give_up(self) -> None:
+        """Leave out what still waits for kernels: the time is up."""
+        for problem, kernels in self._missing.items():
+            if kernels:
+                job, _ = self._offered[problem][0]
+                self._measurer.time.leave_out(problem, job.microseconds)
+
+    def _time_all(self, problem: str) -> None:
+        for job, trial in self._offered[problem]:
+            self._time(job, trial)
+
+    def _time(self, job: Job, trial: Trial) -> None:
+        m = self._measurer
+        m.report("tactics", self._done, self._count, str(job.node.loc))
+        self._done += 1
+        if m.time.is_up():
+            m.time.leave_out(job.problem, job.microseconds)
+            return
+        try:
+            kernels = [launch.kernel for launch in trial.draft.launches]
+            code = {k: _code(m.compiler.known[k]) for k in kernels}
+            us = self._bench.time(trial, code, self._best.get(job.problem))
+        except LaminaError as e:
+            m.failed_trial(job, trial.candidate, e)
+            return
+        self._best[job.problem] = min(us, self._best.get(job.problem, us))
+        m.cache.put(job.problem, describe(trial.candidate), us)
+
+
 def _dense_job(problem: str, alike: Sequence[Choices]) -> Job:
     node = alike[0].node
     return Job(problem, tuple(alike), lambda c: Placement(*dense_layouts(node, c), ""))
@@ -272,59 +365,13 @@ def _dense_job(problem: str, alike: Sequence[Choices]) -> Job:
 def _near_in_place(c: Choices, chosen: Candidate) -> Choices:
     """Return the few best candidates of each tactic with the forms of the chosen one."""
     rows = sorted(zip(c.candidates, c.microseconds, strict=True), key=lambda row: row[1])
-    like = [row for row in rows if _forms(row[0]) == _forms(chosen) and row[0].takes_strides]
-    first = {id(x) for x in _first([x for x, _ in like])}
+    like = [row for row in rows if forms_of(row[0]) == forms_of(chosen) and row[0].takes_strides]
+    first = {id(x) for x in first_of_each([x for x, _ in like])}
     near = [row for row in like if id(row[0]) in first and row[1] <= _NEAR_IN_PLACE * like[0][1]]
     return Choices(c.node, [x for x, _ in near], [us for _, us in near])
-
-
-def _forms(c: Candidate) -> tuple[Any, ...]:
-    return (c.reads, c.writes)
-
-
-def _family(c: Candidate) -> tuple[Any, ...]:
-    """Return what configurations of one tactic with the same forms have in common."""
-    return (c.tactic.split(" ")[0], *_forms(c))
-
-
-def _first(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return the most promising candidates of each family; they come in the order of estimates."""
-    counts: dict[Any, int] = {}
-    found = []
-    for c in candidates:
-        counts[_family(c)] = counts.get(_family(c), 0) + 1
-        if counts[_family(c)] <= _FIRST:
-            found.append(c)
-    return found
 
 
 def _code(outcome: MachineCode | str) -> MachineCode:
     if isinstance(outcome, str):
         raise DeviceError(outcome)
     return outcome
-
-
-def problem_key(node: Node, target: CudaTarget, placement: Placement | None = None) -> str:
-    """Return what decides the time of a node: operator, types, likeliest sizes.
-
-    With a ``placement`` the key also has the strides of what is a part of a larger value.
-    """
-    values = (*node.inputs, *node.outputs)
-    types = [str(v.type.substitute(dict(target.env))) for v in values]
-    key = f"{signature(node.op)}({', '.join(types)})" + (" tf32" if target.tf32 else "")
-    if placement is None:
-        return key
-    layouts = (*placement.operands, *placement.results)
-    strides = [_strides(v, at, target.env) for v, at in zip(values, layouts, strict=True)]
-    return f"{key} in place({', '.join(strides)})"
-
-
-def _strides(v: Value, at: Layout, env: Mapping[str, int]) -> str:
-    if not has_gaps(v, at):
-        return "dense"
-    return f"[{','.join(str(evaluate(s, env)) for s in at.strides)}]"
-
-
-def has_gaps(v: Value, at: Layout) -> bool:
-    """Whether a value does not fill the memory from its first to its last element."""
-    return at.span(v.tensor.shape) - at.offset != v.tensor.size and not at.is_blocked

@@ -92,6 +92,8 @@ class Launch:
     kernel: KernelRequest
     grid: tuple[Dim, Dim, Dim]
     arguments: tuple[Argument, ...]
+    block: tuple[int, int, int] | None = None
+    """Threads of a block along three axes; None for those of the kernel's warps along one."""
 
 
 @dataclass(frozen=True, kw_only=True)

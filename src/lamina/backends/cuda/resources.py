@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,9 @@ from lamina.backends.cuda.residency import base_of, groups, on_device, programs_
 from lamina.errors import DeviceError, where
 from lamina.plan.halves import restore
 from lamina.plan.plan import CodeImage, Place, Program, Section
+
+_KEPT_OPERATIONS: Final = 512
+"""Operations of libraries that are kept: making one reads its plan, which takes milliseconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +89,8 @@ class Resources:
                 groups=groups(program.steps),
             )
         self._host: dict[int, npt.NDArray[Any]] = {}
+        self._operations: dict[tuple[int, str], Operation] = {}
+        self._operations_lock = threading.Lock()
         self._halves = frozenset(section.halves)
         self._lock = threading.Lock()
         with current(device):
@@ -141,8 +147,21 @@ class Resources:
         return self._functions[kernel, name, shared_bytes]
 
     def operation(self, step: LibraryStep, env: Mapping[str, int]) -> Operation:
-        """Return what a library does for a step at known sizes."""
-        return self._libraries[step.library].operation(step.sized(env), step.names, step.plan)
+        """Return what a library does for a step at known sizes.
+
+        The last ones are kept: contexts share them, and a refit goes on with them.
+        """
+        problem = step.sized(env)
+        key = (id(step), json.dumps(problem, sort_keys=True))
+        with self._operations_lock:
+            found = self._operations.pop(key, None)
+            if found is None:
+                library = self._libraries[step.library]
+                found = library.operation(problem, step.names, step.plan)
+            while len(self._operations) >= _KEPT_OPERATIONS:
+                del self._operations[next(iter(self._operations))]
+            self._operations[key] = found
+            return found
 
     def _used_blobs(self) -> list[int]:
         used: set[int] = set()

@@ -113,6 +113,7 @@ class _Maker:
                 ),
                 grid=grid,
                 threads=description.threads,
+                more_threads=description.more_threads,
                 shared_bytes=description.shared_bytes,
                 values=tuple(values),
                 types=(*types, "p", "p"),

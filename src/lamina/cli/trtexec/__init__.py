@@ -22,6 +22,8 @@ from lamina.cli.trtexec.refitting import refit, time_refit
 from lamina.cli.trtexec.settings import byte_count
 from lamina.cli.trtexec.trace import print_summary, print_trace, warn_if_enqueue_bound
 from lamina.errors import ConfigError, ExecutionError, LaminaError
+from lamina.runtime.engine import find_driver
+from lamina.tensorrt import platform
 from lamina.tensorrt.engine.cuda_engine import ICudaEngine
 from lamina.tensorrt.engine.inspector import EngineInspector
 from lamina.tensorrt.enums import LayerInformationFormat
@@ -75,11 +77,7 @@ def _run(console: Console, a: Arguments) -> bool:
         raise ConfigError("Model missing or format not recognized", hint="give --onnx=FILE")
     if a.integer("useDLACore") >= 0:
         raise ConfigError("--useDLACore: there are no DLA cores")
-    if a.integer("device") != 0:
-        raise ConfigError(
-            f"--device={a.text('device')}: engines run on the first GPU",
-            hint="make another one the first: CUDA_VISIBLE_DEVICES",
-        )
+    _choose_device(a.integer("device"))
     summary.print_options(console, a)
     summary.print_device(console)
     for option in ("staticPlugins", "dynamicPlugins"):
@@ -91,6 +89,17 @@ def _run(console: Console, a: Arguments) -> bool:
         console.error("Building engine failed")
         return False
     return _use(console, a, data)
+
+
+def _choose_device(number: int) -> None:
+    """Make a GPU current, so that engines are loaded there; raises ConfigError for none."""
+    if number == 0:
+        return
+    found: Any = find_driver(f"cuda:{number}", 0) if platform.device() == "cuda" else None
+    if found is None or found.device is None:
+        why = "no GPU is used" if found is None else found.missing.splitlines()[0]
+        raise ConfigError(f"--device={number}: {why}")
+    found.device.enter()
 
 
 def _run_plugin(option: str, path: str) -> None:

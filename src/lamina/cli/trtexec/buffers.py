@@ -38,6 +38,9 @@ def host_inputs(
     ranges = profiles[number].shapes
     shapes = specs.shapes(a.text("shapes") or a.text("optShapes", number))
     files = specs.pairs(a.text("loadInputs", pair))
+    names = [port.name for port in engine._engine.inputs]
+    specs.require_inputs("shapes", shapes, names)
+    specs.require_inputs("loadInputs", files, names)
     generator = np.random.default_rng(_SEED)
     found = {}
     for port in engine._engine.inputs:

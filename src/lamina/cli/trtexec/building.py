@@ -66,7 +66,10 @@ def build(console: Console, a: Arguments) -> bytes | None:
     for profile in _profiles(console, a, network):
         made = builder.create_optimization_profile()
         for name, ranges in profile.items():
-            made.set_shape(name, *ranges)
+            try:
+                made.set_shape(name, *ranges)
+            except RuntimeError as e:
+                raise ConfigError(str(e)) from e
         config.add_optimization_profile(made)
     cache = _timing_cache(console, a, config)
     data = builder.build_serialized_network(network, config)
@@ -197,14 +200,16 @@ def _mark_debug(a: Arguments, network: INetworkDefinition) -> None:
 
 def _profiles(console: Console, a: Arguments, network: INetworkDefinition) -> list[Any]:
     """Return the ranges of shapes of each profile; unset sizes become one, with a warning."""
+    names = [t._name for t in network._state.inputs]
+    fallback = _shapes(a, "shapes", 0, names)
+    options = ("minShapes", "optShapes", "maxShapes")
+    numbers = a.numbers(*options) or [0]
+    listed = [[_shapes(a, option, number, names) for option in options] for number in numbers]
     dynamic = [t for t in network._state.inputs if -1 in t._given_shape]
     if not dynamic:
         return []
-    numbers = a.numbers("minShapes", "optShapes", "maxShapes") or [0]
     profiles = []
-    for number in numbers:
-        given = [specs.shapes(a.text(f"{k}Shapes", number)) for k in ("min", "opt", "max")]
-        fallback = specs.shapes(a.text("shapes"))
+    for given in listed:
         profile = {}
         for tensor in dynamic:
             found = [specs.matching(g, tensor._name) for g in given]
@@ -219,6 +224,13 @@ def _profiles(console: Console, a: Arguments, network: INetworkDefinition) -> li
             profile[tensor._name] = (found[0] or middle, middle, found[2] or middle)
         profiles.append(profile)
     return profiles
+
+
+def _shapes(a: Arguments, option: str, number: int, names: list[str]) -> dict[str, specs.Shape]:
+    """Return the shapes of an option; raises ConfigError for a name that no input has."""
+    found = specs.shapes(a.text(option, number))
+    specs.require_inputs(option, found, names)
+    return found
 
 
 def _timing_cache(console: Console, a: Arguments, config: IBuilderConfig) -> Path | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from lamina.errors import ConfigError
@@ -62,6 +62,15 @@ def matching(found: Mapping[str, T], name: str) -> T | None:
         if fnmatch.fnmatchcase(name, pattern):
             return value
     return None
+
+
+def require_inputs(option: str, given: Iterable[str], inputs: Sequence[str]) -> None:
+    """Raise ConfigError for a name given with an option that no input has."""
+    for name in given:
+        if all(matching({name: True}, known) is None for known in inputs):
+            raise ConfigError(
+                f"--{option}: there is no input {name!r}", hint=f"inputs are {', '.join(inputs)}"
+            )
 
 
 def io_types(text: str, count: int) -> list[tuple[str, tuple[str, ...]] | None]:

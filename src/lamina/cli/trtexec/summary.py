@@ -11,6 +11,7 @@ from lamina.backends.cuda import device as devices
 from lamina.cli.trtexec.arguments import GROUPS, Arguments, Option
 from lamina.cli.trtexec.console import Console
 from lamina.config import default_threads
+from lamina.errors import DeviceError
 from lamina.runtime.engine import find_driver
 from lamina.tensorrt import platform
 from lamina.tensorrt.persona import current
@@ -104,7 +105,7 @@ def _precision(a: Arguments) -> str:
 
 
 def print_device(console: Console) -> None:
-    """Print what the engine runs on."""
+    """Print what the engine runs on; raises DeviceError for a GPU that is chosen and not there."""
     console.info("=== Device Information ===")
     if platform.device() == "cuda":
         _print_gpu(console)
@@ -118,7 +119,10 @@ def print_device(console: Console) -> None:
 
 
 def _print_gpu(console: Console) -> None:
-    device: devices.Device = find_driver("cuda", 0).device  # type: ignore[attr-defined]
+    driver = find_driver(platform.place(), 0)
+    if driver.missing:
+        raise DeviceError(driver.missing)
+    device: devices.Device = driver.device  # type: ignore[attr-defined]
     with devices.current(device):
         _, total = device.memory_info()
         facts = device.facts()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lamina.codegen import scalar
-from lamina.codegen.llvm.builder import I1, I32, Builder, Value
+from lamina.codegen.llvm.builder import I32, Builder, Value
 from lamina.codegen.llvm.scalar_llvm import LlvmEmitter, register_type
 from lamina.codegen.nest import Fold, Scan
 from lamina.ir.types import DType
@@ -91,8 +91,3 @@ class Accumulator:
         if count == 1:
             return k.extract(x, start)
         return k.shuffle(x, None, range(start, start + count))
-
-
-def no_lanes(k: Builder) -> Value:
-    """Return a false i1, the mask of nothing."""
-    return k.const(I1, 0)

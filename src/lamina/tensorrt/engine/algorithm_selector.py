@@ -100,7 +100,7 @@ class IAlgorithmSelector:
 
     Set as ``IBuilderConfig.algorithm_selector`` it is asked for each node of the optimized network
     (fused layers are one), before anything is timed: ``timing_msec`` is then what the timing cache
-    knows, or 0.  Copies between layouts are not asked about.
+    knows, or 0.  Copies between layouts, and nodes that may move nothing, are not asked about.
     """
 
     def select_algorithms(

@@ -79,7 +79,7 @@ class ICudaEngine(Description, WeightStreaming, LegacyEngine):
 
     def create_execution_context_without_device_memory(self) -> IExecutionContext | None:
         """Return a context that runs in memory that set_device_memory gives."""
-        config = self.create_runtime_config()
+        config = IRuntimeConfig()
         config._strategy = "USER_MANAGED"
         return self.create_execution_context(config)
 

@@ -6,7 +6,7 @@ import lamina.runtime.engine as runtime
 from lamina.plan.named import NamedWeights
 from lamina.plan.plan import Section
 from lamina.tensorrt.check import checked
-from lamina.tensorrt.engine.formats import FORMATS
+from lamina.tensorrt.engine.formats import FORMATS, sentence_of
 from lamina.tensorrt.engine.shapes import ShapeRules
 from lamina.tensorrt.engine.weight_streaming import weight_bytes
 from lamina.tensorrt.enums import (
@@ -61,11 +61,6 @@ class Description:
     def num_io_tensors(self) -> int:
         """Number of inputs and outputs."""
         return len(self._names)
-
-    def _name_at(self, index: int) -> str:
-        if not 0 <= index < len(self._names):
-            raise IndexError(f"there is no tensor {index} of {len(self._names)}")
-        return self._names[index]
 
     @checked
     def get_tensor_name(self, index: int) -> str | None:
@@ -132,7 +127,7 @@ class Description:
         found = self._tensor(name)
         if found is None:
             return ""
-        return f"{FORMATS[found.formats[0]].sentence} {found.dtype} format (k{found.formats[0]})"
+        return sentence_of(found.formats[0], found.dtype)
 
     @checked
     def get_tensor_bytes_per_component(self, name: str, profile_index: int = 0) -> int:

@@ -6,8 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lamina.ir.dims import Dim, ceildiv
+from lamina.ir.types import DType
+from lamina.tensorrt.enums import DataType
+from lamina.tensorrt.foundation.dtype import to_ir
 
 Shape = tuple[Dim, ...]
+
+TYPE_WORDS = {
+    DType.F32: "FP32", DType.F16: "FP16", DType.BF16: "BF16", DType.I8: "Int8",
+    DType.I32: "Int32", DType.I64: "Int64", DType.BOOL: "Bool", DType.U8: "UInt8",
+}  # fmt: skip
+"""Element types as descriptions of formats name them; others have their own names."""
 
 
 @dataclass(frozen=True)
@@ -88,3 +97,9 @@ FORMATS = {
     "DHWC": Format("Channel major, with depth", 1, 3, last=True),
 }
 """Layouts by their name in TensorFormat."""
+
+
+def sentence_of(layout: str, dtype: str) -> str:
+    """Return the words for a layout and an element type, by their names in TensorRT's enums."""
+    kind = TYPE_WORDS.get(to_ir(DataType.named(dtype)), dtype)
+    return f"{FORMATS[layout].sentence} {kind} format (k{layout})"

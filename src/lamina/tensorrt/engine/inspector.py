@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from lamina.errors import InputError
 from lamina.ir.attributes import substitute_attribute
 from lamina.ir.dims import Expr
-from lamina.ir.types import DType, TensorType
+from lamina.ir.types import TensorType
 from lamina.plan.plan import Step
 from lamina.tensorrt.check import checked
 from lamina.tensorrt.engine.context import IExecutionContext
+from lamina.tensorrt.engine.formats import TYPE_WORDS
 from lamina.tensorrt.engine.layers import layer_type, sources
 from lamina.tensorrt.enums import LayerInformationFormat
 from lamina.tensorrt.error_reporting import IErrorRecorder
@@ -19,10 +20,6 @@ from lamina.tensorrt.error_reporting import IErrorRecorder
 if TYPE_CHECKING:
     from lamina.tensorrt.engine.cuda_engine import ICudaEngine
 
-_WORDS = {
-    DType.F32: "FP32", DType.F16: "FP16", DType.BF16: "BF16", DType.I8: "Int8",
-    DType.I32: "Int32", DType.I64: "Int64", DType.BOOL: "Bool", DType.U8: "UInt8",
-}  # fmt: skip
 _LAYOUTS = {
     "plain": "Row major linear",
     "channels_last": "Channel last",
@@ -117,7 +114,7 @@ class EngineInspector:
             }
         type_: TensorType = substitute_attribute(tensor.type, sizes)
         layout = _LAYOUTS.get(tensor.layout, tensor.layout)
-        word = _WORDS.get(type_.dtype, str(type_.dtype))
+        word = TYPE_WORDS.get(type_.dtype, str(type_.dtype))
         return {
             "Name": tensor.name or f"(Unnamed Tensor* {number})",
             "Location": "Host" if tensor.place.value == "host" else "Device",

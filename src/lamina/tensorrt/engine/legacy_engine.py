@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import lamina.runtime.engine as runtime
 from lamina.tensorrt.check import checked
-from lamina.tensorrt.engine.formats import FORMATS
+from lamina.tensorrt.engine.formats import FORMATS, sentence_of
 from lamina.tensorrt.enums import DataType, TensorFormat, TensorLocation
 from lamina.tensorrt.error_reporting import Reporter
 from lamina.tensorrt.foundation.dims import Dims
@@ -146,7 +146,7 @@ class LegacyEngine:
         info = self._info(index)
         if info is None:
             return ""
-        return f"{FORMATS[info.formats[0]].sentence} {info.dtype} format (k{info.formats[0]})"
+        return sentence_of(info.formats[0], info.dtype)
 
     @checked
     def get_binding_components_per_element(self, index: int) -> int:

@@ -40,6 +40,7 @@ class Refitter:
 
     max_threads = Option(int, 1, "Most threads that a refit uses; kept.")
     weights_validation = Option(bool, True, "Whether non-finite weights are refused.")
+    _weights_validation = weights_validation
 
     @checked
     def __init__(self, engine: ICudaEngine, logger: ILogger) -> None:
@@ -161,7 +162,7 @@ class Refitter:
         if given.location == "DEVICE" and isinstance(space, DeviceSpace):
             pointer = array.__array_interface__["data"][0]
             array = space.array(pointer, to_ir(given.weights.dtype), array.shape).numpy()
-        if self.weights_validation and array.dtype.kind == "f" and not np.isfinite(array).all():
+        if self._weights_validation and array.dtype.kind == "f" and not np.isfinite(array).all():
             raise InputError(
                 f"the weights given for {name!r} hold numbers that are not finite",
                 hint="refitter.weights_validation = False lets them pass",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lamina.plan.format import read_plan
-from lamina.plan.plan import Plan
+from lamina.plan.plan import Plan, Section
 from lamina.runtime.engine import Engine, find_driver
 from lamina.tensorrt import metadata as notes
 from lamina.tensorrt import persona, platform
@@ -42,11 +42,22 @@ def deserialize_plan(
     """Return the engine of a plan; None, after reporting why, when it cannot run here."""
     with reporter.reporting():
         adapter = None if allocator is None else AllocatorAdapter(allocator)
-        device = platform.device()
+        device = platform.place()
         budget = first_budget(plan, notes.of_plan(plan), find_driver(device, 0))
         engine = Engine(plan, device=device, allocator=adapter, resident_bytes=budget)
+        if engine.plan is not plan:
+            built = " and ".join(_machine(section) for section in plan.sections)
+            reporter.warning(
+                f"the engine was built for {built} and does not fit {engine.driver.name}: it was "
+                f"compiled again from its graph, which takes as long as a build"
+            )
         return wrap(engine, reporter)
     return None
+
+
+def _machine(section: Section) -> str:
+    target = dict(section.target)
+    return " ".join(target[k] for k in ("device", "arch", "features") if k in target)
 
 
 def _compare_versions(engine: ICudaEngine, reporter: Reporter) -> None:

@@ -16,6 +16,7 @@ from lamina.ir.types import DType
 from lamina.ops.kinds import BinaryKind, PadMode
 from lamina.tensorrt.lowering.emitter import LayerEmitter
 from lamina.tensorrt.lowering.walk import key
+from lamina.tensorrt.nesting.assertions import asserted
 
 if TYPE_CHECKING:
     from lamina.tensorrt.nesting.build_walk import BuildWalk
@@ -40,7 +41,7 @@ def lower_loop(walk: BuildWalk, e: LayerEmitter, loop: ILoop) -> None:
         if condition is not None:
             following = inside.binary(BinaryKind.ADD, iteration, inside.like(1, iteration))
             goes_on = _condition(walk, inside, loop, condition, after, following)
-        return LoopBody(goes_on, after, slices)
+        return LoopBody(asserted(walk, inner, goes_on, loop), after, slices)
 
     carried = tuple(scope.lookup(key(_first(r))) for r in loop._recurrences)
     start = e.constant(True, DType.BOOL)

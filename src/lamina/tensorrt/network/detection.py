@@ -31,6 +31,7 @@ class INMSLayer(ILayer):
     bounding_box_format = Setting(BoundingBoxFormat, "CORNER_PAIRS", "How boxes are given.")
     topk_box_limit = OptionalSetting(int, None, "Most boxes of a class that are looked at.")
     indices_type = Setting(DataType, "INT32", "Type of the results.")
+    _indices_type = indices_type
 
     def _lower(self, e: LayerEmitter, *inputs: Value | None) -> Sequence[Value]:
         boxes, scores, most, overlap, least = (*inputs, None, None)[:5]
@@ -57,7 +58,7 @@ class INMSLayer(ILayer):
         found = e.emit(op, boxes, scores, e.cast(most, DType.I64), high, low)
         if apart:
             found = _with_class(e, found, classes)
-        dtype = to_ir(self.indices_type)
+        dtype = to_ir(self._indices_type)
         number = e.reshape(e.shape_of(found, 0, 1), ())
         return e.cast(found, dtype), e.cast(number, dtype)
 

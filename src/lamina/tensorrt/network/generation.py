@@ -52,6 +52,7 @@ class IFillLayer(ILayer):
     shape = OptionalSetting(Dims, None, "Sizes of the result.")
     operation = Setting(FillOperation, "LINSPACE", "Which numbers.")
     to_type = Setting(DataType, "FLOAT", "Type of the result.")
+    _to_type = to_type
     _alpha: float = 0.0
     _beta: float = 1.0
     _integers = False
@@ -87,7 +88,7 @@ class IFillLayer(ILayer):
         shape = e.dims(sizes) if sizes is not None else tuple(self.shape or ())
         if sizes is None and e.implicit_batch:
             shape = (1, *shape)
-        dtype = to_ir(self._output_types.get(0) or self.to_type)
+        dtype = to_ir(self._output_types.get(0) or self._to_type)
         if self.operation.name == "LINSPACE":
             return (self._spaced(e, shape, dtype, alpha, beta),)
         return (self._random(e, shape, dtype, alpha, beta),)

@@ -102,12 +102,13 @@ class INonZeroLayer(ILayer):
 
     _kind = "NON_ZERO"
     indices_type = Setting(DataType, "INT32", "Type of the coordinates.")
+    _indices_type = indices_type
 
     def _lower(self, e: LayerEmitter, *inputs: Value | None) -> Sequence[Value]:
         (x,) = inputs
         assert x is not None
         found = e.emit(ops.NonZero(count=e.count("nonzero")), x)
-        return (e.cast(found, to_ir(self.indices_type)),)
+        return (e.cast(found, to_ir(self._indices_type)),)
 
 
 class IReverseSequenceLayer(ILayer):

@@ -31,6 +31,7 @@ class ScaledLayer(ILayer):
     axis = OptionalSetting(int, None, "Axis with one scale per index.")
     block_shape = OptionalSetting(Dims, None, "Sizes of the blocks that share a scale.")
     to_type = Setting(DataType, "INT8", "Type of the result.")
+    _to_type = to_type
 
     def _blocks(self, e: LayerEmitter, x: Value, scale: Value) -> tuple[Value, int | None, int]:
         """Return the scale in the IR's form, the axis and the size of a block."""
@@ -59,7 +60,7 @@ class ScaledLayer(ILayer):
         return scale, axis, int(sizes[axis][0]) // int(sizes[axis][1])  # type: ignore[arg-type]
 
     def _target(self) -> DType:
-        return to_ir(self._output_types.get(0) or self.to_type)
+        return to_ir(self._output_types.get(0) or self._to_type)
 
 
 class IQuantizeLayer(ScaledLayer):
@@ -80,6 +81,7 @@ class IDequantizeLayer(ScaledLayer):
 
     _kind = "DEQUANTIZE"
     to_type = Setting(DataType, "FLOAT", "Type of the result.")
+    _to_type = to_type
 
     def _lower(self, e: LayerEmitter, *inputs: Value | None) -> Sequence[Value]:
         q, scale, zero = (*inputs, None)[:3]

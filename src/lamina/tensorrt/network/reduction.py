@@ -92,6 +92,7 @@ class ITopKLayer(ILayer):
     k = Setting(int, 1, "How many.")
     axes = Setting(int, 1, "Bit mask of the axis.")
     indices_type = Setting(DataType, "INT32", "Type of the indices.")
+    _indices_type = indices_type
 
     def _lower(self, e: LayerEmitter, *inputs: Value | None) -> Sequence[Value]:
         x, k = (*inputs, None)[:2]
@@ -102,7 +103,7 @@ class ITopKLayer(ILayer):
             largest=self.op.name == "MAX",
         )
         values, indices = e.emit_all(op, x)
-        return values, e.cast(indices, to_ir(self.indices_type))
+        return values, e.cast(indices, to_ir(self._indices_type))
 
 
 class ICumulativeLayer(ILayer):

@@ -14,7 +14,9 @@ T = TypeVar("T")
 class Setting(Generic[T]):
     """A checked property: setting it to a value of the wrong type is a TypeError.
 
-    A default that is text names a member when the type is an enumeration.
+    A default that is text names a member when the type is an enumeration.  Versions that lack a
+    property lose it from its class, so a layer reads such a one by a private name of its own for
+    the same setting: ``axes = Setting(...)`` and then ``_axes = axes``.
     """
 
     def __init__(self, hint: type[T], default: Any, doc: str) -> None:
@@ -23,7 +25,8 @@ class Setting(Generic[T]):
         self.__doc__ = doc
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
+        if not name.startswith("_"):
+            self._name = name
 
     @overload
     def __get__(self, layer: None, owner: type) -> Setting[T]: ...

@@ -37,6 +37,7 @@ class ISliceLayer(ILayer):
     stride = OptionalSetting(Dims, None, "Steps along each axis.")
     mode = Setting(SampleMode, "STRICT_BOUNDS", "What lies outside of the operand.")
     axes = OptionalSetting(Dims, None, "Axes that are sliced, all when not given.")
+    _axes_set = axes
 
     def _lower(self, e: LayerEmitter, *inputs: Value | None) -> Sequence[Value]:
         x, start, shape, stride, fill, axes = (*inputs, *[None] * 5)[:6]
@@ -80,8 +81,8 @@ class ISliceLayer(ILayer):
         if tensor is not None:
             listed = [int(a) for a in e.required(tensor, "axes").reshape(-1)]
         else:
-            listed = list(self.axes) if self.axes is not None else list(range(count))
-        if self.axes is None and tensor is None and count != x.tensor.rank - offset:
+            listed = list(self._axes_set) if self._axes_set is not None else list(range(count))
+        if self._axes_set is None and tensor is None and count != x.tensor.rank - offset:
             raise self._fail(f"{count} axes are sliced, {x.tensor} has {x.tensor.rank - offset}")
         return tuple(at(e, a, x) for a in listed)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from lamina.ir.dims import Dim
 from lamina.tensorrt.enums import PluginArgDataType, PluginArgType
+from lamina.tensorrt.plugin_api.expressions import IDimensionExpr
 from lamina.tensorrt.plugin_api.quick_types import ShapeExpr
 
 
@@ -29,18 +30,25 @@ class ISymExpr:
 
     def __init__(self, value: Any = 0) -> None:
         """Take the value."""
-        self.expr = ShapeExpr(value)
+        self.expr: Any = ShapeExpr(value)
         self.type = PluginArgType.named("INT")
         self.dtype = PluginArgDataType.named(self._width)
 
     _width = "INT32"
 
 
+def size(value: Any) -> Dim:
+    """Return a number or an expression, however a plugin wrote it."""
+    if isinstance(value, IDimensionExpr):
+        return value._dim
+    return ShapeExpr(value)._dim
+
+
 def argument(item: Any) -> tuple[Dim, str]:
     """Return the value and the integer type of an argument; TypeError for anything else."""
     if isinstance(item, ISymExpr):
-        return item.expr._dim, _TYPES[item.dtype.name]
-    if isinstance(item, ShapeExpr):
+        return size(item.expr), _TYPES[item.dtype.name]
+    if isinstance(item, ShapeExpr | IDimensionExpr):
         return item._dim, "i32"
     if isinstance(item, int) and not isinstance(item, bool):
         return item, "i32"

@@ -166,11 +166,15 @@ def call(
 ) -> Any:
     """Call a decorated function: operands, then the attributes that it names, then the rest.
 
-    A function with fewer parameters gets less of the rest.
+    A function with fewer parameters gets less of the rest; more parameters keep their defaults.
     """
-    values, others = [], iter(rest)
+    values: list[Any] = []
+    others = list(rest)
     for name in _parameters(function)[len(operands) :]:
-        values.append(attributes[name] if name in attributes else next(others, None))
+        if name in attributes:
+            values.append(attributes[name])
+        elif others:
+            values.append(others.pop(0))
     return function(*operands, *values)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lamina.errors import LaminaError
+from lamina.errors import GraphError, LaminaError
 from lamina.ir.attributes import attribute_symbols
 from lamina.ir.dims import Expr
 from lamina.ir.graph import Array, Graph, Node
@@ -28,7 +28,7 @@ from lamina.tensorrt.plugin_api.device_timing import DeviceTimer
 from lamina.tensorrt.plugin_api.fields import decode, encode
 from lamina.tensorrt.plugin_api.quick import JIT, KIND, PLUGINS
 from lamina.tensorrt.plugin_api.running import creator_of
-from lamina.tensorrt.plugin_api.v3_quick import create
+from lamina.tensorrt.plugin_api.v3_quick import create, kernel_part
 
 _WARM, _RUNS = 2, 5
 Timer = Callable[[Any, Sequence[Array], Sequence[TensorType]], float]
@@ -119,6 +119,13 @@ def _finish_v3(node: Node, build: PluginBuild) -> bytes:
         settings["fields"] = encode(runtime.get_fields_to_serialize()).decode()
     with asking(plugin, "get_valid_tactics"):
         tactics = [int(t) for t in part.get_valid_tactics() or ()]
+    if kernel_part(part) is not None:
+        if not build.on_gpu:
+            raise GraphError(
+                f"plugin {op.key!r} has kernels for a GPU only, and the engine is for a CPU",
+                hint="subclass IPluginV3QuickRuntime in place of IPluginV3QuickAOTBuild",
+            )
+        return _encoded(settings)  # kernels are timed as any others
     identity = str(part.timing_cache_id)
     settings["tactic"] = _fastest(node, build, settings, tactics, identity)
     return _encoded(settings)
@@ -181,6 +188,8 @@ def _time(
     op, (inputs, outputs) = _op(node), _types(node)
     rng = np.random.default_rng(0)
     operands = [_random(t.substitute(dict(env)), rng) for t in inputs]
+    for shape in operands[settings.get("inputs", len(operands)) :]:
+        shape[...] = 1  # sizes
     types = [t.substitute(dict(env)) for t in outputs]
     with asking(op, f"a tactic of {op.key}"):
         computation = PROVIDERS[op.kind](op.key, _encoded(settings))
@@ -196,7 +205,7 @@ def _time(
 
 
 def _random(type: TensorType, rng: np.random.Generator) -> Array:
-    """Return normal numbers; ones where they may be places or sizes."""
+    """Return normal numbers; zeros where they may be places, which must be valid."""
     if not type.dtype.is_float:
-        return np.ones(type.static_shape, type.dtype.numpy)
+        return np.zeros(type.static_shape, type.dtype.numpy)
     return rng.standard_normal(type.static_shape).astype(type.dtype.numpy)

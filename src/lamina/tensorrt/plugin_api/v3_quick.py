@@ -217,6 +217,12 @@ def adapted(part: Any, name: str) -> Any:
     return part
 
 
+def kernel_part(build: Any) -> IPluginV3QuickAOTBuild | None:
+    """Return a build part that gives kernels, None for any other."""
+    part = build._part if isinstance(build, _BuildPart) else build
+    return part if isinstance(part, IPluginV3QuickAOTBuild) else None
+
+
 def output_types(build: Any, types: Sequence[DataType], ranks: Sequence[int]) -> Any:
     """Return the element types of results; quick parts are told the ranks of operands too."""
     if isinstance(build, _BuildPart):

@@ -9,6 +9,7 @@ from lamina.backends.cpu.onednn import memory, packing, primitives
 from lamina.backends.cpu.onednn.convolution import Convolution
 from lamina.backends.cpu.onednn.memory import Layout
 from lamina.errors import DeviceError, InputError
+from lamina.ir.blocks import blocked
 
 
 def chosen(onednn, layout):
@@ -140,3 +141,27 @@ def test_bad_layouts_are_refused(onednn):
         memory.create_descriptor(onednn, Layout((1, 7, 2, 2), tag="nChw7c"))
     with pytest.raises(InputError, match="no element type int64"):
         packing.layout_of(np.arange(3))
+
+
+@pytest.mark.parametrize(
+    ("shape", "tag", "dtype"),
+    [
+        ((40, 19, 3, 3), "OIhw16i16o", "f32"),
+        ((40, 19, 3, 3), "Ohwi16o", "f32"),
+        ((40, 19, 1, 1), "OIhw4i16o4i", "i8"),
+        ((2, 24, 12, 3, 3), "gOIhw16i16o", "f32"),
+        ((70, 33), "BA16a64b2a", "bf16"),
+        ((70, 33), "ba", "f32"),
+    ],
+)
+def test_recipes_of_blocked_layouts_give_what_the_library_packs(onednn, rng, shape, tag, dtype):
+    array = rng.integers(-9, 9, shape).astype(memory.NUMPY_DTYPE[dtype])
+    layout = Layout(shape, dtype, tag=tag)
+    if onednn.tags.get(memory.generic_tag(tag, len(shape))) is None:
+        pytest.skip(f"no format {tag}")
+    found = chosen(onednn, layout)
+    blocks, order = packing._blocks(found)
+    ours = blocked(array, blocks, order, found.padded_dims)
+    np.testing.assert_array_equal(
+        ours.reshape(-1).view(np.uint8), packing.pack_as(onednn, array, layout)
+    )

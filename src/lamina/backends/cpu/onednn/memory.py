@@ -85,11 +85,6 @@ class Layout:
         letters = _ALPHABET[: len(dims)]
         return Layout(dims, dtype, tag=f"a{letters[1].upper()}{letters[2:]}{block}b")
 
-    @property
-    def is_any(self) -> bool:
-        """Whether the library is to choose."""
-        return self.strides is None and self.tag is None
-
     def within(self, parent_dims: tuple[int, ...]) -> Layout:
         """Return this layout as a slice of a larger tensor of the same format.
 

@@ -15,7 +15,7 @@ from lamina.backends.cpu.onednn.memory import as_request
 from lamina.backends.cpu.onednn.primitives import Specification
 from lamina.backends.cpu.target import CpuTarget
 from lamina.ir.attributes import substitute_attribute
-from lamina.ir.dims import Expr, is_static
+from lamina.ir.dims import Expr
 from lamina.ir.types import DType
 from lamina.ir.weight import Weight
 from lamina.ops import Epilogue
@@ -114,8 +114,3 @@ def encode_spec(spec: Any) -> Any:
         return value
 
     return walk(serialization.to_json(spec))
-
-
-def is_static_spec(dims: tuple[Any, ...]) -> bool:
-    """Whether all dimensions are numbers."""
-    return all(is_static(d) for d in dims)

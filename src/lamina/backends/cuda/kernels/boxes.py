@@ -10,53 +10,11 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from lamina.backends.cuda.kernels.epilogue import finish, finished, real_sums
+from lamina.backends.cuda.kernels.epilogue import finish, real_sums
 from lamina.backends.cuda.kernels.matmul import tile_place
 
 _UP = tl.constexpr(1 << 10)
 """Added to coordinates, which padding makes negative, while they are divided."""
-
-
-@triton.jit
-def store_boxes(
-    results, row, column, element: tl.constexpr, total, added, residual, row_inside, columns_left,
-    RESIDUAL_SCALE: tl.constexpr, RESIDUAL_ZERO: tl.constexpr,
-    Y_SCALE: tl.constexpr, Y_ZERO: tl.constexpr,
-    ROUND_SCALE: tl.constexpr, ROUND_ZERO: tl.constexpr, ROUND_SIGNED: tl.constexpr,
-    KIND: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr,
-    PARTS: tl.constexpr, FIRST: tl.constexpr,
-):  # fmt: skip
-    """Finish sums from column ``FIRST`` of a tile on; the copy engine stores them in ``PARTS``.
-
-    ``results`` describes parts of results of type ``element``; the tile begins at ``row`` and
-    ``column``.  For the others see :func:`lamina.backends.cuda.kernels.epilogue.finish`.
-    """
-    if PARTS > 1:
-        rows: tl.constexpr = total.shape[0]
-        half: tl.constexpr = total.shape[1] // 2
-        left, right = total.reshape(rows, 2, half).permute(0, 2, 1).split()
-        left_added, right_added = None, None
-        if added is not None:
-            left_added, right_added = added.reshape(2, half).permute(1, 0).split()
-        store_boxes(
-            results, row, column, element, left, left_added, residual, row_inside, columns_left,
-            RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO,
-            ROUND_SCALE, ROUND_ZERO, ROUND_SIGNED, KIND, ALPHA, BETA, PARTS // 2, FIRST,
-        )  # fmt: skip
-        store_boxes(
-            results, row, column, element, right, right_added, residual, row_inside, columns_left,
-            RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO,
-            ROUND_SCALE, ROUND_ZERO, ROUND_SIGNED, KIND, ALPHA, BETA, PARTS // 2, FIRST + half,
-        )  # fmt: skip
-    else:
-        columns = FIRST + tl.arange(0, total.shape[1])
-        inside = row_inside[:, None] & (columns < columns_left)[None, :]
-        total = finished(
-            total, added, None, residual, element, columns, inside, 1, 1,
-            RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO,
-            ROUND_SCALE, ROUND_ZERO, ROUND_SIGNED, KIND, ALPHA, BETA,
-        )  # fmt: skip
-        results.store([row, column + FIRST], total)
 
 
 @triton.jit
@@ -66,17 +24,12 @@ def matmul_boxes(
     RESIDUAL_SCALE: tl.constexpr, RESIDUAL_ZERO: tl.constexpr,
     Y_SCALE: tl.constexpr, Y_ZERO: tl.constexpr,
     ROUND_SCALE: tl.constexpr, ROUND_ZERO: tl.constexpr, ROUND_SIGNED: tl.constexpr,
-    HALVES: tl.constexpr, PARTS: tl.constexpr,
+    HALVES: tl.constexpr,
     KIND: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """Compute every tile of a product; b is [N, K].  Grid: any number of programs.
-
-    With ``PARTS`` > 0 the copy engine stores results too, so many parts of a tile one by one.
-    """
+    """Compute every tile of a product; b is [N, K].  Grid: any number of programs."""
     lefts = tl.make_tensor_descriptor(a, [M, K], [A_ROW, 1], [BLOCK_M, BLOCK_K])
     rights = tl.make_tensor_descriptor(b, [N, K], [B_COLUMN, 1], [BLOCK_N, BLOCK_K])
-    if PARTS > 0:
-        results = tl.make_tensor_descriptor(y, [M, N], [Y_ROW, 1], [BLOCK_M, BLOCK_N // PARTS])
     kind: tl.constexpr = tl.float32 if factors is None else tl.int32
     tiles_m, tiles_n = tl.cdiv(M, BLOCK_M), tl.cdiv(N, BLOCK_N)
     steps = tl.cdiv(K, BLOCK_K)
@@ -99,20 +52,12 @@ def matmul_boxes(
         if residual is not None:
             rest = residual + tile_n * BLOCK_N + rows * RESIDUAL_ROW
         total = real_sums(total, factors, shift, columns, columns < N)
-        if PARTS > 0:
-            store_boxes(
-                results, tile_m * BLOCK_M, tile_n * BLOCK_N, y.dtype.element_ty, total, added,
-                rest, rows < M, N - tile_n * BLOCK_N,
-                RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO,
-                ROUND_SCALE, ROUND_ZERO, ROUND_SIGNED, KIND, ALPHA, BETA, PARTS, 0,
-            )  # fmt: skip
-        else:
-            finish(
-                total, added, None, rest, y + tile_n * BLOCK_N + rows * Y_ROW, rows < M,
-                N - tile_n * BLOCK_N, 1, 1, 1,
-                RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO,
-                ROUND_SCALE, ROUND_ZERO, ROUND_SIGNED, KIND, ALPHA, BETA, HALVES,
-            )  # fmt: skip
+        finish(
+            total, added, None, rest, y + tile_n * BLOCK_N + rows * Y_ROW, rows < M,
+            N - tile_n * BLOCK_N, 1, 1, 1,
+            RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO,
+            ROUND_SCALE, ROUND_ZERO, ROUND_SIGNED, KIND, ALPHA, BETA, HALVES,
+        )  # fmt: skip
 
 
 @triton.jit

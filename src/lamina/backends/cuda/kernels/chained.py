@@ -10,8 +10,19 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from lamina.backends.cuda.kernels.convolution import pixel_offset, pixel_place, summed
-from lamina.backends.cuda.kernels.epilogue import activate, finish, is_last, joined, shares
+from lamina.backends.cuda.kernels.convolution import (
+    ask_for_filters,
+    pixel_offset,
+    pixel_place,
+    summed,
+)
+from lamina.backends.cuda.kernels.epilogue import (
+    activate,
+    finish,
+    is_last,
+    joined,
+    shares,
+)
 from lamina.backends.cuda.kernels.matmul import load_block, tile_place
 
 
@@ -67,6 +78,7 @@ def paired(
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT: tl.constexpr,
     GROUP: tl.constexpr, WHOLE_N: tl.constexpr, DEEP: tl.constexpr, Y_DENSE: tl.constexpr,
     WIDE: tl.constexpr, PRECISION: tl.constexpr, HALVES: tl.constexpr, MERGED: tl.constexpr,
+    PREFETCH: tl.constexpr,
     KIND: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """Compute ``activation(conv(x, w) + conv(z, v) + biases)``.  Grid: tiles, ``SPLIT``.
@@ -85,6 +97,15 @@ def paired(
     pieces = shares(SPLIT)
     first = (steps + z_steps) * piece // pieces
     last = (steps + z_steps) * (piece + 1) // pieces
+    if PREFETCH:
+        chunks, z_chunks = tl.cdiv(CHANNELS, BLOCK_K), tl.cdiv(Z_CHANNELS, BLOCK_K)
+        end, begin = tl.minimum(last, steps), tl.maximum(first - steps, 0)
+        if end > first:
+            ask_for_filters(w, filters, FILTERS, first, end, chunks, W_FILTER, W_TAP, BLOCK_K)
+        if last > steps:
+            ask_for_filters(
+                v, filters, FILTERS, begin, last - steps, z_chunks, V_FILTER, V_TAP, BLOCK_K
+            )
     if DEPENDENT:
         gdc_wait()
         gdc_launch_dependents()
@@ -182,26 +203,17 @@ def _front(
 
 @triton.jit
 def _middle(
-    left, other, pixels, inside, columns, w, bias, v, other_bias, residual, y,
-    OUT_D, OUT_H, OUT_W, DEPTH, W_FILTER, Z_CHANNELS, V_FILTER, FILTERS,
-    RESIDUAL_BATCH, RESIDUAL_DEPTH, RESIDUAL_ROW, RESIDUAL_COLUMN,
+    left, filters, other, more, pixels, inside, columns, bias, other_bias, residual, y,
+    OUT_D, OUT_H, OUT_W, FILTERS, RESIDUAL_BATCH, RESIDUAL_DEPTH, RESIDUAL_ROW, RESIDUAL_COLUMN,
     Y_BATCH, Y_DEPTH, Y_ROW, Y_COLUMN,
     WHOLE_M: tl.constexpr, WHOLE_N: tl.constexpr, WIDE: tl.constexpr, DENSE: tl.constexpr,
     KIND: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr,
 ):  # fmt: skip
     """Return some columns of the middle, rounded; store them in y unless that is None."""
-    depth = tl.arange(0, left.shape[1])
-    whole: tl.constexpr = WHOLE_N and left.shape[1] == DEPTH
     column_inside = columns < FILTERS
-    block = w + depth[:, None] + columns[None, :] * W_FILTER
-    here = (depth < DEPTH)[:, None] & column_inside[None, :]
-    middle = tl.dot(left, load_block(block, here, whole))
-    if v is not None:
-        z_depth = tl.arange(0, other.shape[1])
-        block = v + z_depth[:, None] + columns[None, :] * V_FILTER
-        here = (z_depth < Z_CHANNELS)[:, None] & column_inside[None, :]
-        z_whole: tl.constexpr = WHOLE_N and other.shape[1] == Z_CHANNELS
-        middle = tl.dot(other, load_block(block, here, z_whole), middle)
+    middle = tl.dot(left, filters)
+    if other is not None:
+        middle = tl.dot(other, more, middle)
     if bias is not None:
         middle += tl.load(bias + columns, mask=column_inside, other=0)[None, :]
     if other_bias is not None:
@@ -222,6 +234,17 @@ def _middle(
     if not WHOLE_N:
         middle = tl.where(column_inside[None, :], middle, 0.0)
     return middle
+
+
+@triton.jit
+def _block(
+    w, columns, COLUMNS, DEPTH, STRIDE, SIZE: tl.constexpr, WHOLE: tl.constexpr
+):  # fmt: skip
+    """Load the filters of some columns, all ``DEPTH`` channels of them padded to ``SIZE``."""
+    depth = tl.arange(0, SIZE)
+    inside = (depth < DEPTH)[:, None] & (columns < COLUMNS)[None, :]
+    block = w + depth[:, None] + columns[None, :] * STRIDE
+    return load_block(block, inside, WHOLE and SIZE == DEPTH)
 
 
 @triton.jit
@@ -262,8 +285,8 @@ def chained(
     X_BATCH, X_DEPTH, X_ROW, X_COLUMN, FRONT_FILTER, FRONT_TAP, DEPTH, W_FILTER,
     Z_CHANNELS, Z_BATCH, Z_DEPTH, Z_ROW, Z_COLUMN, V_FILTER, FILTERS,
     RESIDUAL_BATCH, RESIDUAL_DEPTH, RESIDUAL_ROW, RESIDUAL_COLUMN,
-    Y_BATCH, Y_DEPTH, Y_ROW, Y_COLUMN,
-    BACK_FILTERS, BACK_FILTER, LAST_BATCH, LAST_DEPTH, LAST_ROW, LAST_COLUMN,
+    Y_BATCH, Y_DEPTH, Y_ROW, Y_COLUMN, BACK_FILTERS, BACK_FILTER,
+    LAST_BATCH, LAST_DEPTH, LAST_ROW, LAST_COLUMN,
     TAPS_D: tl.constexpr, TAPS_H: tl.constexpr, TAPS_W: tl.constexpr,
     STRIDE_D: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
     DILATION_D: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
@@ -277,27 +300,25 @@ def chained(
     BACK_KIND: tl.constexpr, BACK_ALPHA: tl.constexpr, BACK_BETA: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """Compute tiles of pixels through up to three convolutions.
+    """Compute a tile of pixels through up to three convolutions.  Grid: tiles.
 
-    ``front`` filters give ``FRONT_N`` >= ``DEPTH`` channels; the middle is ``activation(w @ those
-    + v @ z + biases + residual)``, in parts of ``BLOCK_N`` of its ``FILTERS``, stored in y unless
-    that is None; back filters (None: none) sum over the parts and are stored in ``last``.  Every
-    stage rounds what the next one reads, as a stored result would.  ``DENSE``: pixels of residual
-    and results lie one after another.
-
-    Grid: tiles.  Without front filters (None), the middle reads x as it is, and the grid may be
-    smaller: programs go on to further tiles, and load the parts of the next while they compute.
+    ``front`` filters (None: x is read as it is) give ``FRONT_N`` >= ``DEPTH`` channels; the middle
+    is ``activation(w @ those + v @ z + biases + residual)``, in parts of ``BLOCK_N`` of its
+    ``FILTERS``, stored in y unless that is None; back filters (None: none) sum over the parts and
+    are stored in ``last``.  Every stage rounds what the next one reads, as a stored result would.
+    ``DENSE``: pixels of residual and results lie one after another.
     """
     whole_n: tl.constexpr = FILTERS % BLOCK_N == 0
-    parts, count = tl.cdiv(FILTERS, BLOCK_N), 1
-    tile, programs = tl.program_id(0), tl.num_programs(0)
-    pixels = tile * BLOCK_M + tl.arange(0, BLOCK_M)
-    result = tl.zeros((BLOCK_M, BACK_N), tl.float32)
+    pixels = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    inside = pixels < PIXELS
     if DEPENDENT:
         gdc_wait()
         gdc_launch_dependents()
     if front is None:
-        count = tl.cdiv(tl.cdiv(PIXELS, BLOCK_M) - tile, programs)
+        left = _pixel_block(
+            x, pixels, PIXELS, OUT_D, OUT_H, OUT_W, DEPTH, X_BATCH, X_DEPTH, X_ROW, X_COLUMN,
+            1, 1, 1, FRONT_N, WHOLE_M and FRONT_N == DEPTH, WIDE,
+        )  # fmt: skip
     else:
         left = _front(
             x, front, front_bias, pixels, PIXELS, OUT_D, OUT_H, OUT_W, IN_D, IN_H, IN_W, CHANNELS,
@@ -306,14 +327,75 @@ def chained(
             DILATION_W, PAD_D, PAD_H, PAD_W, PADDED, BLOCK_M, BLOCK_K, FRONT_N, DEEP, WIDE,
             FRONT_KIND, FRONT_ALPHA, FRONT_BETA,
         )  # fmt: skip
-    for step in tl.range(0, count * parts, num_stages=STAGES):
-        part = step % parts
-        if front is None:
-            pixels = (tile + step // parts * programs) * BLOCK_M + tl.arange(0, BLOCK_M)
-            left = _pixel_block(
-                x, pixels, PIXELS, OUT_D, OUT_H, OUT_W, DEPTH, X_BATCH, X_DEPTH, X_ROW, X_COLUMN,
-                1, 1, 1, FRONT_N, WHOLE_M and FRONT_N == DEPTH, WIDE,
-            )  # fmt: skip
+    other = None
+    if z is not None:
+        other = _pixel_block(
+            z, pixels, PIXELS, OUT_D, OUT_H, OUT_W, Z_CHANNELS, Z_BATCH, Z_DEPTH, Z_ROW, Z_COLUMN,
+            Z_STRIDE_D, Z_STRIDE_H, Z_STRIDE_W, Z_SIZE, WHOLE_M and Z_SIZE == Z_CHANNELS, WIDE,
+        )  # fmt: skip
+    result = tl.zeros((BLOCK_M, BACK_N), tl.float32)
+    for part in tl.range(0, tl.cdiv(FILTERS, BLOCK_N), num_stages=STAGES):
+        columns = part * BLOCK_N + tl.arange(0, BLOCK_N)
+        filters = _block(w, columns, FILTERS, DEPTH, W_FILTER, FRONT_N, whole_n)
+        more = None
+        if v is not None:
+            more = _block(v, columns, FILTERS, Z_CHANNELS, V_FILTER, Z_SIZE, whole_n)
+        middle = _middle(
+            left, filters, other, more, pixels, inside, columns, bias, other_bias, residual, y,
+            OUT_D, OUT_H, OUT_W, FILTERS, RESIDUAL_BATCH, RESIDUAL_DEPTH, RESIDUAL_ROW,
+            RESIDUAL_COLUMN, Y_BATCH, Y_DEPTH, Y_ROW, Y_COLUMN, WHOLE_M, whole_n, WIDE, DENSE,
+            KIND, ALPHA, BETA,
+        )  # fmt: skip
+        if back is not None:
+            block = _back_block(back, columns, FILTERS, BACK_FILTERS, BACK_FILTER, BACK_N, whole_n)
+            result = tl.dot(middle, block, result)
+    if back is not None:
+        _store_last(
+            result, back_bias, last, pixels, inside, OUT_D, OUT_H, OUT_W, BACK_FILTERS,
+            LAST_BATCH, LAST_DEPTH, LAST_ROW, LAST_COLUMN, WIDE, DENSE,
+            BACK_KIND, BACK_ALPHA, BACK_BETA,
+        )  # fmt: skip
+
+
+@triton.jit
+def chained_tiles(
+    x, w, bias, z, v, other_bias, residual, y, back, back_bias, last,
+    PIXELS, OUT_D, OUT_H, OUT_W, X_BATCH, X_DEPTH, X_ROW, X_COLUMN, DEPTH, W_FILTER,
+    Z_CHANNELS, Z_BATCH, Z_DEPTH, Z_ROW, Z_COLUMN, V_FILTER, FILTERS,
+    RESIDUAL_BATCH, RESIDUAL_DEPTH, RESIDUAL_ROW, RESIDUAL_COLUMN,
+    Y_BATCH, Y_DEPTH, Y_ROW, Y_COLUMN,
+    BACK_FILTERS, BACK_FILTER, LAST_BATCH, LAST_DEPTH, LAST_ROW, LAST_COLUMN,
+    Z_STRIDE_D: tl.constexpr, Z_STRIDE_H: tl.constexpr, Z_STRIDE_W: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, FRONT_N: tl.constexpr, Z_SIZE: tl.constexpr,
+    BACK_N: tl.constexpr, STAGES: tl.constexpr,
+    WHOLE_M: tl.constexpr, WIDE: tl.constexpr, DENSE: tl.constexpr,
+    KIND: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr,
+    BACK_KIND: tl.constexpr, BACK_ALPHA: tl.constexpr, BACK_BETA: tl.constexpr,
+    DEPENDENT: tl.constexpr,
+):  # fmt: skip
+    """Compute what ``chained`` does without front filters; ``BLOCK_N`` >= ``FILTERS``.
+
+    Programs keep all filters and go on from tile to tile.  Grid: as many as run at once.
+    """
+    columns = tl.arange(0, BLOCK_N)
+    whole_n: tl.constexpr = FILTERS == BLOCK_N
+    filters = _block(w, columns, FILTERS, DEPTH, W_FILTER, FRONT_N, whole_n)
+    more = None
+    if v is not None:
+        more = _block(v, columns, FILTERS, Z_CHANNELS, V_FILTER, Z_SIZE, whole_n)
+    if back is not None:
+        block = _back_block(back, columns, FILTERS, BACK_FILTERS, BACK_FILTER, BACK_N, whole_n)
+    if DEPENDENT:
+        gdc_wait()
+        gdc_launch_dependents()
+    tiles, programs = tl.cdiv(PIXELS, BLOCK_M), tl.num_programs(0)
+    for tile in tl.range(tl.program_id(0), tiles, programs, num_stages=STAGES):
+        pixels = tile * BLOCK_M + tl.arange(0, BLOCK_M)
+        inside = pixels < PIXELS
+        left = _pixel_block(
+            x, pixels, PIXELS, OUT_D, OUT_H, OUT_W, DEPTH, X_BATCH, X_DEPTH, X_ROW, X_COLUMN,
+            1, 1, 1, FRONT_N, WHOLE_M and FRONT_N == DEPTH, WIDE,
+        )  # fmt: skip
         other = None
         if z is not None:
             other = _pixel_block(
@@ -321,23 +403,15 @@ def chained(
                 Z_BATCH, Z_DEPTH, Z_ROW, Z_COLUMN, Z_STRIDE_D, Z_STRIDE_H, Z_STRIDE_W,
                 Z_SIZE, WHOLE_M and Z_SIZE == Z_CHANNELS, WIDE,
             )  # fmt: skip
-        inside = pixels < PIXELS
-        columns = part * BLOCK_N + tl.arange(0, BLOCK_N)
         middle = _middle(
-            left, other, pixels, inside, columns, w, bias, v, other_bias, residual, y,
-            OUT_D, OUT_H, OUT_W, DEPTH, W_FILTER, Z_CHANNELS, V_FILTER, FILTERS,
-            RESIDUAL_BATCH, RESIDUAL_DEPTH, RESIDUAL_ROW, RESIDUAL_COLUMN,
-            Y_BATCH, Y_DEPTH, Y_ROW, Y_COLUMN, WHOLE_M, whole_n, WIDE, DENSE, KIND, ALPHA, BETA,
+            left, filters, other, more, pixels, inside, columns, bias, other_bias, residual, y,
+            OUT_D, OUT_H, OUT_W, FILTERS, RESIDUAL_BATCH, RESIDUAL_DEPTH, RESIDUAL_ROW,
+            RESIDUAL_COLUMN, Y_BATCH, Y_DEPTH, Y_ROW, Y_COLUMN, WHOLE_M, whole_n, WIDE, DENSE,
+            KIND, ALPHA, BETA,
         )  # fmt: skip
         if back is not None:
-            filters = _back_block(
-                back, columns, FILTERS, BACK_FILTERS, BACK_FILTER, BACK_N, whole_n
-            )
-            result = tl.dot(middle, filters, result)
-            if part == parts - 1:
-                _store_last(
-                    result, back_bias, last, pixels, inside, OUT_D, OUT_H, OUT_W, BACK_FILTERS,
-                    LAST_BATCH, LAST_DEPTH, LAST_ROW, LAST_COLUMN, WIDE, DENSE,
-                    BACK_KIND, BACK_ALPHA, BACK_BETA,
-                )  # fmt: skip
-                result = tl.zeros((BLOCK_M, BACK_N), tl.float32)
+            _store_last(
+                tl.dot(middle, block), back_bias, last, pixels, inside, OUT_D, OUT_H, OUT_W,
+                BACK_FILTERS, LAST_BATCH, LAST_DEPTH, LAST_ROW, LAST_COLUMN, WIDE, DENSE,
+                BACK_KIND, BACK_ALPHA, BACK_BETA,
+            )  # fmt: skip

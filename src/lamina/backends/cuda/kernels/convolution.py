@@ -94,7 +94,7 @@ def summed(
 
 
 @triton.jit
-def _ask_for_filters(
+def ask_for_filters(
     w, filters, FILTERS, first, last, chunks, W_FILTER, W_TAP, BLOCK_K: tl.constexpr
 ):  # fmt: skip
     """Ask for what the steps from ``first`` to before ``last`` read of packed filters."""
@@ -146,7 +146,7 @@ def convolution(
     x += group * CHANNELS
     w += (group * FILTERS).to(tl.int64) * W_FILTER
     if PREFETCH:
-        _ask_for_filters(w, filters, FILTERS, first, last, chunks, W_FILTER, W_TAP, BLOCK_K)
+        ask_for_filters(w, filters, FILTERS, first, last, chunks, W_FILTER, W_TAP, BLOCK_K)
     if DEPENDENT:
         gdc_wait()
         gdc_launch_dependents()

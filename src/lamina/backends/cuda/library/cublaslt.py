@@ -19,7 +19,9 @@ Operands are a, b and y, and where present bias[columns] and c[rows, columns].
 
 from __future__ import annotations
 
+import json
 import threading
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from ctypes import byref, c_float, c_int, c_int32, c_int64, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass
@@ -53,6 +55,7 @@ NAME: Final = "cublaslt"
 FIX: Final = "install cuBLASLt: pip install 'lamina[cuda-libraries]'"
 _VERSIONS: Final = (13, 12)
 _PACKAGES: Final = ("nvidia-cublas", "nvidia-cublas-cu12")
+_KEPT_PROPOSALS: Final = 1024
 _ALIGNMENT_BYTES: Final = 16
 """What every tensor's address is a multiple of."""
 
@@ -80,6 +83,8 @@ class CublasLt:
 
     def __init__(self, device: Device, api: Api) -> None:
         self.device, self.api, self.version = device, api, api.version
+        self._proposed: OrderedDict[str, list[Found]] = OrderedDict()
+        self._proposing = threading.Lock()
         with current(device):
             self._handle = api.created("")
 
@@ -103,6 +108,20 @@ class CublasLt:
         self, problem: Problem, names: Sequence[str], workspace_bytes: int, most: int
     ) -> list[Found]:
         """Return up to ``most`` algorithms for a problem, the most promising first."""
+        # The layers of a network repeat each other, and being asked takes a library milliseconds.
+        question = json.dumps([dict(problem), *names, workspace_bytes, most], sort_keys=True)
+        with self._proposing:
+            known = self._proposed.pop(question, None)
+            if known is None:
+                known = self._algorithms(problem, names, workspace_bytes, most)
+                while len(self._proposed) >= _KEPT_PROPOSALS:
+                    self._proposed.popitem(last=False)
+            self._proposed[question] = known
+            return list(known)
+
+    def _algorithms(
+        self, problem: Problem, names: Sequence[str], workspace_bytes: int, most: int
+    ) -> list[Found]:
         described = _Described(self.api, problem, names)
         with current(self.device):
             results = self._propose(described, workspace_bytes, most)

@@ -15,10 +15,8 @@ in elements.  A problem of ``kind`` ``convolution`` has
 
 and computes y = activation(x * w + z + bias).  One of ``kind`` ``attention`` has ``dtype``,
 ``X_shape`` and ``X_strides`` of q k v y, ``scale``, and ``causal``: None, ``first`` (query i sees
-the keys up to i) or ``last`` (the last query sees all keys).  One of ``kind`` ``matmul`` has, for
-batches of matrices, ``X_shape`` and ``X_strides`` of a b y, strides of z, and the fields of a
-convolution that are not about images; y = activation(a @ b + z + bias).  In all, ``X_first_bytes``
-is where an operand begins in its tensor, if that is not at once.
+the keys up to i) or ``last`` (the last query sees all keys).  In both, ``X_first_bytes`` is where
+an operand begins in its tensor, if that is not at once.
 """
 
 from __future__ import annotations
@@ -49,7 +47,7 @@ ACTIVATIONS: Final[dict[str, _Activation]] = {
 def describe(cudnn: Any, handle: int, problem: Problem, names: Sequence[str]) -> Any:
     """Return the graph of a problem, checked but without plans; PlanError for a damaged one."""
     try:
-        describers = {"convolution": _convolution, "attention": _attention, "matmul": _matmul}
+        describers = {"convolution": _convolution, "attention": _attention}
         kind = describers[problem["kind"]]
         float_ = cudnn.data_type.FLOAT
         graph = cudnn.pygraph(
@@ -114,36 +112,15 @@ def _convolution(cudnn: Any, graph: Any, problem: Problem, uids: dict[str, int])
         dilation=list(problem["dilations"]),
         name="convolution",
     )
-    filters = int(problem["y_shape"][1])
-    ones = [1] * (len(problem["y_shape"]) - 2)
-    bias = ([1, filters, *ones], [filters, 1, *(filters for _ in ones)])
-    _activated(cudnn, graph, problem, uids, result, bias)
-
-
-def _matmul(cudnn: Any, graph: Any, problem: Problem, uids: dict[str, int]) -> None:
-    a, b = (_tensor(cudnn, graph, problem, uids, name) for name in "ab")
-    columns = int(problem["y_shape"][2])
-    result = graph.matmul(A=a, B=b, name="matmul")
-    _activated(cudnn, graph, problem, uids, result, ([1, 1, columns], [columns, columns, 1]))
-
-
-def _activated(
-    cudnn: Any,
-    graph: Any,
-    problem: Problem,
-    uids: dict[str, int],
-    result: Any,
-    bias_lies: tuple[list[int], list[int]],
-) -> None:
-    """Add residual and bias, which has the given shape and strides, and apply the activation."""
     if "z" in uids:
         z = _tensor(cudnn, graph, problem, uids, "z")
         result = graph.add(a=result, b=z, name="residual")
     if "bias" in uids:
-        shape, strides = bias_lies
+        filters = int(problem["y_shape"][1])
+        ones = [1] * (len(problem["y_shape"]) - 2)
         bias = graph.tensor(
-            dim=shape,
-            stride=strides,
+            dim=[1, filters, *ones],
+            stride=[filters, 1, *(filters for _ in ones)],
             data_type=_type(cudnn, problem["bias_dtype"]),
             name="bias",
             uid=uids["bias"],

@@ -10,7 +10,6 @@ from lamina.backends.cuda.tactics.convolution import TritonConvolution, TritonCo
 from lamina.backends.cuda.tactics.counted import Counting
 from lamina.backends.cuda.tactics.cublaslt import CublasLtMatmul
 from lamina.backends.cuda.tactics.cudnn import CudnnAttention, CudnnConvolution
-from lamina.backends.cuda.tactics.cudnn_matmul import CudnnMatmul
 from lamina.backends.cuda.tactics.direct import TritonDirect
 from lamina.backends.cuda.tactics.few_channels import TritonFewChannels
 from lamina.backends.cuda.tactics.generated import Generated, GeneratedLast
@@ -43,7 +42,6 @@ TACTICS: tuple[Tactic[CudaTarget], ...] = (
     CublasLtMatmul(),
     CudnnConvolution(),
     CudnnAttention(),
-    CudnnMatmul(),
     TritonAttention(),
     TritonAttentionOnce(),
     ChannelView(),

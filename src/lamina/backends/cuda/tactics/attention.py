@@ -27,6 +27,8 @@ _LAUNCH_MICROSECONDS: Final = 1.5
 _UNKNOWN_MICROSECONDS: Final = 100.0
 _FILL_MICROSECONDS: Final = 1.2
 """Until what a program reads is there."""
+_PROGRAM_MICROSECONDS: Final = 0.2
+"""Of it what other programs on the multiprocessor do not hide."""
 _SCORES_PER_MICROSECOND: Final = 1e4
 """Scores that become weights on one multiprocessor; products with heads of 64 take as long."""
 _KEYS_OF_BLOCK: Final = 16
@@ -160,7 +162,8 @@ def microseconds(
     scores = shape.turns * shape.rows * keys * max(1.0, head / 64)
     resident = max(1, min(shape.resident, _MOST_WARPS // shape.warps))
     alone = _FILL_MICROSECONDS + scores / (rate * min(1.0, shape.warps / _WARPS_OF_FULL_RATE))
-    compute = max(math.ceil(each / resident) * alone, each * scores / rate)
+    together = each * (scores / rate + _PROGRAM_MICROSECONDS)
+    compute = max(math.ceil(each / resident) * alone, together)
     moved = sum(math.prod(t.static_shape) * t.dtype.itemsize for t in (q, k, v, q))
     memory = moved / target.bytes_per_microsecond
     return _LAUNCH_MICROSECONDS + max(compute, memory) + 0.1 * min(compute, memory)

@@ -12,27 +12,33 @@ from typing import Final
 
 from lamina.backends.cuda.request import CudaDraft
 from lamina.backends.cuda.tactics.matmul_case import MatmulCase, matmul_case
-from lamina.backends.cuda.tactics.product import Product, boxes_draft, why_not_boxes
+from lamina.backends.cuda.tactics.product import Product, boxes_call, why_not_boxes
 from lamina.backends.cuda.tactics.tiles import Tile, Work
 from lamina.backends.cuda.target import CudaTarget
+from lamina.errors import BuildError
+from lamina.ir.dims import ceildiv, dim_min, divides
 from lamina.ir.graph import Node
 from lamina.ir.pattern import Reject
 from lamina.tactics.candidate import Candidate, Placement
 
 _DEPTH_BYTES: Final = 128
 """Of a row in a box: as wide as shared memory."""
+_VECTOR_BYTES: Final = 16
 _RESERVED_BYTES: Final = 1024
 """Shared memory that the system takes of each program."""
 _BARRIER_BYTES: Final = 128
 _ADDED_BYTES: Final = 8 << 10
 """In which what is added to sums is dealt out as they are."""
 _NARROWEST: Final = 16
+_WARP: Final = 32
+_MANY_SUMS: Final = 128
+"""In the registers of a thread."""
 _LAUNCH_MICROSECONDS: Final = 3.0
 """A launch, and the descriptors that every program makes."""
 _FILL_MICROSECONDS: Final = 0.8
 _RATE_SHARE: Final = 0.82
 """Share of the matrix rate that large tiles reach together."""
-_STORED_BYTES_PER_MICROSECOND: Final = 3e4
+_STORED_BYTES_PER_MICROSECOND: Final = 6e4
 """What a multiprocessor finishes and stores."""
 
 
@@ -50,8 +56,8 @@ class _Box:
 _BOXES: Final = tuple(
     _Box(*b)
     for b in (
-        (128, 128, 4, 3, 2), (128, 128, 8, 3, 2), (128, 256, 8, 4, 1), (128, 256, 8, 3, 1),
-        (64, 256, 8, 4, 1), (128, 64, 4, 4, 2), (64, 128, 4, 4, 2), (64, 64, 4, 4, 3),
+        (128, 256, 8, 4, 1), (128, 256, 8, 3, 1), (128, 128, 4, 3, 2), (128, 128, 8, 3, 2),
+        (128, 64, 4, 4, 2), (64, 128, 4, 4, 2), (64, 64, 4, 4, 3),
     )
 )  # fmt: skip
 
@@ -67,34 +73,51 @@ class TritonMatmulBoxed:
         if not isinstance(case, MatmulCase):
             return case
         p = case.product(case.dense)
-        if why := why_not_boxes(p, target):
+        if why := why_not_boxes(p, target) or _why_not_stored(p):
             return Reject(why)
-        found = []
-        for box in _BOXES:
-            parts = _parts(box, p, target)
-            if not parts:
-                continue
-            depth = _DEPTH_BYTES // case.work.dtype.itemsize
-            tile = Tile(box.rows, box.columns, depth, box.warps, box.stages)
-            name = f"{self.name} {tile} x{box.resident}"
-            cost = _estimate(case.work, box, p.y.dtype.itemsize, target)
+        return [
+            _candidate(case, box, parts, target)
+            for box in _BOXES
+            if (parts := _parts(box, p, target))
+        ] or Reject("shared memory holds no tile")
 
-            def draft(
-                at: Placement, tile: Tile = tile, parts: int = parts, box: _Box = box
-            ) -> CudaDraft:
-                return boxes_draft(case.product(at), tile, target, parts, box.resident)
 
-            found.append(Candidate(name, case.reads, case.writes, cost, draft))  # type: ignore[arg-type]
-        return found or Reject("shared memory holds no tile")
+def _candidate(case: MatmulCase, box: _Box, parts: int, target: CudaTarget) -> Candidate:
+    depth = _DEPTH_BYTES // case.work.dtype.itemsize
+    tile = Tile(box.rows, box.columns, depth, box.warps, box.stages)
+    cost = _estimate(case.work, box, target)
+
+    def draft(at: Placement) -> CudaDraft:
+        p = case.product(at)
+        if why := _why_not_stored(p):
+            raise BuildError(f"the copy engine does not store a result that lies like this: {why}")
+        tiles_m, tiles_n = ceildiv(p.rows, box.rows), ceildiv(p.columns, box.columns)
+        call = boxes_call(p, ("boxed", "matmul_boxed"), tile, tiles_m, target)
+        call.constants(PARTS=parts)
+        programs = dim_min(target.sms * box.resident, tiles_m * tiles_n)
+        launch = call.launch(
+            (programs,), warps=box.warps, stages=box.stages, dependent=target.dependent
+        )
+        return CudaDraft(launches=(launch,))
+
+    name = f"{TritonMatmulBoxed.name} {tile} x{box.resident}"
+    return Candidate(name, case.reads, case.writes, cost, draft)  # type: ignore[arg-type]
+
+
+def _why_not_stored(p: Product) -> str:
+    if not divides(_VECTOR_BYTES // p.y.dtype.itemsize, p.y.row):
+        return "rows of the result do not begin at multiples of 16 bytes"
+    return ""
 
 
 def _parts(box: _Box, p: Product, target: CudaTarget) -> int:
-    """Return into how few parts a tile is stored so that its programs fit, 0 for none."""
+    """Return into how few parts a tile is stored so that all programs fit, 0 for none."""
     room = (target.shared_bytes + _RESERVED_BYTES) // box.resident - _RESERVED_BYTES
     room -= box.stages * (box.rows + box.columns) * _DEPTH_BYTES + _BARRIER_BYTES
     if p.bias is not None or p.residual is not None:
         room -= _ADDED_BYTES
-    parts = 2 if box.rows * box.columns // (box.warps * 32) >= 128 else 1
+    # Halves of large tiles leave registers to what is added.
+    parts = 2 if box.rows * box.columns // (box.warps * _WARP) >= _MANY_SUMS else 1
     while box.columns // parts >= _NARROWEST:
         if box.rows * box.columns // parts * p.y.dtype.itemsize <= room:
             return parts
@@ -102,14 +125,15 @@ def _parts(box: _Box, p: Product, target: CudaTarget) -> int:
     return 0
 
 
-def _estimate(work: Work, box: _Box, result_size: int, target: CudaTarget) -> float:
+def _estimate(work: Work, box: _Box, target: CudaTarget) -> float:
     """Return microseconds: tiles on each multiprocessor, the last ones stored alone."""
     count = math.ceil(work.rows / box.rows) * math.ceil(work.columns / box.columns)
-    rate = target.rate(work.dtype) * _RATE_SHARE / target.sms
-    rate *= min(1.0, (box.rows + box.columns) / 256 + 0.15)
+    # Products for each number that is read: small tiles wait for the L2 cache.
+    intensity = box.rows * box.columns / (box.rows + box.columns)
+    rate = target.rate(work.dtype) * _RATE_SHARE / target.sms * min(1.0, 0.7 + intensity / 280)
     depth = -(-work.depth * work.dtype.itemsize // _DEPTH_BYTES) * _DEPTH_BYTES
     product = 2.0 * box.rows * box.columns * depth / work.dtype.itemsize / rate
-    stored = box.rows * box.columns * result_size / _STORED_BYTES_PER_MICROSECOND
+    stored = box.rows * box.columns * work.dtype.itemsize / _STORED_BYTES_PER_MICROSECOND
     each = math.ceil(count / target.sms)
     # Programs that share a multiprocessor store while others multiply.
     waiting = each * stored if box.resident == 1 else stored

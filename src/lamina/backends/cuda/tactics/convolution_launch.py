@@ -29,7 +29,7 @@ _LARGEST_OFFSET = 2**31 - 1
 _OFTEN_LARGER = 16
 """What a symbolic size may be over its likeliest value before offsets are taken to be small."""
 
-_ABSENT = Image(role=Scratch(), dtype=DType.F32, batch=0, channel=0, spatial=(0, 0, 0))
+ABSENT = Image(role=Scratch(), dtype=DType.F32, batch=0, channel=0, spatial=(0, 0, 0))
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def implicit_launch(c: Convolved, tile: Tile, precision: str, target: CudaTarget
     call.sizes(PIXELS=at.pixels)
     _sizes(call, c)
     call.sizes(CHANNELS=at.channels, FILTERS=at.filters)
-    _image(call, "X", c.x)
+    pass_image(call, "X", c.x)
     call.sizes(W_FILTER=c.w.filter, W_TAP=c.w.tap, W_CHANNEL=c.w.channel)
     residual = _part(call, "RESIDUAL", c.residual, at)
     y = _part(call, "Y", c.y, at)
@@ -101,7 +101,7 @@ def implicit_launch(c: Convolved, tile: Tile, precision: str, target: CudaTarget
         PREFETCH=target.dependent and c.w.packed and few_tiles(tiles_m),
         HALVES=tile.halves,
         DEPENDENT=target.dependent,
-        **_windows(at),
+        **window_numbers(at),
         **c.fused.constants(),
     )
     return call.launch(
@@ -123,10 +123,10 @@ def boxes_launch(c: Convolved, box: tuple[int, int, int], tile: Tile, target: Cu
     call.sizes(X_BATCH=c.x.batch, X_ROW=c.x.spatial[1], X_COLUMN=c.x.spatial[2])
     call.sizes(W_FILTER=c.w.filter, W_TAP=c.w.tap)
     for name, image in (("RESIDUAL", c.residual), ("Y", c.y)):
-        part = _ABSENT if image is None else image
+        part = ABSENT if image is None else image
         call.sizes(**{f"{name}_FIRST": part.first, f"{name}_BATCH": part.batch})
         call.sizes(**{f"{name}_ROW": part.spatial[1], f"{name}_COLUMN": part.spatial[2]})
-    window = _windows(at)
+    window = window_numbers(at)
     call.constants(
         BOX_N=box[0],
         BOX_H=box[1],
@@ -161,7 +161,7 @@ def direct_launch(
     _spatial(call, "X", c.x)
     call.sizes(W_FILTER=c.w.filter, W_TAP=c.w.tap, W_CHANNEL=c.w.channel)
     for name, image in (("RESIDUAL", c.residual), ("Y", c.y)):
-        part = _ABSENT if image is None else at.part(image)
+        part = ABSENT if image is None else at.part(image)
         call.sizes(**{f"{name}_FIRST": part.first, f"{name}_BATCH": part.batch})
         call.sizes(**{f"{name}_CHANNEL": part.channel})
         _spatial(call, name, part)
@@ -174,7 +174,7 @@ def direct_launch(
         UNROLL=rows > 0,
         X_ZERO=c.fused.x_zero,
         DEPENDENT=target.dependent,
-        **_windows(at),
+        **window_numbers(at),
         **c.fused.constants(),
     )
     grid = (pixels, ceildiv(at.filters * at.groups, filters))
@@ -195,11 +195,11 @@ def few_launch(
     call.sizes(PIXELS=at.pixels)
     _sizes(call, c)
     call.sizes(FILTERS=at.filters)
-    _image(call, "X", c.x)
+    pass_image(call, "X", c.x)
     residual = _part(call, "RESIDUAL", c.residual, at, first=False)
     y = _part(call, "Y", c.y, at, first=False)
     names = ("STRIDE_D", "STRIDE_H", "STRIDE_W", "PAD_D", "PAD_H", "PAD_W")
-    window = _windows(at)
+    window = window_numbers(at)
     call.constants(
         BLOCK_M=tile.rows,
         BLOCK_N=tile.columns,
@@ -270,7 +270,8 @@ def _sizes(call: Call, c: Convolved) -> None:
         call.sizes(**{f"{name}_{a}": size for a, size in zip("DHW", sizes, strict=True)})
 
 
-def _windows(at: Windows) -> dict[str, int]:
+def window_numbers(at: Windows) -> dict[str, int]:
+    """Return the constants that say how windows lie."""
     rows = (("TAPS", at.taps), ("STRIDE", at.strides), ("DILATION", at.dilations), ("PAD", at.pads))
     return {
         f"{name}_{axis}": value
@@ -279,7 +280,8 @@ def _windows(at: Windows) -> dict[str, int]:
     }
 
 
-def _image(call: Call, name: str, image: Image) -> None:
+def pass_image(call: Call, name: str, image: Image) -> None:
+    """Pass the strides of an image."""
     call.sizes(**{f"{name}_BATCH": image.batch})
     _spatial(call, name, image)
 
@@ -294,8 +296,8 @@ def _part(
 ) -> Image | None:
     """Pass where the results lie in an operand that holds all; return it."""
     part = None if image is None else at.part(image)
-    passed = part or _ABSENT
+    passed = part or ABSENT
     if first:
         call.sizes(**{f"{name}_FIRST": passed.first})
-    _image(call, name, passed)
+    pass_image(call, name, passed)
     return part

@@ -115,11 +115,6 @@ def _why_not(p: Product) -> str:
     a = p.fused.activation
     if a is not None and a.kind.value not in ACTIVATIONS:
         return f"it has no {a.kind.value}"
-    return why_not_lines(p)
-
-
-def why_not_lines(p: Product) -> str:
-    """Return which operand of a product does not lie in lines, "" when all do."""
     if p.outer != 1 and p.inner != 1:
         return "matrices of two axes lie apart"
     if p.bias is not None and (p.bias.row, p.bias.outer, p.bias.inner) != (0, 0, 0):

@@ -31,14 +31,18 @@ from lamina.tactics.heads import attention_of, operand_of, operand_view, result_
 
 _ALIGNMENT_BYTES: Final = 16
 _MOST_ENGINES: Final = 80
-LAUNCH_MICROSECONDS: Final = 3.0
-RATE_SHARE: Final = 0.75
-_ATTENTION_SHARE: Final = 0.6
+_LAUNCH_MICROSECONDS: Final = 3.0
+_RATE_SHARE: Final = 0.75
+_ATTENTION_SHARE: Final = 0.4
 """Shares of the matrix rate that large problems reach."""
+_ATTENTION_TILE: Final = 128
+"""Rows and keys that are worked on together."""
+_INEXACT_ENGINE: Final = "eng0"
+"""Behind a matrix product, its GELU was seen to be the approximation with tanh, off by 5e-4."""
 _RANK: Final = 0.01
 """Microseconds by which each proposal's estimate exceeds that of the one before."""
 
-Description = tuple[dict[str, Any], tuple[tuple[str, Role], ...]]
+_Description = tuple[dict[str, Any], tuple[tuple[str, Role], ...]]
 """A problem less version and workspace, and its operands."""
 
 
@@ -56,10 +60,10 @@ class CudnnConvolution:
             return Reject(why)
         w = case.work()
         operations = 2.0 * w.rows * w.columns * w.depth * w.matrices * w.taps
-        compute = operations / (target.rate(w.dtype) * RATE_SHARE)
-        cost = LAUNCH_MICROSECONDS + max(compute, w.moved_bytes / target.bytes_per_microsecond)
-        offer = Offer(self.name, case.reads, case.writes, cost)
-        return offered(offer, lambda at: _convolution(case, at), case.dense, target)
+        compute = operations / (target.rate(w.dtype) * _RATE_SHARE)
+        cost = _LAUNCH_MICROSECONDS + max(compute, w.moved_bytes / target.bytes_per_microsecond)
+        offer = _Offer(self.name, case.reads, case.writes, cost)
+        return _offered(offer, lambda at: _convolution(case, at), case.dense, target)
 
 
 class CudnnAttention:
@@ -80,16 +84,17 @@ class CudnnAttention:
         if why := _why_not_attended(node, core, dense):
             return Reject(why)
         batch, heads, rows, head = core.inputs[0].tensor.static_shape
-        keys = int(core.inputs[1].tensor.static_shape[2])
+        sizes = (rows, int(core.inputs[1].tensor.static_shape[2]))
+        rows, keys = (-(-n // _ATTENTION_TILE) * _ATTENTION_TILE for n in sizes)
         work = 4.0 * batch * heads * rows * keys * head
         rate = target.rate(node.output.tensor.dtype) * _ATTENTION_SHARE
         plain = (Form.PLAIN,) * len(node.inputs)
-        offer = Offer(self.name, plain, (Form.PLAIN,), LAUNCH_MICROSECONDS + work / rate)
-        return offered(offer, lambda at: _attention(node, core, at), dense, target)
+        offer = _Offer(self.name, plain, (Form.PLAIN,), _LAUNCH_MICROSECONDS + work / rate)
+        return _offered(offer, lambda at: _attention(node, core, at), dense, target)
 
 
 @dataclass(frozen=True)
-class Offer:
+class _Offer:
     """What the candidates for a node have in common."""
 
     name: str
@@ -98,19 +103,20 @@ class Offer:
     cost: float
 
 
-def offered(
-    offer: Offer,
-    describe: Callable[[Placement], Description],
+def _offered(
+    offer: _Offer,
+    describe: Callable[[Placement], _Description],
     dense: Placement,
     target: CudaTarget,
 ) -> list[Candidate] | Reject:
-    """Return a candidate for each engine that the library proposes for a problem."""
     if target.library is None:
         return Reject("engines are proposed on the device itself, and there is none here")
     try:
         library: Any = target.library(NAME)
         problem, operands = describe(dense)
         engines = library.engines(problem, [name for name, _ in operands])
+        if problem.get("activation") == "gelu":
+            engines = [e for e in engines if e.split("_")[0] != _INEXACT_ENGINE]
     except LaminaError as e:
         return Reject("; ".join([str(e).splitlines()[0], *([e.hint] if e.hint else [])]))
     found = []
@@ -125,7 +131,7 @@ def offered(
 class _Draft:
     """Makes the step, with its plan, when it is known where operands and result lie."""
 
-    describe: Callable[[Placement], Description]
+    describe: Callable[[Placement], _Description]
     library: Cudnn
     engine: str
 
@@ -159,7 +165,7 @@ def _why_not_convolved(case: Case) -> str:
     return ""
 
 
-def _convolution(case: Case, at: Placement) -> Description:
+def _convolution(case: Case, at: Placement) -> _Description:
     """Return a convolution as the library's problem."""
     (c,) = case.convolved(at, matrix=True)
     where, activation = c.windows, c.fused.activation
@@ -286,7 +292,7 @@ def _alignment(op: Attention, q: Value, k: Value) -> str | None:
     return "last" if op.causal_offset == keys - queries and int(keys) >= int(queries) else None  # type: ignore[arg-type]
 
 
-def _attention(node: Node, core: Node, at: Placement) -> Description:
+def _attention(node: Node, core: Node, at: Placement) -> _Description:
     """Return an attention as the library's problem."""
     op = core.op
     assert isinstance(op, Attention)

@@ -117,7 +117,12 @@ class _Draft:
     def _launch(self, launch: PluginLaunch) -> Launch:
         x, y, z = (*launch.grid, 1, 1)[:3]
         arguments = tuple(self._argument(a) for a in launch.arguments)
-        return Launch(kernel=self._request(launch), grid=(x, y, z), arguments=arguments)
+        return Launch(
+            kernel=self._request(launch),
+            grid=(x, y, z),
+            arguments=arguments,
+            block=launch.block,
+        )
 
     def _request(self, launch: PluginLaunch) -> KernelRequest:
         code = launch.code

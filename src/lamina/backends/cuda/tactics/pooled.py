@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product as cartesian
 from typing import Final
 
 import numpy as np
 
-from lamina.backends.cuda.request import CudaDraft, Launch
+from lamina.backends.cuda.request import CudaDraft, Launch, Number
 from lamina.backends.cuda.tactics.call import Call
 from lamina.backends.cuda.tactics.convolution_case import Case, case_of
 from lamina.backends.cuda.tactics.convolution_launch import Convolved
@@ -17,6 +18,7 @@ from lamina.backends.cuda.tactics.stages import Stages, stages_of
 from lamina.backends.cuda.tactics.windows import image
 from lamina.backends.cuda.target import CudaTarget
 from lamina.codegen.layout import Layout
+from lamina.errors import BuildError
 from lamina.ir.dims import Dim, ceildiv, divides, evaluate, is_static
 from lamina.ir.graph import Array, Node
 from lamina.ir.pattern import Reject
@@ -29,19 +31,23 @@ from lamina.tactics.form import Form
 
 _TAKEN: Final = (DType.F16, DType.BF16)
 _SINCE: Final = 80
+_TENSOR_MEMORY: Final = 10
 _IMAGE_RANK: Final = 4
 _NEW: Final = 2
 """Columns of the convolution that are new to each window."""
 _SMALLEST: Final = 16
-_LONGEST_VECTOR: Final = 8
+_LOADED: Final = (2, 4, 8)
+"""Numbers of 16 bits that one load may bring."""
 _MOST_DEPTH: Final = 256
 _MOST_GATHERED: Final = 64
 """Registers of a thread that hold a row of the image."""
 _RISING: Final = (ActivationKind.RELU, ActivationKind.CLIP, ActivationKind.SIGMOID)
 """Activations that the maximum may be taken before."""
-_ROW_MICROSECONDS: Final = 1.6
+_ROW_MICROSECONDS: Final = 2.4
 """For a row of 64 windows, 256 deep, of 64 filters, from its loads to its maxima."""
 _START_MICROSECONDS: Final = 2.5
+_FULL: Final = 64
+"""Windows and filters for which that holds; a matrix instruction of 9.0 takes as many rows."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,12 @@ class _Problem:
     case: Case
     pool: Pool
     stages: Stages
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Rows and columns of the result."""
+        high, wide = self.stages.results[0].tensor.shape[2:]
+        return int(high), int(wide)  # type: ignore[arg-type]
 
     @property
     def step(self) -> int:
@@ -71,40 +83,38 @@ class _Problem:
         )
         return rows, columns
 
-    def vector(self, x: Layout) -> int:
-        """Return how many neighbours one load may bring."""
-        at = self.case.windows
-        sizes = (x.strides[0], x.strides[1], x.strides[2], at.inner[2], self.step)
-        most = _LONGEST_VECTOR
-        while most > 1 and not all(divides(most, s) for s in sizes):
-            most //= 2
-        return most
+    def is_aligned(self, x: Layout) -> bool:
+        """Whether a load of ``step`` neighbours lies inside or outside of the image as a whole."""
+        sizes = (x.strides[0], x.strides[1], x.strides[2], self.case.windows.inner[2])
+        return self.step in _LOADED and all(divides(self.step, s) for s in sizes)
 
-    def first(self, vector: int) -> int:
+    @property
+    def first(self) -> int:
         """Return the column where the loads of window 0 begin."""
-        return self.lowest // vector * vector
+        return self.lowest // self.step * self.step
 
-    def vectors(self, vector: int) -> int:
+    @property
+    def vectors(self) -> int:
         """Return the loads of a row of a filter."""
         at = self.case.windows
         highest = self.lowest + at.strides[2] + at.taps[2] - 1
-        return (highest - self.first(vector)) // vector + 1
+        return (highest - self.first) // self.step + 1
 
-    def parts(self, vector: int) -> int:
+    @property
+    def parts(self) -> int:
         """Return the loads of a window, padded to a power of two."""
         at = self.case.windows
-        count = at.channels * at.taps[1] * self.vectors(vector)
-        return max(_SMALLEST // vector, 1 << (count - 1).bit_length())
+        count = at.channels * at.taps[1] * self.vectors
+        return max(_NEW * _SMALLEST // self.step, 1 << (count - 1).bit_length())
 
-    def packed(self, filters: Array, columns: int, vector: int) -> Array:
+    def packed(self, filters: Array, columns: int) -> Array:
         """Return filters twice, shifted, as [filters in blocks of 2 * columns, depth]."""
         at = self.case.windows
         blocks = -(-at.filters // columns)
-        each = self.vectors(vector)
-        whole = np.zeros((blocks * columns, _NEW, self.parts(vector) * vector), filters.dtype)
-        shape = (at.channels, at.taps[1], each * vector)
+        whole = np.zeros((blocks * columns, _NEW, self.parts * self.step), filters.dtype)
+        shape = (at.channels, at.taps[1], self.vectors * self.step)
         for new in range(_NEW):
-            begin = self.lowest + new * at.strides[2] - self.first(vector)
+            begin = self.lowest + new * at.strides[2] - self.first
             row = np.zeros((at.filters, *shape), filters.dtype)
             row[..., begin : begin + at.taps[2]] = filters[:, :, 0]
             whole[: at.filters, new, : math.prod(shape)] = row.reshape(at.filters, -1)
@@ -113,15 +123,16 @@ class _Problem:
 
 @dataclass(frozen=True)
 class _Tile:
-    """Rows and columns of windows, filters, warps."""
+    """Rows and columns of windows, filters, warps, rows of the image in flight."""
 
     rows: int
     windows: int
     filters: int
     warps: int
+    stages: int
 
     def __str__(self) -> str:
-        return f"{self.rows}x{self.windows}x{self.filters} w{self.warps}"
+        return f"{self.rows}x{self.windows}x{self.filters} w{self.warps} s{self.stages}"
 
 
 class TritonPooled:
@@ -167,6 +178,8 @@ def _why_not(case: Case, pool: Pool, target: CudaTarget) -> str:
     x, at = case.node.inputs[0].tensor, case.windows
     if x.rank != _IMAGE_RANK or x.dtype not in _TAKEN or target.arch < _SINCE:
         return "it takes images of f16 and bf16, from compute capability 8.0 on"
+    if target.arch // 10 == _TENSOR_MEMORY:
+        return "Triton does not arrange the windows for the tensor memory of 10.x"
     if case.op.groups != 1 or case.filters is None or len(case.node.inputs) > case.bias + 1:
         return "it takes constant filters in one group, and no residual"
     if at.dilations != (1, 1, 1) or pool.dilations != (1, 1) or pool.kind is not PoolKind.MAX:
@@ -181,41 +194,36 @@ def _why_not(case: Case, pool: Pool, target: CudaTarget) -> str:
     if not all(is_static(s) for s in (*at.inner, *at.outer)):
         return "the size of the image is not known"
     problem = _Problem(case, pool, Stages(case.node, (case.node,), ()))
-    vector = problem.vector(case.dense.operands[0])
-    if vector == 1 or problem.parts(vector) * vector > _MOST_DEPTH:
-        return "rows of the image do not begin at even places, or the filters are too large"
+    if not problem.is_aligned(case.dense.operands[0]) or problem.parts * problem.step > _MOST_DEPTH:
+        return "rows of the image do not begin at multiples of a step, or the filters are too large"
     return ""
 
 
 def _tiles(p: _Problem) -> Iterator[_Tile]:
-    high, wide = (int(n) for n in p.stages.results[0].tensor.shape[2:])  # type: ignore[arg-type]
+    high, wide = p.sizes
     strips = sorted({-(-high // n) for n in (1, 2, 4, 8, 16, 32, 64)})
-    depth = _MOST_DEPTH
     most = max(_SMALLEST, 1 << (p.case.windows.filters - 1).bit_length())
-    for rows in strips:
-        for windows in (16, 32, 64, 128):
-            if windows > 2 * _SMALLEST and windows >= 4 * wide:
-                continue
-            for filters in (f for f in (16, 32, 64) if f <= most):
-                for warps in (4, 8):
-                    threads = warps * 32
-                    sums = windows * filters * _NEW // threads
-                    if not 8 <= sums <= 64 or windows * depth // 2 // threads > _MOST_GATHERED:
-                        continue
-                    yield _Tile(rows, windows, filters, warps)
+    columns = [n for n in (16, 32, 64, 128) if n <= 2 * _SMALLEST or n < 4 * wide]
+    for rows, windows, filters, warps, stages in cartesian(
+        strips, columns, (16, 32, 64), (4, 8), (1, 2)
+    ):
+        sums = windows * filters * _NEW // (warps * 32)
+        gathered = windows * _MOST_DEPTH // 2 // (warps * 32)
+        if filters <= most and 8 <= sums <= 64 and gathered <= _MOST_GATHERED:
+            yield _Tile(rows, windows, filters, warps, stages)
 
 
 def _estimate(p: _Problem, tile: _Tile, target: CudaTarget) -> float:
-    high, wide = (int(n) for n in p.stages.results[0].tensor.shape[2:])  # type: ignore[arg-type]
+    high, wide = p.sizes
     at = p.case.windows
     strips = math.ceil(wide / (tile.windows - p.shared[1])) * math.ceil(high / tile.rows)
     programs = strips * math.ceil(at.filters / tile.filters) * p.case.likely(at.images)
     rows = tile.rows * p.pool.strides[0] + p.shared[0]
-    size = tile.windows * tile.filters / (64 * 64)
+    tall = max(tile.windows, _FULL) / _FULL
+    row = _ROW_MICROSECONDS * tall * (0.4 + 0.6 * tile.filters / _FULL)
     resident = 2 if tile.warps == 4 else 1
     each = math.ceil(programs / target.sms)
-    alone = rows * _ROW_MICROSECONDS * max(0.4, size) * (4 / tile.warps) ** 0.5
-    compute = max(each * alone * 0.6, math.ceil(each / resident) * alone)
+    compute = rows * row * max(0.6 * each, math.ceil(each / resident))
     values = (*p.stages.region.inputs, *p.stages.region.outputs)
     moved = sum(evaluate(v.tensor.size, target.env) * v.tensor.dtype.itemsize for v in values)
     return float(_START_MICROSECONDS + max(compute, moved / target.bytes_per_microsecond))
@@ -223,26 +231,25 @@ def _estimate(p: _Problem, tile: _Tile, target: CudaTarget) -> float:
 
 def _draft(p: _Problem, tile: _Tile, target: CudaTarget) -> Callable[[Placement], CudaDraft]:
     def draft(at: Placement) -> CudaDraft:
-        vector = p.vector(at.operands[0])
+        if not p.is_aligned(at.operands[0]):
+            raise BuildError("rows of the image do not begin at multiples of a step")
         c = p.stages.convolved(p.case.node, at, target)
-        return CudaDraft(launches=(_launch(p, c, at, tile, vector, target),))
+        return CudaDraft(launches=(_launch(p, c, at, tile, target),))
 
     return draft
 
 
-def _launch(
-    p: _Problem, c: Convolved, where: Placement, tile: _Tile, vector: int, target: CudaTarget
-) -> Launch:
+def _launch(p: _Problem, c: Convolved, where: Placement, tile: _Tile, target: CudaTarget) -> Launch:
     at, result = c.windows, p.stages.results[0]
     y = image(result.tensor, where.results[0], p.stages.role(result))
     filters = p.case.filters
     assert filters is not None
     blocks = -(-at.filters // tile.filters) * tile.filters * _NEW
-    depth = p.parts(vector) * vector
+    depth = p.parts * p.step
     dtype = c.x.dtype
 
     def pack() -> Weight:
-        return Weight(p.packed(filters, tile.filters, vector))
+        return Weight(p.packed(filters, tile.filters))
 
     call = Call("pooled", "pooled")
     call.pointer("x", c.x.role, dtype)
@@ -252,40 +259,50 @@ def _launch(
     else:
         call.pointer("bias", *c.bias)
     call.pointer("y", y.role, y.dtype)
-    high, wide = result.tensor.shape[2:]
+    high, wide = p.sizes
     call.sizes(IN_H=at.inner[1], IN_W=at.inner[2], CONV_H=at.outer[1], CONV_W=at.outer[2])
     call.sizes(OUT_H=high, OUT_W=wide, FILTERS=at.filters)
     call.sizes(X_BATCH=c.x.batch, X_CHANNEL=c.x.channel, X_ROW=c.x.spatial[1])
     call.sizes(Y_BATCH=y.batch, Y_ROW=y.spatial[1], Y_COLUMN=y.spatial[2])
-    activation: Epilogue | None = c.fused.activation
-    call.constants(
-        CHANNELS=at.channels,
-        TAPS_H=at.taps[1],
-        STRIDE_H=at.strides[1],
-        PAD_H=at.pads[1],
-        POOL_STRIDE_H=p.pool.strides[0],
-        POOL_PAD_H=p.pool.pads_begin[0],
-        POOL_PAD_W=p.pool.pads_begin[1],
-        SHARED_H=p.shared[0],
-        SHARED_W=p.shared[1],
-        ROWS=tile.rows,
-        BLOCK_Q=tile.windows,
-        BLOCK_N=tile.filters,
-        PARTS=p.parts(vector),
-        VECTOR=vector,
-        VECTORS=p.vectors(vector),
-        FIRST=p.first(vector),
-        STEP=p.step,
-        KIND=activation.kind.value if activation else None,
-        ALPHA=activation.alpha if activation else 0.0,
-        BETA=activation.beta if activation else 0.0,
-        DEPENDENT=target.dependent,
-    )
+    call.constants(DEPENDENT=target.dependent, **_constants(p, tile, c.fused.activation))
     width = tile.windows - p.shared[1]
     programs: Dim = at.images * ceildiv(high, tile.rows) * ceildiv(wide, width)
     return call.launch(
         (programs, ceildiv(at.filters, tile.filters)),
         warps=tile.warps,
-        stages=2,
+        stages=tile.stages,
         dependent=target.dependent,
     )
+
+
+def _constants(p: _Problem, tile: _Tile, activation: Epilogue | None) -> dict[str, Number]:
+    at, pool = p.case.windows, p.pool
+    high, wide = p.sizes
+    rows, columns = (int(n) for n in at.outer[1:])  # type: ignore[arg-type]
+    below = (high - 1) * pool.strides[0] + pool.kernel[0] - pool.pads_begin[0]
+    first = -pool.pads_begin[1]
+    last = first + _NEW * wide
+    return {
+        "CHANNELS": at.channels,
+        "TAPS_H": at.taps[1],
+        "STRIDE_H": at.strides[1],
+        "PAD_H": at.pads[1],
+        "POOL_STRIDE_H": pool.strides[0],
+        "POOL_PAD_H": pool.pads_begin[0],
+        "POOL_PAD_W": pool.pads_begin[1],
+        "SHARED_H": p.shared[0],
+        "SHARED_W": p.shared[1],
+        "CUT_ROWS": below > rows,
+        "CUT_EVEN": first < 0 or last >= columns,
+        "CUT_ODD": first + 1 < 0 or last > columns,
+        "ROWS": tile.rows,
+        "BLOCK_Q": tile.windows,
+        "BLOCK_N": tile.filters,
+        "PARTS": p.parts,
+        "VECTORS": p.vectors,
+        "FIRST": p.first,
+        "STEP": p.step,
+        "KIND": activation.kind.value if activation else None,
+        "ALPHA": activation.alpha if activation else 0.0,
+        "BETA": activation.beta if activation else 0.0,
+    }

@@ -125,40 +125,38 @@ def matvec_draft(p: Product, tile: Tile, target: CudaTarget) -> CudaDraft:
     return CudaDraft(launches=(launch,), workspace_bytes=shared_bytes(tile, tiles_n))
 
 
-def boxes_draft(
-    p: Product, tile: Tile, target: CudaTarget, parts: int = 0, resident: int = 1
-) -> CudaDraft:
-    """Return the launch of programs that work off all tiles, operands through descriptors.
-
-    With ``parts`` results go through one too, where their rows begin at multiples of 16 bytes;
-    ``resident`` programs share a multiprocessor.
-    """
-    if not divides(_VECTOR_BYTES // p.y.dtype.itemsize, p.y.row):
-        parts = 0
+def boxes_draft(p: Product, tile: Tile, target: CudaTarget) -> CudaDraft:
+    """Return the launch of programs that work off all tiles, operands through descriptors."""
     tiles_m, tiles_n = ceildiv(p.rows, tile.rows), ceildiv(p.columns, tile.columns)
-    call = Call("boxes", "matmul_boxes")
+    call = boxes_call(p, ("boxes", "matmul_boxes"), tile, tiles_m, target)
+    call.constants(HALVES=tile.halves)
+    programs = dim_min(target.sms, tiles_m * tiles_n)
+    launch = call.launch(
+        (programs,), warps=tile.warps, stages=tile.stages, dependent=target.dependent
+    )
+    return CudaDraft(launches=(launch,))
+
+
+def boxes_call(
+    p: Product, kernel: tuple[str, str], tile: Tile, tiles_m: Dim, target: CudaTarget
+) -> Call:
+    """Return the call of a kernel, by module and name, that reads operands through descriptors."""
+    call = Call(*kernel)
     call.pointer("a", p.a.role, p.a.dtype)
     call.pointer("b", p.b.role, p.b.dtype)
     p.fused.vectors(call)
     _added(call, p)
-    programs = dim_min(target.sms * resident, tiles_m * tiles_n)
     call.sizes(M=p.rows, N=p.columns, K=p.depth, A_ROW=p.a.row, B_COLUMN=p.b.column)
-    residual = p.residual.row if p.residual else 0
-    call.sizes(RESIDUAL_ROW=residual, Y_ROW=p.y.row)
+    call.sizes(RESIDUAL_ROW=p.residual.row if p.residual else 0, Y_ROW=p.y.row)
     call.constants(
         BLOCK_M=tile.rows,
         BLOCK_N=tile.columns,
         BLOCK_K=tile.depth,
         GROUP=rows_of_group(tiles_m),
-        HALVES=tile.halves,
-        PARTS=parts,
         DEPENDENT=target.dependent,
         **p.fused.constants(),
     )
-    launch = call.launch(
-        (programs,), warps=tile.warps, stages=tile.stages, dependent=target.dependent
-    )
-    return CudaDraft(launches=(launch,))
+    return call
 
 
 def not_simple(p: Product) -> str:

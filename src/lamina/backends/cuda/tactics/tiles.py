@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from itertools import product as cartesian
 from typing import Any, Final
 
@@ -121,7 +121,7 @@ def tiles(work: Work, target: CudaTarget, *, boxes: bool = False) -> Sequence[tu
     order = order[costs[order] <= _SLOWEST_OVER_FASTEST * costs[order[0]]]
     columns = (menu.rows, menu.columns, menu.depth, menu.warps, menu.stages, menu.split)
     numbers = zip(*(column[order].tolist() for column in columns), strict=True)
-    return tuple((Tile(*n), us) for n, us in zip(numbers, costs[order].tolist(), strict=True))
+    return _Found((Tile(*n), us) for n, us in zip(numbers, costs[order].tolist(), strict=True))
 
 
 def precisions(dtype: DType, target: CudaTarget) -> list[tuple[str, float]]:
@@ -144,8 +144,21 @@ def why_not_multiplied(dtype: DType, target: CudaTarget) -> str:
     return ""
 
 
+class _Found(tuple[tuple[Tile, float], ...]):
+    """Tiles with their microseconds, the fastest first."""
+
+    @cached_property
+    def promising(self) -> list[tuple[Tile, float]]:
+        """Those that are near the best, and of similar ones the best."""
+        return _promising(self)
+
+
 def promising(found: Sequence[tuple[Tile, float]]) -> list[tuple[Tile, float]]:
     """Keep tiles whose estimate is near the best, and of similar ones the best."""
+    return found.promising if isinstance(found, _Found) else _promising(found)
+
+
+def _promising(found: Sequence[tuple[Tile, float]]) -> list[tuple[Tile, float]]:
     kept: list[tuple[Tile, float]] = []
     seen: dict[tuple[int, ...], list[Tile]] = {}
     for tile, cost in found:

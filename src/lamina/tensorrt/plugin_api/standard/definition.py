@@ -13,6 +13,7 @@ from lamina.errors import GraphError
 from lamina.importers.onnx.importer import inline
 from lamina.importers.onnx.node import OnnxNode
 from lamina.ir.graph import Value
+from lamina.tensorrt.enums import PluginFieldType
 from lamina.tensorrt.plugin_api.composed import ComposedPlugin
 from lamina.tensorrt.plugin_api.fields import PluginField, PluginFieldCollection_, values
 from lamina.tensorrt.plugin_api.standard.tensors import Tensor
@@ -96,7 +97,10 @@ class StandardCreator(IPluginCreator):
         self._definition = definition
         self.name, self.plugin_version = definition.name, version
         self.plugin_namespace = ""
-        self.field_names = PluginFieldCollection_(PluginField(n) for n in definition.attributes)
+        self.field_names = PluginFieldCollection_(
+            PluginField(name, None, _element_type(default))
+            for name, default in definition.attributes.items()
+        )
 
     def create_plugin(self, name: str, field_collection: PluginFieldCollection_) -> Any:
         """Return the plugin; raises GraphError for an attribute that it does not have."""
@@ -113,6 +117,12 @@ class StandardCreator(IPluginCreator):
     def deserialize_plugin(self, name: str, serialized_plugin: bytes) -> Any:
         """Return the plugin with its defaults: plans hold its operators and not the plugin."""
         return StandardPlugin(self._definition, self.plugin_version, {})
+
+
+def _element_type(default: Any) -> PluginFieldType:
+    """Return the type that the elements of an attribute have, by its default."""
+    kinds = {"i": "INT32", "b": "INT32", "f": "FLOAT32", "U": "CHAR", "S": "CHAR"}
+    return PluginFieldType.named(kinds.get(np.asarray(default).dtype.kind, "UNKNOWN"))
 
 
 def numbers(value: Any) -> list[Any]:
