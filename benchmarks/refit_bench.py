@@ -1,6 +1,6 @@
 """Answer: how long does a refit take beside copies of the bytes that it has to move.
 
-    python -m benchmarks.refit_bench [--model resnet50] [--precision fp32] [--device cpu]
+    python -m benchmarks.refit_bench [--model resnet50] [--precision fp32 ...] [--device cpu]
         [--rounds 9] [--json [FILE]]
 
 ``refit`` replaces every weight of an engine, ``refit_one`` its largest one.  A refit keeps a copy
@@ -122,20 +122,19 @@ def main() -> None:
     """Print the figures, or write them to a file."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", default="resnet50")
-    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--precision", nargs="+", default=["fp32", "fp16", "bf16"])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", nargs="?", const=str(RESULTS))
     options = parser.parse_args()
     path = pathlib.Path(options.model)
     model = onnx.load(path) if path.is_file() else models.find(options.model).build(1)
-    figures = measure(model, options.precision, options.device, options.rounds)
+    figures = {p: measure(model, p, options.device, options.rounds) for p in options.precision}
     result = {
         "machine": machine.describe(),
         "model": path.stem,
-        "precision": options.precision,
         "device": options.device,
-        **figures,
+        "precisions": figures,
     }
     print(json.dumps(figures, indent=2))
     if options.json:

@@ -206,11 +206,11 @@ def test_control_c_ends_a_build_in_the_middle_of_compiling(tmp_path: Path) -> No
 def test_rare_options_are_in_the_plan_where_they_are_set() -> None:
     usual = lamina.build(graph(CONVOLUTION), optimization_level=0).plan
     assert {"libraries", "on_host", "selector"}.isdisjoint(dict(usual.config))
-    options = {"libraries": (), "workspace_bytes": 0, "full_precision": ("conv",)}
+    options = {"libraries": (), "workspace_bytes": 0, "full_precision": ("line 3",)}
     plan = lamina.build(graph(CONVOLUTION), optimization_level=0, **options).plan
     config = plan_config(plan)
     assert config.libraries == () and config.workspace_bytes == 0
-    assert config.full_precision == ("conv",) and config.selector is None
+    assert config.full_precision == ("line 3",) and config.selector is None
     assert StepKind.PRIMITIVE not in {s.kind for s in plan.sections[0].program.steps}
 
 

@@ -29,6 +29,7 @@ from lamina.ir.text import print_graph
 from lamina.ir.verify import verify
 from lamina.ir.weight import Weight
 from lamina.passes.fusion import FuseConvolutions
+from lamina.passes.named_nodes import check_names
 from lamina.passes.on_host import place_on_host
 from lamina.passes.origins import record_weights
 from lamina.passes.patches import PatchesToMatmul
@@ -153,8 +154,13 @@ def build_plan(model: Any, config: BuildConfig, progress: Progress | None = None
 
 
 def import_graph(model: Any, config: BuildConfig) -> tuple[Graph, Ranges]:
-    """Return the model as a graph of its own with the shapes of ``config``, and symbols' ranges."""
+    """Return the model as a graph of its own with the shapes of ``config``, and symbols' ranges.
+
+    Raises ConfigError for options that name nodes which the model does not have.
+    """
     graph = copy(model) if isinstance(model, Graph) else load_onnx(model)
+    check_names(graph, "full_precision", config.full_precision)
+    check_names(graph, "on_host", config.on_host)
     kept = kept_contractions(graph, config.full_precision)
     narrow_storage(graph, config.precision, kept)
     return apply_shapes(graph, config.shapes)

@@ -45,6 +45,41 @@ def test_the_runtime_of_cuda(program: Program) -> None:
     )
 
 
+def test_there_are_no_graphs(program: Program) -> None:
+    program(
+        """
+        import ctypes
+        import tensorrt
+        from cuda.bindings import runtime
+
+        _, stream = runtime.cudaStreamCreate()
+        mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeGlobal
+        for name, arguments, results in (
+            ("cudaStreamBeginCapture", (stream, mode), ()),
+            ("cudaStreamEndCapture", (stream,), (None,)),
+            ("cudaGraphInstantiate", (1, 0), (None,)),
+            ("cudaGraphInstantiateWithFlags", (1, 0), (None,)),
+            ("cudaGraphUpload", (1, stream), ()),
+            ("cudaGraphLaunch", (1, stream), ()),
+            ("cudaGraphDestroy", (1,), ()),
+            ("cudaGraphExecDestroy", (1,), ()),
+        ):
+            refused = runtime.cudaError_t.cudaErrorNotSupported
+            assert getattr(runtime, name)(*arguments) == (refused, *results), name
+            assert runtime.cudaGetLastError() == (refused,), name
+        status = runtime.cudaStreamCaptureStatus.cudaStreamCaptureStatusNone
+        assert runtime.cudaStreamIsCapturing(stream) == (runtime.cudaError_t.cudaSuccess, status)
+        library = ctypes.CDLL("libcudart.so")
+        graph, executable = ctypes.c_void_p(), ctypes.c_void_p()
+        handle = ctypes.c_void_p(stream)
+        assert library.cudaStreamEndCapture(handle, ctypes.byref(graph)) == refused
+        flags = ctypes.c_ulonglong(0)
+        assert library.cudaGraphInstantiate(ctypes.byref(executable), graph, flags) == refused
+        assert library.cudaGraphLaunch(executable, handle) == refused
+        """
+    )
+
+
 def test_the_driver_of_cuda(program: Program) -> None:
     program(
         """

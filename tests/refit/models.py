@@ -65,3 +65,20 @@ def products(given: Arrays) -> Graph:
 
 
 ROWS = np.random.default_rng(6).standard_normal((2, 24)).astype(np.float32)
+
+
+def wide_weights(seed: int) -> Arrays:
+    """Return contents of the weight of :func:`wide`, which f16 holds, and of its scale."""
+    rng = np.random.default_rng(seed)
+    matrix = rng.standard_normal((640, 896)).astype(np.float16).astype(np.float32)
+    return {"wide": matrix, "scale": rng.standard_normal(896).astype(np.float16).astype(np.float32)}
+
+
+def wide(given: Arrays) -> Graph:
+    """A product with a large matrix, whose columns are scaled."""
+    g = Graph()
+    x = g.input("x", TensorType(DType.F32, (2, 640)))
+    c = {n: emit(ops.Const.of(w, n), (), loc=Loc(n)) for n, w in given.items()}
+    y = emit(ops.Matmul(), (x, c["wide"]), loc=Loc("product"))
+    g.output(emit(ops.Binary(kind=BinaryKind.MUL), (y, c["scale"]), loc=Loc("scale")), "y")
+    return g

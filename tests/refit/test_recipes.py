@@ -15,13 +15,14 @@ import pytest
 
 import lamina
 from lamina.backends.cpu.features import cpu_features
+from lamina.backends.cpu.weights.native import CONVERSIONS, NativeFunctions
 from lamina.ir.weight import Weight
 from lamina.plan.named import NamedWeights
 from lamina.plan.plan import Plan
 from lamina.precision.pipeline import missing_feature
 from lamina.refit import refit
 from lamina.refit.rebuild import rebuild
-from tests.refit.models import X, graph, weights
+from tests.refit.models import X, graph, weights, wide, wide_weights
 
 DATA = Path(lamina.__file__).parent / "cli" / "data"
 DIGITS = {"shapes": {"image": (2, 1, 8, 8)}, "optimization_level": 0}
@@ -147,6 +148,30 @@ def test_a_plan_that_cannot_be_built_again_says_why(monkeypatch: pytest.MonkeyPa
         engine.refit(weights(2))
     assert engine.plan is plan
     np.testing.assert_array_equal(engine(X), expected)
+
+
+@pytest.mark.parametrize("given", [np.float16, np.float32])
+def test_kernels_of_the_plan_convert_halves(given: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refit of large f16 constants calls them, and gives the constants of a build."""
+    new = wide_weights(2)
+    engine = lamina.build(wide(wide_weights(1)), precision="fp16", optimization_level=0)
+    (section,) = engine.plan.sections
+    assert set(CONVERSIONS.values()) <= section.image.symbols.keys()
+    wanted = built_again(engine.plan, new)
+    called = []
+    whole = NativeFunctions._call
+
+    def counted(self: NativeFunctions, name: str, *arguments: Any) -> None:
+        called.append(name)
+        whole(self, name, *arguments)
+
+    monkeypatch.setattr(NativeFunctions, "_call", counted)
+    refuse_to_build(monkeypatch)
+    engine.refit(new | {"wide": new["wide"].astype(given)})
+    assert set(called) >= set(CONVERSIONS.values())
+    same_constants(engine.plan, wanted)
+    x = np.random.default_rng(3).standard_normal((2, 640)).astype(np.float32)
+    np.testing.assert_array_equal(engine(x), lamina.Engine(wanted)(x))
 
 
 def test_nothing_of_the_compiler_is_needed(tmp_path: Path) -> None:

@@ -108,8 +108,18 @@ def test_a_network_without_outputs_is_refused() -> None:
 def test_a_dynamic_input_needs_a_profile_with_its_shapes() -> None:
     net = dynamic(-1, 3)
     assert "input 'x' has the dynamic shape (-1, 3)" in net.fails()
-    net.config.add_optimization_profile(net.builder.create_optimization_profile())
+    net.profile(y=((1,), (2,), (3,)))
     assert "optimization profile 0 gives no shapes" in net.fails()
+
+
+def test_a_profile_without_shapes_is_refused() -> None:
+    net = dynamic(-1, 3)
+    empty = net.builder.create_optimization_profile()
+    assert not empty and net.config.add_optimization_profile(empty) == -1
+    assert "the optimization profile is empty" in net.logger.errors[-1]
+    assert net.config.num_optimization_profiles == 0
+    empty.set_shape("x", (1, 3), (2, 3), (4, 3))
+    assert net.config.add_optimization_profile(empty) == 0
 
 
 def test_a_profile_must_agree_with_the_network() -> None:

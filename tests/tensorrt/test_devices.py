@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 
 import lamina.tensorrt as trt
+from lamina.backends.cuda import bindings
+from lamina.tensorrt import platform
 from lamina.tensorrt.config_devices import hosted_nodes
 from lamina.tensorrt.lower import lower
 from tests.tensorrt.running import Net, close, random
@@ -52,3 +57,12 @@ def test_the_host_may_run_a_layer() -> None:
     net.config.set_layer_on_host(relu, True)
     net.config.reset()
     assert not net.config.is_layer_on_host(relu)
+
+
+def test_programs_learn_how_to_stay_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "device", lambda: "cuda")
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", SimpleNamespace(IS_STAND_IN=True))
+    monkeypatch.setattr(bindings, "_devices", {})
+    net, _ = network()
+    message = net.fails()
+    assert "there is no GPU" in message and "LAMINA_TENSORRT_DEVICE=cpu" in message

@@ -12,6 +12,7 @@ from lamina.ir.recipe import recipe_function
 from lamina.ir.text import parse_graph, print_graph
 from lamina.ir.traced import Traced, plain, record
 from lamina.ir.types import DType, TensorType
+from lamina.ops import Cast
 
 
 def fold(op: Op, *operands: Array) -> tuple[Array, ...]:
@@ -19,12 +20,19 @@ def fold(op: Op, *operands: Array) -> tuple[Array, ...]:
     results = _tuple(op.reference(*(plain(a) for a in operands)))
     if not any(isinstance(a, Traced) for a in operands):
         return results
+    if isinstance(op, Cast) and _is_plain(op.dtype, DType.of(operands[0].dtype)):
+        return (record("astype", lambda *_: results[0], operands[0], op.dtype.numpy),)
     text = _text(op, operands)
 
     def result(number: int) -> Any:
         return record("operator", lambda *_: results[number], text, number, *operands)
 
     return tuple(result(number) for number in range(len(results)))
+
+
+def _is_plain(to: DType, source: DType) -> bool:
+    """Whether a cast is NumPy's ``astype``."""
+    return DType.F32 in (to, source) and {to, source} <= {DType.F16, DType.BF16, DType.F32}
 
 
 def _text(op: Op, operands: tuple[Array, ...]) -> str:

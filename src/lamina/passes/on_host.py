@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection
 from typing import Final
 
 from lamina import ops
-from lamina.errors import ConfigError
 from lamina.ir.graph import Graph, Node, emit_node
 
 HOSTED: Final = "host"
@@ -18,19 +16,10 @@ def place_on_host(graph: Graph, names: Collection[str]) -> int:
     """Put each operator of the named source nodes into a region of its own; return how many.
 
     Nothing is fused into such a region.  Constants and control flow stay as they are, and so does
-    what gives a size its number: the sizes of other values depend on it.  Raises ConfigError for a
-    name that no node has.
+    what gives a size its number: the sizes of other values depend on it.
     """
     if not names:
         return 0
-    known = {source for node in graph.nodes() for source in node.loc.sources()}
-    bare = {*known, *(source.rpartition(" (")[0] for source in known)}
-    if unknown := sorted(set(names) - bare):
-        nearest = difflib.get_close_matches(unknown[0], sorted(known), 3, 0.0)
-        raise ConfigError(
-            f"no node is called {unknown[0]!r}, which is to run on the host",
-            hint=f"the nearest are {', '.join(nearest)}",
-        )
     deciding = {v.node for v in graph.definers.values()}
     skipped = ops.Const | ops.If | ops.Loop
     chosen = [n for n in graph.nodes() if n.loc.comes_from(names) and n not in deciding]

@@ -22,12 +22,12 @@ from lamina.config import default_threads
 from lamina.errors import InputError, LaminaError, PlanError
 from lamina.ir.recipe import Array
 from lamina.ir.weight import Weight
-from lamina.plan.halves import halve
+from lamina.plan.halves import Astype, astype, halve
 from lamina.plan.named import NamedWeights
 from lamina.plan.plan import Plan, Section
 from lamina.plan.recipes import recipes_of
 from lamina.plan.strip import missing_weights
-from lamina.refit.evaluate import Evaluation
+from lamina.refit.evaluate import Evaluation, Native
 from lamina.refit.memory import places
 
 __all__ = ["named_weights", "refit"]
@@ -48,7 +48,9 @@ def refit(plan: Plan, weights: Mapping[str, Any], threads: int = 0) -> Plan:
     weights need another plan and this machine cannot build it.
     """
     known = NamedWeights(plan)
-    given = _Given(known, weights)
+    natives = [_native(section) for section in plan.sections]
+    converted = [native.converted for native in natives if native is not None]
+    given = _Given(known, weights, next(iter(converted), astype))
     if missing := [name for name in missing_weights(plan) if name not in weights]:
         raise InputError(
             f"the plan was saved without its weights, of which {len(missing)} are not given: "
@@ -56,8 +58,8 @@ def refit(plan: Plan, weights: Mapping[str, Any], threads: int = 0) -> Plan:
         )
     sections = []
     workers = threads or default_threads()
-    for section in plan.sections:
-        made = _Refit(section, given, workers)
+    for section, native in zip(plan.sections, natives, strict=True):
+        made = _Refit(section, given, workers, native)
         broken = made.broken_guard()
         if broken is not None:
             return _rebuilt(plan, given, broken, threads)
@@ -69,8 +71,8 @@ def refit(plan: Plan, weights: Mapping[str, Any], threads: int = 0) -> Plan:
 class _Given:
     """New contents of some weights, checked against the weights that they replace."""
 
-    def __init__(self, known: NamedWeights, weights: Mapping[str, Any]) -> None:
-        self._known = known
+    def __init__(self, known: NamedWeights, weights: Mapping[str, Any], astype: Astype) -> None:
+        self._known, self._astype = known, astype
         self.arrays = {name: _checked(name, given, known) for name, given in weights.items()}
         self._copies: dict[str, Array] = {}
         described = known.described
@@ -98,7 +100,7 @@ class _Given:
                 self._copies[name] = np.array(array, order="C")
                 return self._copies[name]
             copy = self._places[name].view(dtype).reshape(array.shape)
-            np.copyto(copy, array, casting="unsafe")
+            np.copyto(copy, array if array.dtype == dtype else self._astype(array, dtype))
             self._copies[name] = copy
         return self._copies[name]
 
@@ -106,12 +108,12 @@ class _Given:
 class _Refit:
     """One section with the constants that depend on given weights made again."""
 
-    def __init__(self, section: Section, given: _Given, threads: int) -> None:
+    def __init__(
+        self, section: Section, given: _Given, threads: int, native: Native | None
+    ) -> None:
         self._section, self._given, self._threads = section, given, threads
-        # Loaded only for sections of a CPU.
-        cpu = dict(section.target).get("device") == "cpu"
-        native = importlib.import_module(_NATIVE).native_functions(section) if cpu else None
         self._evaluation = Evaluation(section, given.contents, given.arrays, native)
+        self._astype = native.converted if native else astype
 
     def broken_guard(self) -> set[str] | None:
         """Return the weights whose new values ask for another program."""
@@ -129,8 +131,12 @@ class _Refit:
         )
         self._evaluation.run(self._threads, made)
         halved = [b for b in made if b in halves]
+
+        def halved_one(blob: int) -> tuple[tuple[Weight, ...], tuple[int, ...]]:
+            return halve([Weight(made[blob].view(np.float32))], self._astype)
+
         with ThreadPoolExecutor(self._threads) as pool:
-            stored = pool.map(lambda b: halve([Weight(made[b].view(np.float32))]), halved)
+            stored = pool.map(halved_one, halved)
         for number, raw in made.items():
             old = blobs[number]
             if number not in halves:
@@ -141,6 +147,14 @@ class _Refit:
             halves -= set() if is_half else {number}
         kept = tuple(sorted(halves))
         return dataclasses.replace(self._section, blobs=tuple(blobs), halves=kept, absent=())
+
+
+def _native(section: Section) -> Native | None:
+    """Return the kernels that a section of a CPU holds for refits."""
+    if dict(section.target).get("device") != "cpu":
+        return None
+    found: Native | None = importlib.import_module(_NATIVE).native_functions(section)
+    return found
 
 
 def _rebuilt(plan: Plan, given: _Given, broken: set[str], threads: int) -> Plan:

@@ -59,6 +59,9 @@ class Native(Protocol):
     ) -> bool:
         """Compute a transform into bytes; False, having done nothing, for what it cannot."""
 
+    def converted(self, a: Array, dtype: np.dtype[Any]) -> Array:
+        """Return ``a.astype(dtype)``."""
+
 
 class Evaluation:
     """The values of a section's recipes with other weights.
@@ -87,7 +90,8 @@ class Evaluation:
         self._guards = [(step, found) for step, found in recipes.guards if depends[step]]
         readers = Counter(n for step in recipes.steps for n in step.operands)
         readers.update(recipes.blobs.values())
-        self._shared = {n for n, count in readers.items() if count > 1}
+        # How often each will be read yet.
+        self._shared = {n: count for n, count in readers.items() if count > 1}
         self._kept: dict[int, Array] = {}
         self._locks = {n: threading.Lock() for n in self._shared}
 
@@ -97,8 +101,12 @@ class Evaluation:
         short = [g for g in self._guards if g not in long]
         broken = self._broken(short)
         if broken is None and long:
+            # Guards of the same weights share values: a second thread would wait for the first.
+            together: dict[frozenset[str], list[tuple[int, str]]] = {}
+            for guard in long:
+                together.setdefault(frozenset(self._sources_of(guard[0])), []).append(guard)
             with ThreadPoolExecutor(threads) as pool:
-                found = pool.map(self._broken, [[guard] for guard in long])
+                found = pool.map(self._broken, together.values())
             broken = next((names for names in found if names is not None), None)
         return broken
 
@@ -182,20 +190,30 @@ class Evaluation:
         return found
 
     def _value(self, number: int, out: Array | None = None) -> Array:
-        """Return the value of a step, perhaps in ``out``; what several steps read is kept."""
+        """Return the value of a step, perhaps in ``out``.
+
+        What several steps read is kept until the last of them has read it, so that the next values
+        find its memory in caches and page tables.
+        """
         step = self._recipes.steps[number]
         if step.function == SOURCE:
             return self._sources(step.arguments[0])
         if number not in self._shared:
             return self._called(step, {n: self._value(n) for n in step.operands}, out)
         with self._locks[number]:
-            if number not in self._kept:
+            value = self._kept.pop(number, None)
+            if value is None:
                 values = {n: self._value(n) for n in step.operands}
-                self._kept[number] = self._called(step, values, None)
-            return self._kept[number]
+                value = self._called(step, values, None)
+            self._shared[number] -= 1
+            if self._shared[number] > 0:
+                self._kept[number] = value
+            return value
 
     def _called(self, step: Step, values: Mapping[int, Array], out: Array | None) -> Array:
         function = _function(step.function)
+        if step.function == "astype" and self._native is not None:
+            function = self._native.converted
         arguments = [argument(a, values, self._literals) for a in step.arguments]
         keywords = {k: argument(a, values, self._literals) for k, a in step.keywords.items()}
         if out is not None:

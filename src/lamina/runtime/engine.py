@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lamina.config import check_threads
-from lamina.errors import DeviceError, PlanError
+from lamina.errors import DeviceError, InputError, PlanError
 from lamina.ir.types import TensorType
 from lamina.plan.format import save_plan, write_plan
 from lamina.plan.plan import PROFILE, Plan, Port, Section
@@ -131,8 +131,16 @@ class Engine:
         """Keep so many bytes of weights in a GPU's own memory; None for all of them.
 
         The others stay in page-locked host memory, which kernels read over the bus in every run.
-        All contexts go on with the same weights.  On a CPU nothing changes.
+        All contexts go on with the same weights.  On a CPU nothing changes.  Raises InputError for
+        a number of bytes that cannot be.
         """
+        if resident_bytes is not None and not (
+            isinstance(resident_bytes, int) and resident_bytes >= 0
+        ):
+            raise InputError(
+                f"{resident_bytes!r} bytes of weights cannot stay on the device",
+                hint="give bytes, 0 to stream all weights, or None to stream none",
+            )
         before, self.resident_bytes = self.resident_bytes, resident_bytes
         try:
             loaded = self._load(self.plan, self._section)

@@ -113,7 +113,13 @@ class IBuilderConfig(FlagChoices, DeviceChoices, config_legacy.LegacyChoices):
 
     @checked
     def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
-        """Add a profile and return its number."""
+        """Add a profile and return its number; -1, after reporting why, for one without shapes."""
+        if not profile:
+            self._reporter.error(
+                "the optimization profile is empty: call its set_shape for each dynamic input, and "
+                "its set_shape_input for each shape tensor, or build without a profile"
+            )
+            return -1
         self._profiles.append(profile)
         return len(self._profiles) - 1
 

@@ -176,6 +176,19 @@ _CONVERTERS: dict[Any, Converter] = {
 }
 
 
+def as_handle(value: Any, function: str, what: str) -> int:
+    """Return an address or a handle of CUDA as a number; TypeError for what stands for none.
+
+    Besides numbers, objects of CUDA's Python bindings are taken, which ``int`` converts.
+    """
+    if not isinstance(value, str | bytes | bytearray | float):
+        try:
+            return int(value)
+        except (TypeError, ValueError):
+            pass
+    raise TypeError(f"{function}(): {what} is a {type(value).__name__}, not a number")
+
+
 def convert(hint: Any, value: Any) -> Any:
     """Return a value as its annotated type, with the implicit conversions; else TypeError."""
     converter = _converter(hint)

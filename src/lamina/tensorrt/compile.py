@@ -102,7 +102,9 @@ def _compile(
             precision=precision,
             shapes=shapes,
             timing_cache=cache,
-            full_precision=() if state.strongly_typed else float_layers(state.layers),
+            full_precision=(
+                () if state.strongly_typed else float_layers(state.layers, lowered.graph)
+            ),
             on_host=hosted_nodes(config, lowered.graph),
             refittable=bool(config._flags & {"REFIT", "REFIT_INDIVIDUAL", "STRIP_PLAN"}),
             **tactic_options(config),

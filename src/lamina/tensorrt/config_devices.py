@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lamina.errors import ConfigError
 from lamina.ir.graph import Graph
+from lamina.passes.named_nodes import node_names
 from lamina.tensorrt.check import checked
 from lamina.tensorrt.enums import DeviceType
 from lamina.tensorrt.error_reporting import Reporter
@@ -94,7 +95,7 @@ class DeviceChoices:
 def hosted_nodes(config: DeviceChoices, graph: Graph) -> tuple[str, ...]:
     """Return the source nodes of a graph that the host is to run."""
     origins = {layer._origin for layer in config._hosted.values()}
-    return tuple(sorted(origins & {s for n in graph.nodes() for s in n.loc.sources()}))
+    return tuple(sorted(origins & node_names(graph)))
 
 
 def check_devices(

@@ -11,6 +11,8 @@ from collections.abc import Collection, Sequence
 
 from lamina.config import Precision
 from lamina.errors import ConfigError
+from lamina.ir.graph import Graph
+from lamina.passes.named_nodes import node_names
 from lamina.tensorrt.error_reporting import Reporter
 from lamina.tensorrt.network.layer import ILayer
 
@@ -23,9 +25,11 @@ _BUILDS: dict[str, tuple[Precision, ...]] = {"HALF": ("fp16",), "BF16": ("bf16",
 _OBEY = frozenset({"OBEY_PRECISION_CONSTRAINTS", "STRICT_TYPES"})
 
 
-def float_layers(layers: Sequence[ILayer]) -> tuple[str, ...]:
-    """Return the origins of the layers that compute in f32."""
-    return tuple(x._origin for x in layers if x._precision and x._precision.name == "FLOAT")
+def float_layers(layers: Sequence[ILayer], graph: Graph) -> tuple[str, ...]:
+    """Return the source nodes of a graph whose layers compute in f32."""
+    chosen = [x._origin for x in layers if x._precision and x._precision.name == "FLOAT"]
+    known = node_names(graph) if chosen else ()
+    return tuple(origin for origin in chosen if origin in known)
 
 
 def check_constraints(

@@ -70,6 +70,10 @@ LIMITS: dict[str, str] = {
     "Refitter.set_dynamic_range": (
         "refused: ranges became scales of Q/DQ, which have names of their own"
     ),
+    "Refitter.set_weights": (
+        "a parsed BatchNormalization has no SCALE and SHIFT of its own: its four weights are "
+        "constants, found by their names"
+    ),
     "Runtime.load_runtime": "reports an error: engines need no runtime of their version",
     "UffParser": "reports an error: there is no UFF importer yet",
 }

@@ -50,8 +50,12 @@ def test_an_engine_for_the_cpu_does_not_change() -> None:
 
 
 def test_names_that_no_node_has() -> None:
-    with pytest.raises(ConfigError, match="no node is called 'rellu'"):
-        place_on_host(graph(), ["rellu"])
+    for option in ("on_host", "full_precision"):  # whatever the target
+        fact = f"{option} names 'rellu', and the model has no node of that name"
+        with pytest.raises(ConfigError, match=fact) as caught:
+            lamina.build(graph(), optimization_level=0, **{option: ("rellu", "sum")})
+        assert caught.value.hint is not None
+        assert "of its 3 nodes the nearest are 'relu (Relu)'" in caught.value.hint
     g = graph()
     assert place_on_host(g, ["relu"]) == 1 and place_on_host(g, []) == 0
     assert [n.op.name for n in g.nodes() if is_hosted(n)] == ["region"]

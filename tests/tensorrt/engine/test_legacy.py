@@ -50,6 +50,8 @@ def test_an_implicit_batch() -> None:
     close(y, np.maximum(x, 0))
     y[:] = 0
     assert context.execute_async(2, addresses, 0)
+    with pytest.raises(TypeError, match="stream_handle is a bytes, not a number"):
+        context.execute_async(2, addresses, b"s")
     close(y[:2], np.maximum(x[:2], 0))
     assert not y[2:].any()
     assert not context.execute(5, addresses)
@@ -88,6 +90,8 @@ def test_shapes_of_bindings() -> None:
     assert context.all_binding_shapes_specified
     x, y = random(4, 3), np.zeros((4, 2), np.float32)
     assert context.execute_async_v2([x.ctypes.data, y.ctypes.data], 0)
+    with pytest.raises(TypeError, match="stream_handle is a float, not a number"):
+        context.execute_async_v2([x.ctypes.data, y.ctypes.data], 0.5)
     close(y, expected(x))
     assert not context.set_binding_shape(7, (4, 3))
     assert "there is no binding 7" in logger.errors[-1]

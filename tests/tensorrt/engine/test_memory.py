@@ -10,6 +10,7 @@ import pytest
 
 import lamina.tensorrt as trt
 from lamina.backends.cuda import driver
+from lamina.errors import InputError
 from lamina.tensorrt import metadata, platform
 from lamina.tensorrt.engine.runtime import deserialize_plan
 from lamina.tensorrt.error_reporting import Reporter
@@ -223,8 +224,14 @@ def test_weights_beyond_the_budget_stay_on_the_host(device: Any) -> None:
     assert engine.get_weight_streaming_automatic_budget() == 1280
     engine.weight_streaming_budget = -1
     assert engine.weight_streaming_budget == 0 and y.nbytes
+    engine.weight_streaming_budget = -2
+    assert "the weight streaming budget -2 is negative" in reporter.logger.errors[-1]  # type: ignore[attr-defined]
     engine.weight_streaming_budget_v2 = -5
     assert "is negative" in reporter.logger.errors[-1]  # type: ignore[attr-defined]
+    assert engine.weight_streaming_budget_v2 == 1280
+    for wrong in (-2, 1.5, "all"):
+        with pytest.raises(InputError, match="bytes of weights cannot stay on the device"):
+            engine._engine.stream_weights(wrong)
 
 
 def test_weights_that_find_no_room_stay_on_the_host(device: Any) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from lamina.backends.compiled import Compiled, Report
 from lamina.backends.cpu.code import STEM, Code, Objects
 from lamina.backends.cpu.driver import CpuDriver
-from lamina.backends.cpu.kernels import winograd_weights
+from lamina.backends.cpu.kernels import conversions, winograd_weights
 from lamina.backends.cpu.lowering import lower
 from lamina.backends.cpu.measure import Measurer
 from lamina.backends.cpu.native import RUN
@@ -56,7 +56,10 @@ _SOURCES = (Path(__file__).parent, Path(__file__).parents[2] / "codegen")
 """What decides which kernels can be made, besides the libraries."""
 
 _WORTH_KERNELS_BYTES = 1 << 20
-"""Transformed filters from which on kernels for refits are worth their 4 KiB."""
+"""Transformed filters from which on kernels for refits are worth their 4 KiB.
+
+From so many constants on, conversions from and to f16 are worth 400 bytes.
+"""
 
 _POOL_NODES = 60
 """Smaller graphs compile faster in this process than others start."""
@@ -115,6 +118,8 @@ class CpuCompiler:
             self.report("compile", 0, 1, f"{len(code.modules)} kernels")
             if _worth_kernels(code.blobs):
                 code.add_module(winograd_weights.module_text(self.target.isa))
+            if self.config.precision == "fp16" and _bytes(code.blobs) >= _WORTH_KERNELS_BYTES:
+                code.add_module(conversions.module_text(self.target.isa))
             image = code.image()
         cache.save()
         assert RUN in image.symbols
@@ -240,7 +245,11 @@ class CpuAssembler(Assembler):
 def _worth_kernels(blobs: Sequence[Weight]) -> bool:
     """Whether a refit has so many filters to transform that the plan should hold code for it."""
     made = [w for w in blobs if w.recipe is not None and w.recipe.function == "winograd"]
-    return sum(w.contents.nbytes for w in made) >= _WORTH_KERNELS_BYTES
+    return _bytes(made) >= _WORTH_KERNELS_BYTES
+
+
+def _bytes(blobs: Sequence[Weight]) -> int:
+    return sum(w.contents.nbytes for w in blobs)
 
 
 def _worth_timing(choices: Choices) -> bool:

@@ -6,7 +6,8 @@ import copy
 import ctypes
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -14,8 +15,8 @@ from lamina.backends.cpu.image import LoadedImage, load_image
 from lamina.backends.cpu.native import POOL_MEMBER, RUN, RUN_TIMED, address, aligned_bytes
 from lamina.backends.cpu.onednn.library import Library
 from lamina.backends.cpu.threads import ThreadPool, openmp_functions
+from lamina.backends.cpu.weights.native import NativeFunctions
 from lamina.errors import DeviceError
-from lamina.ir.weight import Weight
 from lamina.plan.halves import restore
 from lamina.plan.plan import Section
 from lamina.runtime.driver import Allocator
@@ -43,8 +44,7 @@ class Resources:
         self.threads = threads
         image = section.image
         self.image: LoadedImage = load_image(image.code, image.symbols, image.externals)
-        halves = frozenset(section.halves)
-        self.constants = [_constant(w, i in halves) for i, w in enumerate(section.blobs)]
+        self.constants = [*map(_aligned, self._contents(range(len(section.blobs))))]
         self._lock = threading.Lock()
         self._pool: ThreadPool | None = None
         run = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)
@@ -54,14 +54,25 @@ class Resources:
     def refitted(self, section: Section) -> Resources:
         """Return the same code with the constants of ``section``, sharing those that are equal."""
         other = copy.copy(self)
-        other.section, halves = section, frozenset(section.halves)
-        other.constants = [
-            old if new is before else _constant(new, i in halves)
-            for i, (old, before, new) in enumerate(
-                zip(self.constants, self.section.blobs, section.blobs, strict=True)
-            )
-        ]
+        other.section = section
+        pairs = enumerate(zip(self.section.blobs, section.blobs, strict=True))
+        changed = [i for i, (before, new) in pairs if new is not before]
+        other.constants = list(self.constants)
+        for i, contents in zip(changed, other._contents(changed), strict=True):
+            other.constants[i] = _aligned(contents)
         return other
+
+    def _contents(self, numbers: Sequence[int]) -> list[np.ndarray]:
+        """Return some constants of the section as steps read them."""
+        blobs, halves = self.section.blobs, frozenset(self.section.halves)
+        found = {i: blobs[i].contents for i in numbers}
+        halved = [i for i in numbers if i in halves]
+        if halved:
+            astype = NativeFunctions(self.image).converted
+            with ThreadPoolExecutor(self.threads) as pool:
+                restored = pool.map(lambda i: restore(found[i], astype), halved)
+            found.update(zip(halved, restored, strict=True))
+        return list(found.values())
 
     def allocate(self, size_bytes: int) -> np.ndarray:
         """Return uninitialized memory for a context; DeviceError when there is too little."""
@@ -116,10 +127,6 @@ def _allocated(allocator: Allocator, size_bytes: int) -> np.ndarray:
     raw = (ctypes.c_uint8 * size_bytes).from_address(pointer)
     weakref.finalize(raw, allocator.free, pointer, size_bytes, 0).atexit = False
     return np.ctypeslib.as_array(raw)
-
-
-def _constant(weight: Weight, is_halved: bool) -> np.ndarray:
-    return _aligned(restore(weight.contents) if is_halved else weight.contents)
 
 
 def _aligned(array: np.ndarray) -> np.ndarray:

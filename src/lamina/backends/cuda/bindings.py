@@ -18,9 +18,8 @@ _KEPT_POOL_BYTES: Final = 256 << 20
 
 _STATIC_SHARED_BYTES: Final = 48 << 10
 _WARP: Final = 32
-_WITHOUT_GPU: Final = (
-    "use device='cpu'; a build for another machine's GPU names it: target='cuda:sm_90'"
-)
+_ON_CPU: Final = "use device='cpu' (LAMINA_TENSORRT_DEVICE=cpu where a program uses TensorRT's API)"
+_WITHOUT_GPU: Final = f"{_ON_CPU}; a build for another machine's GPU names it: target='cuda:sm_90'"
 _TYPES: Final[dict[str, Any]] = {
     "p": ctypes.c_void_p,
     "i8": ctypes.c_int8,
@@ -126,7 +125,7 @@ def _driver() -> Any:
     if error.name != "CUDA_SUCCESS":
         raise DeviceError(
             f"the NVIDIA driver does not start: {_describe(cu, error)}",
-            hint="compare `nvidia-smi` with the driver that the GPU needs, or use device='cpu'",
+            hint=f"compare `nvidia-smi` with the driver that the GPU needs, or {_ON_CPU}",
         )
     return cu
 

@@ -11,7 +11,7 @@ import onnx
 
 from lamina.errors import ImportFailed, LaminaError, Unsupported
 from lamina.importers.onnx.importer import import_graph
-from lamina.importers.onnx.model_file import Source, read_model
+from lamina.importers.onnx.model_file import Source, open_model
 from lamina.importers.onnx.report import Report
 from lamina.importers.onnx.scope import NodeImporter, Scope, Session
 from lamina.importers.onnx.table import Table
@@ -70,10 +70,10 @@ def _guarded(table: Table, source: Source, options: Options) -> tuple[Session, G
 
 
 def _import(table: Table, source: Source, options: Options) -> tuple[Session, Graph, list[Any]]:
-    model, folder = read_model(source, options.folder)
+    model, folder, data = open_model(source, options.folder)
     functions = {(f.domain, f.name, f.overload): f for f in model.functions}
     symbols = Symbols(options.shapes)
-    reader = TensorReader(folder)
+    reader = TensorReader(folder, data)
     session = Session(model, table, reader, symbols, functions, options.extensions)
     graph = Graph(name=model.graph.name)
     scope = Scope(session, graph, _opsets(model))

@@ -9,6 +9,7 @@ from typing import TypeAlias
 import onnx
 
 from lamina.errors import ImportFailed
+from lamina.importers.onnx.detach import without_data
 
 Source: TypeAlias = "str | Path | bytes | onnx.ModelProto"
 
@@ -34,8 +35,29 @@ def read_model(source: Source, folder: Path | None = None) -> tuple[onnx.ModelPr
     """
     if isinstance(source, onnx.ModelProto):
         return source, folder
+    data, what, folder = _contents(source, folder)
+    return parse_model(data, what), folder
+
+
+def open_model(
+    source: Source, folder: Path | None = None
+) -> tuple[onnx.ModelProto, Path | None, bytes]:
+    """Return what ``read_model`` does, but large initializers as external data inside the bytes.
+
+    These are the third result (see :mod:`lamina.importers.onnx.detach`), empty for a ModelProto.
+    """
+    if isinstance(source, onnx.ModelProto):
+        return source, folder, b""
+    data, what, folder = _contents(source, folder)
+    return parse_model(data, what, detach=True), folder, data
+
+
+def _contents(
+    source: str | Path | bytes | bytearray | memoryview, folder: Path | None
+) -> tuple[bytes, str, Path | None]:
+    """Return the bytes of a model, what to call it, and its folder; raises ImportFailed."""
     if isinstance(source, bytes | bytearray | memoryview):
-        return parse_model(bytes(source), "the model in memory"), folder
+        return bytes(source), "the model in memory", folder
     if not isinstance(source, str | os.PathLike):
         raise ImportFailed(
             f"a model is a path, bytes or an onnx.ModelProto, not {type(source).__name__}"
@@ -53,11 +75,14 @@ def read_model(source: Source, folder: Path | None = None) -> tuple[onnx.ModelPr
         raise ImportFailed(
             f"cannot read the model {str(path)!r}: {e.strerror or e}", hint="check the path"
         ) from e
-    return parse_model(data, repr(str(path))), path.parent
+    return data, repr(str(path)), path.parent
 
 
-def parse_model(data: bytes, what: str) -> onnx.ModelProto:
-    """Parse a serialized ModelProto; ``what`` names it in messages."""
+def parse_model(data: bytes, what: str, *, detach: bool = False) -> onnx.ModelProto:
+    """Parse a serialized ModelProto; ``what`` names it in messages.
+
+    With ``detach`` the data of large initializers is left out of the message.
+    """
     if not data:
         raise ImportFailed(f"{what} is empty", hint="an ONNX model has at least a graph")
     for magic, meaning in _OTHER_FORMATS:
@@ -65,7 +90,7 @@ def parse_model(data: bytes, what: str) -> onnx.ModelProto:
             raise ImportFailed(f"{what} is not an ONNX model", hint=f"it looks like {meaning}")
     model = onnx.ModelProto()
     try:
-        model.ParseFromString(data)
+        model.ParseFromString(without_data(data) if detach else data)
     except Exception as e:
         raise ImportFailed(
             f"{what} is not an ONNX model or is truncated: {len(data)} bytes do not parse",

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from lamina.errors import ImportFailed
+from lamina.importers.onnx.detach import INSIDE
 from lamina.ir.graph import Array
 from lamina.ir.types import DType
 
@@ -58,10 +59,14 @@ def dtype_of(number: int) -> DType:
 
 
 class TensorReader:
-    """Reads tensors of one model; files with external data are memory-mapped once."""
+    """Reads tensors of one model; files with external data are memory-mapped once.
 
-    def __init__(self, folder: Path | None) -> None:
+    ``inside`` is what data inside the model refers to (see :mod:`lamina.importers.onnx.detach`).
+    """
+
+    def __init__(self, folder: Path | None, inside: bytes = b"") -> None:
         self.folder = folder
+        self._inside = inside
         self._files: dict[Path, Array] = {}
 
     def read(self, tensor: onnx.TensorProto, name: str = "") -> Array:
@@ -111,6 +116,8 @@ class TensorReader:
         return file[offset : offset + length]
 
     def _map(self, location: str, what: str) -> Array:
+        if self._inside and location == INSIDE:
+            return np.frombuffer(self._inside, np.uint8)
         if self.folder is None:
             raise ImportFailed(
                 f"{what} is stored in the external file {location!r}, but the model's folder is "

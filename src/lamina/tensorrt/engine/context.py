@@ -9,7 +9,7 @@ import numpy as np
 
 from lamina.backends.cuda.device import LEGACY_STREAM
 from lamina.errors import LaminaError
-from lamina.tensorrt.check import checked
+from lamina.tensorrt.check import as_handle, checked
 from lamina.tensorrt.engine.allocators import IOutputAllocator
 from lamina.tensorrt.engine.context_options import ContextOptions
 from lamina.tensorrt.engine.debug import IDebugListener
@@ -137,13 +137,11 @@ class IExecutionContext(ContextOptions, LegacyContext):
         slot = self._slots.by_name.get(name)
         if slot is None or slot.hidden:
             return self._slot(name) is not None
-        try:
-            address = int(memory)
-        except (TypeError, ValueError) as e:
-            raise TypeError(
-                f"set_tensor_address(): the address of {name!r} is a {type(memory).__name__}, not "
-                f"a number"
-            ) from e
+        address = (
+            memory
+            if type(memory) is int
+            else as_handle(memory, "set_tensor_address", f"the address of {name!r}")
+        )
         if address != slot.address or slot.own is not None:
             slot.address, slot.own = address, None
             self._execution.ready = False
@@ -220,13 +218,15 @@ class IExecutionContext(ContextOptions, LegacyContext):
     def execute_async_v3(self, stream_handle: int) -> bool:
         """Put a run on a stream; False, after reporting why, when that fails."""
         execution = self._execution
+        if type(stream_handle) is not int:
+            stream_handle = as_handle(stream_handle, "execute_async_v3", "stream_handle")
         if not execution.ready or self._watched:
-            return self._execute(int(stream_handle))
+            return self._execute(stream_handle)
         try:
             if self._on_gpu:
-                self._run(execution.feed, execution.out, int(stream_handle) or LEGACY_STREAM)
+                self._run(execution.feed, execution.out, stream_handle or LEGACY_STREAM)
                 if self._consumed:
-                    self._slots.space.record(self._consumed, int(stream_handle))
+                    self._slots.space.record(self._consumed, stream_handle)
             else:
                 self._run(execution.feed, execution.out)
         except LaminaError as e:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lamina.tensorrt.check import checked
+from lamina.tensorrt.check import as_handle, checked
 from lamina.tensorrt.engine.execution import Execution
 from lamina.tensorrt.engine.slots import Slot, Slots
 from lamina.tensorrt.error_reporting import Reporter
@@ -45,14 +45,15 @@ class LegacyContext:
         input_consumed: Any = None,
     ) -> bool:
         """Put the run of a batch on a stream."""
-        handle = int(stream_handle)
+        handle = as_handle(stream_handle, "execute_async", "stream_handle")
         return self._set_batch(batch_size) and self._bind(bindings) and self._execute(handle)
 
     def execute_async_v2(
         self, bindings: Sequence[int], stream_handle: int, input_consumed: Any = None
     ) -> bool:
         """Put a run on a stream."""
-        return self._bind(bindings) and self._execute(int(stream_handle))
+        handle = as_handle(stream_handle, "execute_async_v2", "stream_handle")
+        return self._bind(bindings) and self._execute(handle)
 
     def _set_batch(self, size: int) -> bool:
         most = self._batch

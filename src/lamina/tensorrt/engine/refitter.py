@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ from lamina.tensorrt.logger import ILogger
 from lamina.tensorrt.metadata import WeightInfo
 from lamina.tensorrt.option import Option
 
+_CONSTANT = "CONSTANT"
+
 
 @dataclass(frozen=True)
 class _Given:
@@ -36,6 +39,9 @@ class Refitter:
     Weights are collected first; ``refit_cuda_engine`` then replaces all of them or none.  No other
     weights have to be given with them: the engine knows those that it was built with, unless they
     were stripped from it.
+
+    Weights have a name, and a layer with a role; those of parsed convolutions have two such places:
+    the convolution (KERNEL, BIAS) and the constant that the model keeps them in (CONSTANT).
     """
 
     max_threads = Option(int, 1, "Most threads that a refit uses; kept.")
@@ -52,13 +58,14 @@ class Refitter:
                 f"engine {engine._metadata.name!r} was not built with BuilderFlag.REFIT"
             )
             raise TypeError("Refitter(): the engine is not refittable")
-        self._known = {w.name: w for w in _weights(engine)}
+        self._places = _weights(engine)
+        self._known = {w.name: w for w in self._places}
         self._given: dict[str, _Given] = {}
 
     @checked
     def set_weights(self, layer_name: str, role: WeightsRole, weights: Weights) -> bool:
         """Give the weights of a layer; False, after reporting why, when they do not fit."""
-        for info in self._known.values():
+        for info in self._places:
             if info.layer == layer_name and info.role == role.name:
                 return self._take(info.name, weights, "HOST")
         self._reporter.error(f"layer {layer_name!r} has no refittable weights of role {role.name}")
@@ -119,8 +126,7 @@ class Refitter:
 
     def get_missing(self) -> tuple[list[str], list[WeightsRole]]:
         """Return the layers and roles that must be given too: those stripped from the engine."""
-        found = [w for w in map(self._known.__getitem__, self.get_missing_weights()) if w.layer]
-        return [w.layer for w in found], [WeightsRole.named(w.role) for w in found]
+        return self._listed(self.get_missing_weights())
 
     def get_missing_weights(self) -> list[str]:
         """Return the names that must be given too: those stripped from the engine."""
@@ -128,7 +134,14 @@ class Refitter:
 
     def get_all(self) -> tuple[list[str], list[WeightsRole]]:
         """Return the layers and roles of all refittable weights."""
-        found = [w for w in self._known.values() if w.layer]
+        return self._listed(self._known)
+
+    def _listed(self, names: Iterable[str]) -> tuple[list[str], list[WeightsRole]]:
+        """Return the layers and roles of weights: as constants where no layer has another role."""
+        found: list[WeightInfo] = []
+        for name in names:
+            places = [w for w in self._places if w.name == name and w.layer]
+            found += [w for w in places if w.role != _CONSTANT] or places
         return [w.layer for w in found], [WeightsRole.named(w.role) for w in found]
 
     def get_all_weights(self) -> list[str]:

@@ -18,7 +18,7 @@ from lamina.ir.types import TensorType
 from lamina.tensorrt.check import checked
 from lamina.tensorrt.enums import LoopOutput, TripLimit
 from lamina.tensorrt.lowering.emitter import LayerEmitter
-from lamina.tensorrt.network.additions import Additions
+from lamina.tensorrt.network.additions import Additions, refuse_strangers
 from lamina.tensorrt.network.layer import ILayer
 from lamina.tensorrt.network.setting import Setting, set_quietly
 from lamina.tensorrt.network.state import NetworkState
@@ -27,6 +27,10 @@ from lamina.tensorrt.network.tensor import ITensor
 
 class Boundary:
     """A loop or a conditional."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        refuse_strangers(cls, lambda boundary: boundary._additions._state)
 
     def __init__(self, additions: Additions, title: str) -> None:
         self._additions = additions

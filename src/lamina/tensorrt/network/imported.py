@@ -76,6 +76,12 @@ _KINDS: dict[type[Op], str] = {
 }
 """The kind of layer that an operator is shown as; others are plugins."""
 
+_ROLES: dict[type[Op], dict[int, str]] = {
+    ops.Convolution: {1: "KERNEL", 2: "BIAS"},
+    ops.Deconvolution: {1: "KERNEL", 2: "BIAS"},
+}
+"""What constant operands are to their layer, where TensorRT's layer holds them itself."""
+
 
 class ImportedLayer(ILayer):
     """One node of an imported graph; it is lowered to the same operator again.
@@ -105,11 +111,19 @@ class ImportedLayer(ILayer):
                 e.walk.record_weights(self, "CONSTANT", name, self._op.weight.array)
             return (e.scope.constant(self._op.weight.array, self._loc, name),)
         present = [v for v in inputs if v is not None]
+        self._record_operands(e, present)
         e.defines(self._defines)
         results = e.emit_all(self._op.substitute(e.walk.imported_symbols()), *present)
         for symbol, index in self._defines.items():
             e.scope.graph.definers.setdefault(symbol, results[index])
         return results
+
+    def _record_operands(self, e: LayerEmitter, operands: Sequence[Value]) -> None:
+        """Let refits find named constants by this layer and their role, beside their own layer."""
+        for index, role in _ROLES.get(type(self._op), {}).items():
+            op = operands[index].op if index < len(operands) else None
+            if isinstance(op, ops.Const) and op.weight.name:
+                e.walk.record_weights(self, role, op.weight.name, op.weight.array)
 
     @property
     def _is_renamed(self) -> bool:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from tests.backends.cpu.candidates import run_candidate
 
-from lamina.backends.cpu.onednn import library
 from lamina.backends.cpu.tactics.own_quantized import OwnQuantized
 from lamina.backends.cpu.target import CpuTarget
 from lamina.codegen.llvm import target as llvm_target
@@ -17,7 +16,7 @@ from lamina.ir.types import DType, TensorType
 from lamina.ops import ActivationKind, Const, Epilogue, QuantizedConvolution, Scaling
 
 HERE = Loc("test")
-TARGET = CpuTarget(library.load(None), llvm_target.host_isa(), 2)
+TARGET = CpuTarget(None, llvm_target.host_isa(), 2)
 needs_vnni = pytest.mark.skipif(not TARGET.isa.has("avx512vnni"), reason="needs AVX-512 VNNI")
 
 

@@ -21,8 +21,21 @@ from lamina.plan.plan import Section
 WINOGRAD: Final = {9: "lamina_winograd_9", 25: "lamina_winograd_25"}
 """Names by the taps of a filter."""
 
+_F16, _F32 = np.dtype(np.float16), np.dtype(np.float32)
+
+CONVERSIONS: Final[dict[tuple[np.dtype[Any], np.dtype[Any]], str]] = {
+    (_F32, _F16): "lamina_convert_f32_f16",
+    (_F16, _F32): "lamina_convert_f16_f32",
+}
+"""Names by the element types, from and to."""
+
 LANES: Final = 16
-"""Filters that a kernel transforms at once."""
+"""Filters that a kernel transforms at once, and elements that one converts."""
+
+_LEAST_ELEMENTS: Final = 1 << 12
+"""Fewer are converted by NumPy before a kernel is called."""
+
+_NAMES: Final = frozenset({*WINOGRAD.values(), *CONVERSIONS.values()})
 
 _KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 
@@ -32,8 +45,27 @@ class NativeFunctions:
 
     def __init__(self, image: LoadedImage) -> None:
         self._image = image  # its code is mapped as long as it lives
-        names = WINOGRAD.values()
-        self._functions = {n: _KERNEL(a) for n, a in image.addresses.items() if n in names}
+        self._functions = {n: _KERNEL(a) for n, a in image.addresses.items() if n in _NAMES}
+
+    def converted(self, a: Array, dtype: np.dtype[Any]) -> Array:
+        """Return ``a.astype(dtype)``, bit by bit what NumPy gives, from a kernel where one can.
+
+        NumPy converts f16 with integer instructions, an element at a time.
+        """
+        name = CONVERSIONS.get((a.dtype, dtype), "")
+        if name not in self._functions or a.size < _LEAST_ELEMENTS:
+            with np.errstate(all="ignore"):
+                return a.astype(dtype, copy=False)
+        if not a.flags.c_contiguous:
+            if a.flags.f_contiguous:
+                return self.converted(a.T, dtype).T
+            a = np.ascontiguousarray(a)
+        result = np.empty(a.shape, dtype)
+        done = a.size // LANES * LANES
+        self._call(name, (a, result), (done,))
+        with np.errstate(all="ignore"):
+            result.reshape(-1)[done:] = a.reshape(-1)[done:]
+        return result
 
     def winograd(
         self, w: Array, factor: Array | None, arguments: Sequence[Any], out: Array
@@ -45,7 +77,8 @@ class NativeFunctions:
         """
         transform, groups, width, padded = arguments
         filters, channels, taps = w.shape[0], w.shape[1], prod(w.shape[2:])
-        if taps not in WINOGRAD or w.dtype != np.float32 or not w.flags.c_contiguous:
+        name = WINOGRAD.get(taps, "")
+        if name not in self._functions or w.dtype != np.float32 or not w.flags.c_contiguous:
             return False
         if groups != 1 or width % LANES or filters % width or channels * taps * 64 >= 1 << 31:
             return False
@@ -61,16 +94,19 @@ class NativeFunctions:
             factor = np.ones(filters, np.float32)
         operands = (w, np.ascontiguousarray(transform), np.ascontiguousarray(factor), out)
         sizes = (filters // LANES, channels, len(transform), padded, width // LANES)
+        self._call(name, operands, sizes)
+        return True
+
+    def _call(self, name: str, operands: Sequence[Array], sizes: Sequence[int]) -> None:
         words = np.array([*map(_address, operands), *sizes], np.int64)
         begin = _address(words)
-        self._functions[WINOGRAD[taps]](begin, begin + 8 * len(operands), 0, 1)
-        return True
+        self._functions[name](begin, begin + 8 * len(operands), 0, 1)
 
 
 def native_functions(section: Section) -> NativeFunctions | None:
     """Return the kernels that a section holds for refits, if this CPU can run them."""
     needs, image = dict(section.target), section.image
-    if needs.get("device") != "cpu" or not image.symbols.keys() & WINOGRAD.values():
+    if needs.get("device") != "cpu" or not image.symbols.keys() & _NAMES:
         return None
     if {*needs.get("features", "").split(",")} - {*cpu_features(), ""}:
         return None

@@ -54,6 +54,14 @@ class cudaStreamCaptureMode(IntEnum):
     cudaStreamCaptureModeRelaxed = 2
 
 
+class cudaStreamCaptureStatus(IntEnum):
+    """Whether a stream is being captured."""
+
+    cudaStreamCaptureStatusNone = 0
+    cudaStreamCaptureStatusActive = 1
+    cudaStreamCaptureStatusInvalidated = 2
+
+
 class cudaEventFlags(IntFlag):
     """Options of events."""
 
@@ -249,6 +257,42 @@ def cudaStreamBeginCapture(stream: Any, mode: Any) -> Status:
 def cudaStreamEndCapture(stream: Any) -> tuple[Error, None]:
     """Refuse: there are no graphs on a CPU."""
     return _done(_NO_GPU, None)
+
+
+def cudaStreamIsCapturing(stream: Any) -> tuple[Error, cudaStreamCaptureStatus]:
+    """Tell whether a stream is being captured, which it never is."""
+    known = handles.is_stream(int(stream or 0))
+    return _done(_OK if known else _HANDLE, cudaStreamCaptureStatus.cudaStreamCaptureStatusNone)
+
+
+def cudaGraphInstantiate(graph: Any, flags: int) -> tuple[Error, None]:
+    """Refuse: there are no graphs on a CPU."""
+    return _done(_NO_GPU, None)
+
+
+def cudaGraphInstantiateWithFlags(graph: Any, flags: int) -> tuple[Error, None]:
+    """Refuse: there are no graphs on a CPU."""
+    return cudaGraphInstantiate(graph, flags)
+
+
+def cudaGraphUpload(executable: Any, stream: Any) -> Status:
+    """Refuse: there are no graphs on a CPU."""
+    return _done(_NO_GPU)
+
+
+def cudaGraphLaunch(executable: Any, stream: Any) -> Status:
+    """Refuse: there are no graphs on a CPU."""
+    return _done(_NO_GPU)
+
+
+def cudaGraphDestroy(graph: Any) -> Status:
+    """Refuse: there are no graphs on a CPU."""
+    return _done(_NO_GPU)
+
+
+def cudaGraphExecDestroy(executable: Any) -> Status:
+    """Refuse: there are no graphs on a CPU."""
+    return _done(_NO_GPU)
 
 
 def cudaEventCreate() -> tuple[Error, int]:
