@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lamina.backends.cpu.compiler import Compiled, CpuCompiler
+from lamina.backends.compiled import Compiled
+from lamina.backends.cpu.compiler import CpuCompiler
 from lamina.backends.cpu.features import cpu_features, cpu_name
 from lamina.config import (
     BuildConfig,

@@ -260,6 +260,3 @@ def _worth_timing(choices: Choices) -> bool:
 
 def _is_view(node: Node) -> bool:
     return view_offset(node) is not None
-
-
-__all__ = ["Compiled", "CpuCompiler", "problem_key"]

@@ -192,21 +192,19 @@ class _Told:
             raise ExecutionError(f"plugin {type(plugin).__name__}.enqueue returned {status}")
 
 
-class RunningV2(Running):
-    """A plugin of the second generation that runs."""
+class _Described(Running):
+    """A plugin that learns types from descriptions before it computes."""
 
-    def __init__(self, key: str, settings: bytes) -> None:
-        creator = creator_of(key)
-        assert isinstance(creator, IPluginCreator)
-        self.plugin = creator.deserialize_plugin(creator.name, settings)
-        self.plugin.initialize()
-        self._told = _Told()
+    plugin: Any
+    _part: Any
+    """What has the plugin's ``enqueue``."""
+    _told = _Told()
 
-    def upper(
-        self, inputs: Sequence[TensorType], elements: Sequence[tuple[int, ...]]
-    ) -> Sequence[TensorType]:
-        """Raise: sizes of the results follow from those of the operands."""
-        raise ExecutionError("plugins of the second generation know the sizes of their results")
+    @abstractmethod
+    def learn(
+        self, told: _Told, inputs: Sequence[TensorType], outputs: Sequence[TensorType]
+    ) -> int:
+        """Tell the plugin of types; returns the bytes of the workspace that it wants then."""
 
     def enqueue(
         self,
@@ -217,16 +215,37 @@ class RunningV2(Running):
         space: Space,
     ) -> None:
         """Let the plugin compute."""
-        told = self._told
-        if not told.fits(inputs, outputs):
+        if not self._told.fits(inputs, outputs):
             told = _Told(inputs, outputs)
-            self.plugin.configure_plugin(list(map(dynamic, inputs)), list(map(dynamic, outputs)))
-            told.workspace = int(self.plugin.get_workspace_size(told.before, told.after) or 0)
+            told.workspace = self.learn(told, inputs, outputs)
             self._told = told
-        told.enqueue(self.plugin, self.plugin, given, wanted, space)
+        self._told.enqueue(self.plugin, self._part, given, wanted, space)
 
 
-class RunningV3(Running):
+class RunningV2(_Described):
+    """A plugin of the second generation that runs."""
+
+    def __init__(self, key: str, settings: bytes) -> None:
+        creator = creator_of(key)
+        assert isinstance(creator, IPluginCreator)
+        self.plugin = self._part = creator.deserialize_plugin(creator.name, settings)
+        self.plugin.initialize()
+
+    def upper(
+        self, inputs: Sequence[TensorType], elements: Sequence[tuple[int, ...]]
+    ) -> Sequence[TensorType]:
+        """Raise: sizes of the results follow from those of the operands."""
+        raise ExecutionError("plugins of the second generation know the sizes of their results")
+
+    def learn(
+        self, told: _Told, inputs: Sequence[TensorType], outputs: Sequence[TensorType]
+    ) -> int:
+        """Configure the plugin."""
+        self.plugin.configure_plugin(list(map(dynamic, inputs)), list(map(dynamic, outputs)))
+        return int(self.plugin.get_workspace_size(told.before, told.after) or 0)
+
+
+class RunningV3(_Described):
     """A plugin of the third generation that runs."""
 
     def __init__(self, key: str, settings: bytes) -> None:
@@ -236,9 +255,8 @@ class RunningV3(Running):
         self.plugin = create(creator, creator.name, fields, TensorRTPhase.named("RUNTIME"))
         runtime = capability(self.plugin, "RUNTIME")
         self.plugin = runtime.attach_to_context(IPluginResourceContext()) or self.plugin
-        self._runtime = capability(self.plugin, "RUNTIME")
-        self._runtime.set_tactic(self._settings["tactic"])
-        self._told = _Told()
+        self._part = capability(self.plugin, "RUNTIME")
+        self._part.set_tactic(self._settings["tactic"])
         self.shape_operands_from = self._settings["inputs"]
         self.sizes = self._settings["sizes"]
         self.aliases = {int(i): source for i, source in self._settings["aliases"].items()}
@@ -249,27 +267,14 @@ class RunningV3(Running):
         """Return the largest types of the results."""
         return results_v3(self.plugin, inputs, elements, None).types
 
-    def enqueue(
-        self,
-        inputs: Sequence[TensorType],
-        outputs: Sequence[TensorType],
-        given: Sequence[int],
-        wanted: Sequence[int],
-        space: Space,
-    ) -> None:
-        """Let the plugin compute."""
-        told = self._told
-        if not told.fits(inputs, outputs):
-            told = _Told(inputs, outputs)
-            self._runtime.on_shape_change(told.before, told.after)
-            told.workspace = self._workspace(inputs, outputs)
-            self._told = told
-        told.enqueue(self.plugin, self._runtime, given, wanted, space)
-
-    def _workspace(self, inputs: Sequence[TensorType], types: Sequence[TensorType]) -> int:
+    def learn(
+        self, told: _Told, inputs: Sequence[TensorType], outputs: Sequence[TensorType]
+    ) -> int:
+        """Tell the part that runs of the shapes."""
+        self._part.on_shape_change(told.before, told.after)
         build = capability(self.plugin, "BUILD")
         ask = getattr(build, "get_workspace_size", None)
-        size = ask(list(map(dynamic, inputs)), list(map(dynamic, types))) if ask else 0
+        size = ask(list(map(dynamic, inputs)), list(map(dynamic, outputs))) if ask else 0
         return int(size or 0)
 
 
