@@ -5,13 +5,13 @@ Needs torch, torchvision and transformers; used by ``benchmarks.cuda_bench`` onl
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
+
+from lamina.cli import torch_export
 
 
 class _Tensor(nn.Module):
@@ -186,12 +186,4 @@ def make(name: str, batch: int) -> tuple[nn.Module, Any]:
 
 def export(module: nn.Module, x: Any) -> bytes:
     """Return a network as an ONNX file of fixed shapes with the input ``x`` and output ``y``."""
-    file = io.BytesIO()
-    torch.backends.mha.set_fastpath_enabled(False)  # one operator that ONNX does not have
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            module, (x,), file, input_names=["x"], output_names=["y"], opset_version=17,
-            dynamo=False,
-        )  # fmt: skip
-    return file.getvalue()
+    return torch_export.export(torch, module, {"x": x})

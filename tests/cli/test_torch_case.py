@@ -9,9 +9,13 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper
 from tests.cli.conftest import FAST, Lamina, tiny_model
+
+from lamina.cli import torch_export
 
 BRIEF = ["--runs", "6", "--threads", "1"]
 
@@ -72,7 +76,8 @@ def torch(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
     fake.onnx = SimpleNamespace(export=export)
     flags = SimpleNamespace(allow_tf32=None)
-    fake.backends = SimpleNamespace(cuda=SimpleNamespace(matmul=flags), cudnn=flags)
+    mha = SimpleNamespace(get_fastpath_enabled=lambda: True, set_fastpath_enabled=lambda _: None)
+    fake.backends = SimpleNamespace(cuda=SimpleNamespace(matmul=flags), cudnn=flags, mha=mha)
     fake.compile = lambda module, mode: module
     monkeypatch.setitem(sys.modules, "torch", fake)
     return fake
@@ -135,3 +140,22 @@ def test_torch_may_be_missing(lamina: Lamina, monkeypatch: pytest.MonkeyPatch) -
     done = lamina("bench", "--torch", f"{__name__}:make")
     assert done.code == 2
     assert "torch is not installed" in done.err
+
+
+def test_casts_that_torch_writes_wrongly_are_mended() -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.BFLOAT16, [2])
+    y = helper.make_tensor_value_info("y", TensorProto.BFLOAT16, [2])
+    cast = helper.make_node("Cast", ["x"], ["y"], to=TensorProto.COMPLEX128)
+    file = helper.make_model(helper.make_graph([cast], "g", [x], [y])).SerializeToString()
+
+    def write(module: Any, arguments: Any, place: Any, **_: Any) -> None:
+        place.write(file)
+
+    mha = SimpleNamespace(get_fastpath_enabled=lambda: True, set_fastpath_enabled=lambda _: None)
+    fake = SimpleNamespace(
+        backends=SimpleNamespace(mha=mha),
+        no_grad=contextlib.nullcontext,
+        onnx=SimpleNamespace(export=write),
+    )
+    model = onnx.load_from_string(torch_export.export(fake, lambda x: x, {"x": 1}))
+    assert model.graph.node[0].attribute[0].i == TensorProto.BFLOAT16

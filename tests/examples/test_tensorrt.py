@@ -34,7 +34,7 @@ def run(program: Path, folder: Path, **settings: str) -> None:
     environment = {**os.environ, "LAMINA_CACHE_DIR": str(folder), **settings}
     if found := VERSION.search(program.read_text()):
         environment["LAMINA_TENSORRT_VERSION"] = found[1]
-    paths = [str(ROOT / "compat" / "tensorrt" / "src"), os.environ.get("PYTHONPATH", "")]
+    paths = [str(ROOT / "compat" / "tensorrt" / "src"), *sys.path]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     done = subprocess.run(
         [sys.executable, str(program)],

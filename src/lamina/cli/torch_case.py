@@ -9,24 +9,22 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
-import io
 import re
 import sys
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from lamina.cli.peers import Peer
+from lamina.cli.torch_export import export, listed, output_name
 from lamina.errors import ConfigError, DeviceError
 
 EAGER, COMPILED = "torch", "torch-compile"
 TORCH_PEERS: Final = (EAGER, COMPILED)
 HINT: Final = "write FILE.py:FUNCTION or MODULE:FUNCTION, with literal arguments if it takes any"
 _SPEC: Final = re.compile(r"(?P<home>.+):(?P<name>\w+)(?P<arguments>\(.*\))?", re.DOTALL)
-_OPSET: Final = 17
 _WARM_RUNS: Final = 3
 _TYPES: Final = {"fp16": "float16", "bf16": "bfloat16"}
 
@@ -83,7 +81,7 @@ def torch_case(spec: str, device: str, precision: str) -> TorchCase:
     }
     on_gpu = kind == "cuda"
     feed = placed if on_gpu else {name: x.numpy() for name, x in placed.items()}
-    return TorchCase(torch, module, placed, feed, _exported(torch, module, placed), on_gpu)
+    return TorchCase(torch, module, placed, feed, export(torch, module, placed), on_gpu)
 
 
 def _called(spec: str) -> tuple[Any, dict[str, Any]]:
@@ -127,27 +125,6 @@ def _home(text: str) -> Any:
     return module
 
 
-def _exported(torch: Any, module: Any, inputs: Mapping[str, Any]) -> bytes:
-    """Return a module as an ONNX file of fixed shapes."""
-    file = io.BytesIO()
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        outputs = _listed(module(*inputs.values()))
-        try:
-            torch.onnx.export(
-                module,
-                tuple(inputs.values()),
-                file,
-                input_names=list(inputs),
-                output_names=[_output_name(i, len(outputs)) for i in range(len(outputs))],
-                opset_version=_OPSET,
-                dynamo=False,
-            )
-        except Exception as e:
-            raise DeviceError(f"torch cannot export the module: {e}") from e
-    return file.getvalue()
-
-
 def _runner(case: TorchCase, *, compiled: bool) -> Callable[[], dict[str, Any]]:
     """Return a call that runs the module once and waits for its results."""
     torch, module = case.torch, case.module
@@ -185,18 +162,8 @@ def _results(case: TorchCase) -> dict[str, Any]:
 
 
 def _named(results: Any) -> dict[str, Any]:
-    listed = _listed(results)
-    return {_output_name(i, len(listed)): y for i, y in enumerate(listed)}
-
-
-def _listed(results: Any) -> list[Any]:
-    if isinstance(results, Mapping):
-        return list(results.values())
-    return list(results) if isinstance(results, tuple | list) else [results]
-
-
-def _output_name(number: int, count: int) -> str:
-    return f"y{number}" if count > 1 else "y"
+    found = listed(results)
+    return {output_name(i, len(found)): y for i, y in enumerate(found)}
 
 
 def _allow_tf32(torch: Any, *, allowed: bool) -> None:
