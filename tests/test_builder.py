@@ -15,7 +15,7 @@ import pytest
 import lamina
 from lamina.codegen.llvm.compile_pool import CompilePool
 from lamina.codegen.workers import Message
-from lamina.config import BuildConfig, ProgressEvent
+from lamina.config import BUILT, BuildConfig, ProgressEvent
 from lamina.errors import BuildInterrupted, ConfigError, ImportFailed, LaminaError
 from lamina.plan.plan import StepKind
 from lamina.respecialize import plan_config
@@ -84,7 +84,8 @@ def test_an_interrupt_ends_the_processes_that_compile(monkeypatch: pytest.Monkey
 def test_progress_names_the_stages_in_order() -> None:
     events: list[ProgressEvent] = []
     lamina.build(graph(CONVOLUTION), timing_cache="", progress=events.append)
-    assert list(dict.fromkeys(e.stage for e in events)) == list(STAGES)
+    assert list(dict.fromkeys(e.stage for e in events)) == [*STAGES, BUILT]
+    assert "kernels" in events[-1].item
     assert all(0 <= e.done <= max(1, e.total) for e in events)
 
 

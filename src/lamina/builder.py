@@ -16,6 +16,7 @@ from lamina.backends.compiled import Compiled
 from lamina.backends.cpu.compiler import CpuCompiler
 from lamina.backends.cpu.features import cpu_features, cpu_name
 from lamina.config import (
+    BUILT,
     BuildConfig,
     ProgressEvent,
     Target,
@@ -52,6 +53,7 @@ from lamina.precision.pipeline import (
 from lamina.runtime.engine import Engine, find_driver
 from lamina.tactics.cache import TimingCache
 from lamina.tactics.policy import Policy
+from lamina.tactics.spent import Spent
 
 _LOWERED = ("MergeParallelConvolutions",)
 """Passes that a GPU's lowering runs with conditions of its own."""
@@ -129,11 +131,15 @@ def _device_of(plan: Plan, config: BuildConfig) -> str:
 
 
 def build_plan(model: Any, config: BuildConfig, progress: Progress | None = None) -> Plan:
-    """Run the pipeline: import, specialize, optimize, decide precision, compile, freeze."""
-    report = _Reporter(progress)
+    """Run the pipeline: import, specialize, optimize, decide precision, compile, freeze.
+
+    The last event of ``progress``, in the stage ``BUILT``, says where the time went.
+    """
+    report, spent = _Reporter(progress), Spent()
     report("import", 0, 1)
-    graph, ranges = import_graph(model, config)
-    portable = copy(graph) if config.keep_graph else None
+    with spent.phase("import"):
+        graph, ranges = import_graph(model, config)
+        portable = copy(graph) if config.keep_graph else None
     if portable is not None:
         # Nothing else needs the second core until kernels are compiled.
         threading.Thread(target=_digest, args=(portable,), daemon=True).start()
@@ -141,17 +147,22 @@ def build_plan(model: Any, config: BuildConfig, progress: Progress | None = None
     sections = []
     for number, target in enumerate(targets, 1):
         report("optimize", 0, 1)
-        own = graph if number == len(targets) else copy(graph)
-        sources: dict[str, Weight] = {}
-        if portable is not None:  # weights can be named, and so be replaced
-            recording, sources = record_weights(own, keeps_open=config.refittable)
-        optimize(own, config, target.device)
+        with spent.phase("optimize"):
+            own = graph if number == len(targets) else copy(graph)
+            sources: dict[str, Weight] = {}
+            if portable is not None:  # weights can be named, and so be replaced
+                recording, sources = record_weights(own, keeps_open=config.refittable)
+            optimize(own, config, target.device)
         compiled = compile_section(own, ranges, config, target, report)
+        spent.merge(compiled.spent)
         if sources:
             section = with_recipes(compiled.section, recording, sources)
             compiled = dataclasses.replace(compiled, section=section)
         sections.append(compiled)
-    return make_plan(sections, ranges, config, portable)
+    with spent.phase("plan"):
+        plan = make_plan(sections, ranges, config, portable)
+    report(BUILT, 1, 1, spent.text())
+    return plan
 
 
 def import_graph(model: Any, config: BuildConfig) -> tuple[Graph, Ranges]:
@@ -221,7 +232,10 @@ def compile_section(
         compiled: Compiled = compiler.compile(graph, cache)
         return compiled
     cpu = CpuCompiler(config, env, report, policy)
-    return cpu.compile(graph, TimingCache(path, _machine(cpu), cpu.toolchain))
+    spent = Spent()
+    with spent.phase("kernels"):
+        compiled = cpu.compile(graph, TimingCache(path, _machine(cpu), cpu.toolchain))
+    return dataclasses.replace(compiled, spent=spent)
 
 
 def make_plan(

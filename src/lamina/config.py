@@ -33,13 +33,31 @@ _CUDA_OPTIONS = {
     "LAMINA_CUDA_BRANCHES": "branches",
     "LAMINA_NVTX": "ranges",
 }
+_LARGE_PAGES = ":".join(
+    f"glibc.malloc.{name}={value}"
+    for name, value in (
+        ("hugetlb", 1),
+        ("top_pad", 32 << 20),
+        ("trim_threshold", 1 << 32),
+        ("mmap_threshold", 32 << 20),
+    )
+)
+"""How the C library gets memory in processes that compile."""
+_IN_MEMORY = "/dev/shm"
+_LEAST_ROOM_BYTES = 256 << 20
 LIBRARIES = ("onednn", "cublaslt", "cudnn")
 """Libraries whose kernels compete with Lamina's own."""
+
+BUILT = "built"
+"""The stage of a build that is over."""
 
 
 @dataclass(frozen=True)
 class ProgressEvent:
-    """Where a build is: ``done`` of ``total`` units of ``stage``, at ``item``."""
+    """Where a build is: ``done`` of ``total`` units of ``stage``, at ``item``.
+
+    In the last event the stage is :data:`BUILT`, and the item says where the time went.
+    """
 
     stage: str
     done: int
@@ -226,13 +244,29 @@ def shorten_spinning() -> None:
         os.environ["GOMP_SPINCOUNT"] = _SPIN_COUNT
 
 
-def worker_environment() -> dict[str, str]:
-    """Return the environment of processes that compile GPU kernels.
+def worker_environment(folder: str) -> dict[str, str]:
+    """Return the environment of processes that compile GPU kernels; ``folder`` is for their files.
 
-    Triton keeps a cache of its own, of every stage; it goes where the other caches are.
+    Lines of source in a kernel would make it three times as large.  One thread compiles, and its
+    memory comes in large pages: the assembler, a process of its own for every kernel, touches 20
+    MB.
     """
-    folder = str(cache_folder() / "triton")
-    return {**os.environ, "TRITON_CACHE_DIR": folder, "TRITON_STORE_BINARY_ONLY": "1"}
+    usual = {"GLIBC_TUNABLES": _LARGE_PAGES, "OPENBLAS_NUM_THREADS": "1"}
+    return usual | dict(os.environ) | {"TRITON_DISABLE_LINE_INFO": "1", "TMPDIR": folder}
+
+
+def folder_in_memory() -> str | None:
+    """Return where files that live for moments lie in memory; None where there is no such place."""
+    return _IN_MEMORY if not os.environ.get("TMPDIR") and _is_roomy(_IN_MEMORY) else None
+
+
+def _is_roomy(folder: str) -> bool:
+    """Whether files may be written into a folder, some hundred megabytes of them."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK) and found.f_bavail * found.f_frsize >= _LEAST_ROOM_BYTES
 
 
 def isa_limit() -> str:

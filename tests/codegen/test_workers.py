@@ -54,3 +54,12 @@ def test_closing_ends_processes_in_the_midst_of_work():
     process = workers._processes[0]
     workers.close()
     assert process.poll() is not None
+
+
+def test_there_may_be_more_processes_later(workers: Workers) -> None:
+    workers.grow(4)
+    assert workers.limit == 4
+    assert len(workers._processes) == 4
+    workers.grow(1)
+    assert workers.limit == 4
+    assert workers.submit({"n": 1}).result()[0]

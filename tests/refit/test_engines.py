@@ -124,7 +124,7 @@ def test_runs_that_go_on_meanwhile_have_old_or_new_weights() -> None:
 
     thread = threading.Thread(target=run)
     thread.start()
-    for seed in (2, 1) * 10:
+    for seed in (2, 1) * 60:
         engine.refit(weights(seed))
     ended.set()
     thread.join()

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lamina.cli import options as opt
+from lamina.cli.progress import QUIET_SECONDS
 from lamina.cli.source import Opened, build_engine
 from lamina.cli.tables import note, print_json, show_bytes, show_seconds, stdout
 from lamina.errors import PlanError
@@ -74,6 +75,7 @@ def describe(built: Opened, model: Path, output: Path) -> dict[str, object]:
         "plan": str(output),
         "plan_bytes": output.stat().st_size,
         "build_seconds": round(built.seconds, 3),
+        "spent": built.spent,
         "inputs": {p.name: str(p.type) for p in engine.inputs},
         "outputs": {p.name: str(p.type) for p in engine.outputs},
         "layers": len(engine.inspect().layers),
@@ -94,6 +96,8 @@ def show(report: dict[str, object]) -> None:
         f"built in {show_seconds(seconds)}",
         markup=False,
     )
+    if seconds >= QUIET_SECONDS:
+        console.print(f"  {'spent':8} {report['spent']}", markup=False)
     for kind in ("inputs", "outputs"):
         ports = report[kind]
         assert isinstance(ports, dict)

@@ -19,7 +19,7 @@ from rich.progress import (
 
 from lamina.cli.origins import origins
 from lamina.cli.tables import stderr
-from lamina.config import ProgressEvent
+from lamina.config import BUILT, ProgressEvent
 
 QUIET_SECONDS: Final = 2.0
 """Shorter builds show nothing; in plain form this is also the pause between two lines."""
@@ -37,6 +37,8 @@ class BuildProgress:
         self.stage, self.stage_started = "", self.started
         self.console = stderr()
         self.bar: Progress | None = None
+        self.spent = ""
+        """Where the time went, once the build is over."""
 
     def __enter__(self) -> Self:
         return self
@@ -52,6 +54,9 @@ class BuildProgress:
 
     def __call__(self, event: ProgressEvent) -> None:
         """Show an event."""
+        if event.stage == BUILT:
+            self.spent = event.item
+            return
         now = time.perf_counter()
         if event.stage != self.stage:
             self.stage, self.stage_started = event.stage, now

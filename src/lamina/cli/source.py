@@ -17,11 +17,15 @@ from lamina.runtime.engine import Engine
 
 @dataclass(frozen=True)
 class Opened:
-    """An engine, whether it was loaded from a plan, and the seconds that took."""
+    """An engine, whether it was loaded from a plan, and the seconds that took.
+
+    ``spent`` says where the time of a build went.
+    """
 
     engine: Engine
     from_plan: bool
     seconds: float
+    spent: str = ""
 
 
 def is_plan(path: Path) -> bool:
@@ -49,4 +53,5 @@ def build_engine(model: Any, options: BuildOptions, what: str) -> Opened:
     started = time.perf_counter()
     with BuildProgress(f"building {what}") as progress:
         engine = lamina.build(model, progress=progress, **options.arguments())
-    return Opened(engine, from_plan=False, seconds=time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return Opened(engine, from_plan=False, seconds=seconds, spent=progress.spent)

@@ -28,16 +28,22 @@ Message = tuple[dict[str, Any], bytes]
 class Workers:
     """At most ``limit`` processes with the function ``answer`` of ``module``; ``close`` ends them.
 
-    A process that dies fails the request that it had, and another takes its place.
+    A process that dies fails the request that it had, and another takes its place.  The limit may
+    ``grow`` up to ``most``.
     """
 
     def __init__(
-        self, module: str, limit: int, environment: Mapping[str, str] | None = None
+        self,
+        module: str,
+        limit: int,
+        environment: Mapping[str, str] | None = None,
+        *,
+        most: int = 0,
     ) -> None:
         self._module, self.limit, self._environment = module, limit, environment
         self._processes: list[subprocess.Popen[bytes]] = []
         self._idle: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
-        self._threads = ThreadPoolExecutor(limit)
+        self._threads = ThreadPoolExecutor(max(limit, most))
         self._lock = Lock()
 
     def start(self, count: int) -> None:
@@ -45,6 +51,14 @@ class Workers:
         with self._lock:
             while len(self._processes) < min(count, self.limit):
                 self._start()
+
+    def grow(self, limit: int) -> None:
+        """Let there be up to ``limit`` processes, and start them."""
+        with self._lock:
+            if not 0 < self.limit < limit:
+                return
+            self.limit = limit
+        self.start(limit)
 
     def submit(self, head: dict[str, Any], payload: bytes = b"") -> Future[Message]:
         """Begin to answer a request; the result raises BuildError when the process dies of it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -88,10 +88,15 @@ def _copy(target: Array, source: Array, threads: int) -> None:
         _copy_transposed(target, source.T)
         return
     bounds = [rows * i // workers for i in range(workers + 1)]
-    with ThreadPoolExecutor(workers) as pool:
-        shares = [slice(*pair) for pair in pairwise(bounds)]
-        for done in [pool.submit(_copy_transposed, target[s], source[s].T) for s in shares]:
-            done.result()
+    shares = [slice(*pair) for pair in pairwise(bounds)]
+    for done in [_pool().submit(_copy_transposed, target[s], source[s].T) for s in shares]:
+        done.result()
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """Threads that copy; a model has hundreds of weights, each of which would start its own."""
+    return ThreadPoolExecutor(_MOST_THREADS, "copy")
 
 
 def _as_integers(target: Array, source: Array) -> tuple[Array, Array]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -174,11 +175,16 @@ class Recording:
 
 def finding(value: Array, *, listed: int = _LISTED_ELEMENTS) -> str:
     """Return text that is equal for arrays of equal type, shape and bits."""
-    head = f"{value.dtype.name}{list(value.shape)}"
+    head = _head(value.dtype, value.shape)
     if value.dtype == object or value.size <= listed:
         return f"{head} {np.ascontiguousarray(value).tobytes().hex()}"
     raw = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
     return f"{head} {hashlib.blake2b(raw.data, digest_size=16).hexdigest()}"
+
+
+@lru_cache(maxsize=256)
+def _head(dtype: np.dtype[Any], shape: tuple[int, ...]) -> str:
+    return f"{dtype.name}{list(shape)}"
 
 
 def plain_form(value: Any) -> Any:

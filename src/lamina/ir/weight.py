@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from math import prod
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from lamina.ir.movement import Movement
 from lamina.ir.recipe import Recipe
 from lamina.ir.traced import Traced, is_open, plain
+
+Array = npt.NDArray[Any]
 
 _INLINE_ELEMENTS: Final = 16
 
@@ -31,17 +36,60 @@ class Weight:
     a :class:`.traced.Traced` array; ``contents`` is always a plain one.
     """
 
-    __slots__ = ("_digest", "contents", "name", "recipe")
+    __slots__ = (
+        "_contents", "_digest", "_later", "dtype", "movements", "name", "recipe", "restored",
+        "shape",
+    )  # fmt: skip
 
     def __init__(
         self, array: npt.ArrayLike | Traced, name: str = "", recipe: Recipe | None = None
     ) -> None:
         if isinstance(array, Traced):
             recipe = array.recipe
-        self.contents: npt.NDArray[Any] = np.asarray(plain(array))
+        contents: npt.NDArray[Any] = np.asarray(plain(array))
+        self.dtype, self.shape = contents.dtype, contents.shape
+        self._contents: npt.NDArray[Any] | None = contents
+        self._later: Callable[[], npt.NDArray[Any]] | None = None
+        self.movements: tuple[Movement, ...] = ()
+        self.restored: Array | None = None
         self.recipe = recipe
         self.name = name
         self._digest: str | None = None
+
+    @classmethod
+    def later(
+        cls,
+        like: Weight,
+        call: Callable[[], Array],
+        *,
+        movements: tuple[Movement, ...] = (),
+        restored: Array | None = None,
+    ) -> Weight:
+        """Return a weight of the type, shape and name of another, computed when it is asked for.
+
+        ``movements`` say how a device computes it by itself; ``restored`` are the bytes that it
+        stands for where it is stored in half the space.
+        """
+        weight = cls(np.empty(0, like.dtype), like.name)
+        weight.dtype, weight.shape = like.dtype, like.shape
+        weight._contents, weight._later = None, call
+        weight.movements, weight.restored = movements, restored
+        return weight
+
+    @property
+    def contents(self) -> npt.NDArray[Any]:
+        """The array, which records nothing."""
+        while (contents := self._contents) is None:
+            call = self._later
+            if call is not None:  # else another thread has just computed it
+                self._contents = call()
+                self._later, self.movements = None, ()
+        return contents
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the array."""
+        return prod(self.shape) * self.dtype.itemsize
 
     @property
     def array(self) -> npt.NDArray[Any]:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from lamina import ops
+from lamina.ir.blocks import blocked
 from lamina.ir.graph import Array, Graph, Op, emit_node
 from lamina.ir.loc import Loc
 from lamina.ir.recipe import recipe_function
 from lamina.ir.text import parse_graph, print_graph
 from lamina.ir.traced import Traced, plain, record
 from lamina.ir.types import DType, TensorType
-from lamina.ops import Cast
+from lamina.ops import Cast, Transpose
+
+_LARGE_BYTES: Final = 1 << 20
 
 
 def fold(op: Op, *operands: Array) -> tuple[Array, ...]:
     """Return the results of an operator; they record how they came about if operands do."""
+    if isinstance(op, Transpose) and _is_large_matrix(operands[0]):
+        return (blocked(operands[0], ((), ()), op.perm),)
     results = _tuple(op.reference(*(plain(a) for a in operands)))
     if not any(isinstance(a, Traced) for a in operands):
         return results
@@ -28,6 +33,11 @@ def fold(op: Op, *operands: Array) -> tuple[Array, ...]:
         return record("operator", lambda *_: results[number], text, number, *operands)
 
     return tuple(result(number) for number in range(len(results)))
+
+
+def _is_large_matrix(a: Array) -> bool:
+    """Whether exchanging the axes takes long enough for several threads."""
+    return a.ndim == 2 and a.nbytes >= _LARGE_BYTES
 
 
 def _is_plain(to: DType, source: DType) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product as cartesian
 from math import inf
@@ -52,9 +52,9 @@ class FuseConvolutions(GraphPass):
     """Convolutions that feed each other, or one sum, become a region where that saves time.
 
     ``ask`` prices nodes, those of the graph and regions made for trial.  A region holds up to four
-    operators: a convolution in ``front``, one whose sum the next takes in, a pointwise one, and a
-    pointwise one behind it; or a convolution and the maximum over windows of its result.  What
-    gains most is fused first.
+    operators: a convolution in ``front``, depthwise or in one group, one whose sum the next takes
+    in, a pointwise one, and a pointwise one behind it; or a convolution and the maximum over
+    windows of its result.  What gains most is fused first.
 
     Before::
 
@@ -103,12 +103,12 @@ class FuseConvolutions(GraphPass):
 
     def run(self, graph: Graph) -> int:
         """Fuse; return the number of regions."""
-        plans = [p for node in graph.nodes() for p in _plans(graph, node)]
+        plans = _all_plans(graph)
         nodes = list(dict.fromkeys(n for p in plans for n in p.nodes))
         alone = dict(zip(nodes, self.ask(nodes, [inf] * len(nodes)), strict=True))
         trials = [region_of(p.nodes, p.results, attached=False) for p in plans]
         parts = [[alone[n] for n in p.nodes] for p in plans]
-        most = [self.WORTH_TIMING * _sum(p) for p in parts]
+        most = [self.most([_known(p) for p in some if p is not None]) for some in parts]
         gains = []
         for i, (separate, fused) in enumerate(zip(parts, self.ask(trials, most), strict=True)):
             gain = self._gain(separate, fused)
@@ -122,6 +122,11 @@ class FuseConvolutions(GraphPass):
                 _apply(graph, plans[i])
                 count += 1
         return count
+
+    def most(self, microseconds: Sequence[float]) -> float:
+        """Return what a region may be estimated at, to be timed, by the times of its parts."""
+        uncounted = self.OVERLAPPED * (len(microseconds) - 1)
+        return self.WORTH_TIMING * (sum(microseconds) - uncounted)
 
     def _gain(self, parts: Sequence[Price | None], fused: Price | None) -> float:
         """Return the microseconds that a fused kernel saves; 0 where they are too few."""
@@ -139,9 +144,28 @@ class FuseConvolutions(GraphPass):
         return gain if gain > least * sum(alone) else 0.0
 
 
-def _sum(prices: Iterable[Price | None]) -> float:
-    known = [p for p in prices if p is not None]
-    return sum(p.estimated if p.measured is None else p.measured for p in known)
+def _known(p: Price) -> float:
+    return p.estimated if p.measured is None else p.measured
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Nodes that may become one region, and a region made for trial."""
+
+    parts: tuple[Node, ...]
+    fused: Node
+
+
+def trials(graph: Graph) -> list[Trial]:
+    """Return what ``FuseConvolutions`` will ask for the prices of."""
+    return [
+        Trial(tuple(p.nodes), region_of(p.nodes, p.results, attached=False))
+        for p in _all_plans(graph)
+    ]
+
+
+def _all_plans(graph: Graph) -> list[_Plan]:
+    return [p for node in graph.nodes() for p in _plans(graph, node)]
 
 
 def region_of(nodes: Sequence[Node], results: Sequence[Value], *, attached: bool) -> Node:
@@ -214,7 +238,7 @@ def _plans(graph: Graph, node: Node) -> Iterator[_Plan]:
 
 def _neighbours(graph: Graph, node: Node) -> tuple[list[Node | None], ...]:
     """Return what may run in front of a convolution, add to its sum and follow it, or None."""
-    front = _only_here(graph, node.inputs[0])
+    front = _only_here(graph, node.inputs[0]) or _depthwise_here(graph, node.inputs[0])
     other = _only_here(graph, node.inputs[_RESIDUAL]) if len(node.inputs) > _RESIDUAL else None
     if other is not None and isinstance(other.op, ops.Convolution) and other.op.activation:
         other = None
@@ -236,6 +260,16 @@ def _only_here(graph: Graph, v: Value) -> Node | None:
     if node is None or not _has_constant_filters(node) or len(node.inputs) > _RESIDUAL:
         return None
     return node if graph.uses(v) == 1 else None
+
+
+def _depthwise_here(graph: Graph, v: Value) -> Node | None:
+    """Return the convolution of every channel by itself that makes a value, if read once."""
+    node = v.node
+    if node is None or not isinstance(node.op, ops.Convolution) or len(node.inputs) > _RESIDUAL:
+        return None
+    filters, channels = node.inputs[1].tensor.shape[:2]
+    alone = channels == 1 and filters == node.op.groups and is_constant(node.inputs[1])
+    return node if alone and graph.uses(v) == 1 else None
 
 
 def _has_constant_filters(node: Node) -> bool:

@@ -87,7 +87,7 @@ def _check_halves(section: Section) -> None:
     for number in section.halves:
         if not 0 <= number < len(section.blobs):
             _fail(f"blob {number} of {len(section.blobs)} is stored in half the space")
-        if section.blobs[number].array.dtype != np.float16:
+        if section.blobs[number].dtype != np.float16:
             _fail(f"blob {number} is stored in half the space, but it is not f16")
 
 
@@ -133,12 +133,12 @@ def _check_place(section: Section, program: Program, number: int, t: Tensor) -> 
 def _check_constant(section: Section, t: Tensor) -> None:
     if not 0 <= t.index < len(section.blobs):
         _fail(f"it is in blob {t.index} of {len(section.blobs)}")
-    array = section.blobs[t.index].array
+    array = section.blobs[t.index]
     if not isinstance(t.type, TensorType) or isinstance(t.size_bytes, Expr):
         _fail(f"it is a constant of type {t.type} and {t.size_bytes} bytes")
     if t.type.dtype is DType.STR:
-        if array.dtype != object or array.size != prod(t.type.static_shape):
-            _fail(f"it is {t.type}, its blob holds {array.size} elements of {array.dtype}")
+        if array.dtype != object or prod(array.shape) != prod(t.type.static_shape):
+            _fail(f"it is {t.type}, its blob holds {prod(array.shape)} elements of {array.dtype}")
         return
     held = array.nbytes * 2 if t.index in section.halves else array.nbytes
     if array.dtype == object or t.size_bytes > held:

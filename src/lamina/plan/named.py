@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -30,12 +30,12 @@ class Named:
     type: TensorType
     text: str
 
-    @property
+    @cached_property
     def dtype(self) -> np.dtype[Any]:
         """The element type."""
         return self.type.dtype.numpy
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """The shape."""
         return self.type.static_shape

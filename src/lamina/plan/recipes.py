@@ -55,7 +55,7 @@ class Step:
     operands: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Recipes:
     """What :func:`read_recipes` found; steps refer to sources by name."""
 

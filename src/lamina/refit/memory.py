@@ -66,19 +66,26 @@ class _Pieces:
 _PIECES: Final = _Pieces()
 
 
-def places(sizes: Mapping[K, int]) -> dict[K, Array]:
+def total_of(sizes: Mapping[K, int]) -> int:
+    """Return the bytes of one piece of memory with room for everything."""
+    return sum(-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes.values())
+
+
+def places(sizes: Mapping[K, int], whole: Array | None = None) -> dict[K, Array]:
     """Return room of so many bytes for each key, all in one piece of memory.
 
-    Each place begins at a cache line; what is in it is undefined.  Pages are large, because
-    entering small ones in the page tables takes longer than the copies.
+    Each place begins at a cache line; what is in it is undefined.  The piece is ``whole`` if that
+    is given; otherwise its pages are large, because entering small ones in the page tables takes
+    longer than the copies.
     """
-    total = sum(-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes.values())
+    total = total_of(sizes)
     if not total:
         return {key: np.empty(0, np.uint8) for key in sizes}
-    memory = _PIECES.take(total)
-    block = (ctypes.c_uint8 * total).from_buffer(memory)
-    weakref.finalize(block, _PIECES.give_back, memory).atexit = False
-    whole = np.frombuffer(memoryview(block), np.uint8)
+    if whole is None:
+        memory = _PIECES.take(total)
+        block = (ctypes.c_uint8 * total).from_buffer(memory)
+        weakref.finalize(block, _PIECES.give_back, memory).atexit = False
+        whole = np.frombuffer(memoryview(block), np.uint8)
     found, at = {}, 0
     for key, size in sizes.items():
         found[key] = whole[at : at + size]

@@ -49,6 +49,9 @@ class AbsentSection:
         """Return what refuses to run, too."""
         return self
 
+    def weight_memory(self, size_bytes: int) -> None:
+        """Return nothing: weights are not read."""
+
     def arena_bytes(self, sizes: Mapping[str, int]) -> int:
         """Return 0: how much is needed is known where the plan runs."""
         return 0

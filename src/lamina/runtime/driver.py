@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from lamina.plan.plan import Port, Section
 from lamina.runtime.lent import LentMemory
 
@@ -46,6 +49,16 @@ class Driver(Protocol):
         """
 
 
+class WeightMemory(Protocol):
+    """Host memory for the weights of a refit, which a device reads."""
+
+    bytes: npt.NDArray[np.uint8]
+    """The memory; what is in it at first is undefined."""
+
+    def written(self, begin: int, size_bytes: int) -> None:
+        """Let the device begin to read some bytes, which will not change; from any thread."""
+
+
 class Loaded(Protocol):
     """A section on a device; shared by all contexts of an engine."""
 
@@ -57,6 +70,9 @@ class Loaded(Protocol):
 
         Code and constants that stay the same are shared, so that old runners go on as they are.
         """
+
+    def weight_memory(self, size_bytes: int) -> WeightMemory | None:
+        """Return host memory from which the device reads weights fastest; None where any serves."""
 
     def arena_bytes(self, sizes: Mapping[str, int]) -> int:
         """Return the bytes that a runner needs for activations, by the sizes of symbols.

@@ -187,7 +187,7 @@ class Engine:
         """
         # The compiler is imported only here.
         plan: Plan = importlib.import_module("lamina.refit").refit(
-            self.plan, weights, self._threads
+            self.plan, weights, self._threads, self._loaded.weight_memory
         )
         same = [s for s in plan.sections if s.program is self._section.program]
         if same and not self._section.absent:  # constants alone are others

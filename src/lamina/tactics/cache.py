@@ -4,7 +4,8 @@ A readable JSON file, ``{"version": 1, "machines": {machine: {problem: {tactic: 
 "failures": {machine: {toolchain: {problem: {tactic: reason}}}}}``.  Files merge: of two times for
 one tactic the smaller counts, since noise only adds; a time counts more than a failure.  A failure
 holds for the versions that it was seen with (the toolchain): others may do better.  The tactic
-``*`` stands for all that are not listed: with it, a problem is not timed any further.
+``*`` stands for all that are not listed: with it, a problem is not timed any further.  Behind a
+tactic may stand ``#`` and the version of its kernels: times of other versions are not found.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from typing import Any, Final, TypeVar
 
 VERSION: Final = 1
 OTHERS: Final = "*"
+VERSIONED: Final = " #"
+"""Stands between a tactic and the version of its kernels."""
 
 Times = dict[str, dict[str, dict[str, float]]]
 """Microseconds by machine, problem and tactic."""
@@ -41,7 +44,7 @@ class TimingCache:
     """Times by machine, problem and tactic; reads a file when made, writes it with ``save``.
 
     ``toolchain`` names the versions of what makes kernels: what failed with others may be tried
-    again.
+    again.  ``version`` gives the version of a tactic's kernels, "" for none.
     """
 
     def __init__(self, path: Path | None, machine: str, toolchain: str = "") -> None:
@@ -49,12 +52,13 @@ class TimingCache:
         contents = Contents() if path is None else read_contents(path)
         self.times, self.failures = contents.times, contents.failures
         self.hits = self.misses = 0
+        self.version: Callable[[str], str] = lambda _: ""
         self._changed = False
 
     def get(self, problem: str, tactic: str) -> float | None:
         """Return the microseconds of a tactic, or None when it was never timed here."""
         row = self.times.get(self.machine, {}).get(problem, {})
-        found = row.get(tactic, row.get(OTHERS))
+        found = row.get(self._versioned(tactic), row.get(OTHERS))
         if found is None:
             self.misses += 1
         else:
@@ -64,19 +68,23 @@ class TimingCache:
     def put(self, problem: str, tactic: str, microseconds: float) -> None:
         """Remember a time."""
         machine = self.times.setdefault(self.machine, {})
-        machine.setdefault(problem, {})[tactic] = round(microseconds, 3)
+        machine.setdefault(problem, {})[self._versioned(tactic)] = round(microseconds, 3)
         self._changed = True
 
     def failure(self, problem: str, tactic: str) -> str | None:
         """Return why a tactic failed here with these versions, or None when it did not."""
         seen = self.failures.get(self.machine, {}).get(self.toolchain, {})
-        return seen.get(problem, {}).get(tactic)
+        return seen.get(problem, {}).get(self._versioned(tactic))
 
     def fail(self, problem: str, tactic: str, reason: str) -> None:
         """Remember that a tactic does not work, and why."""
         seen = self.failures.setdefault(self.machine, {}).setdefault(self.toolchain, {})
-        seen.setdefault(problem, {})[tactic] = reason
+        seen.setdefault(problem, {})[self._versioned(tactic)] = reason
         self._changed = True
+
+    def _versioned(self, tactic: str) -> str:
+        version = self.version(tactic)
+        return f"{tactic}{VERSIONED}{version}" if version else tactic
 
     def merge(self, other: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
         """Add the times of another cache; the smaller of two counts."""

@@ -19,6 +19,11 @@ class Choices:
     microseconds: list[float]
     declined: list[tuple[str, str]] = field(default_factory=list)
 
+    def copy(self) -> Choices:
+        """Return the same choices, which change without these."""
+        rows = [*self.candidates], [*self.microseconds], [*self.declined]
+        return Choices(self.node, *rows)
+
 
 def describe(candidate: Candidate) -> str:
     """Return the tactic with the forms it works on, as the timing cache names it."""

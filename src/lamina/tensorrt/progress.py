@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lamina.config import ProgressEvent
+from lamina.config import BUILT, ProgressEvent
 from lamina.errors import BuildInterrupted
 from lamina.tensorrt.foundation.interface import IVersionedInterface
 
@@ -40,6 +40,8 @@ class MonitorAdapter:
 
     def __call__(self, event: ProgressEvent) -> None:
         """Pass one event on; raises BuildInterrupted when the monitor wants no more."""
+        if event.stage == BUILT:
+            return
         if event.stage != self._stage:
             self._close()
             self._stage, self._step = event.stage, -1

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from lamina.tactics.cache import OTHERS, VERSION, TimingCache, read_times
+from lamina.tactics.cache import OTHERS, VERSION, VERSIONED, TimingCache, read_times
 from lamina.tensorrt.check import checked
 from lamina.tensorrt.foundation.host_memory import IHostMemory
 
@@ -131,7 +131,8 @@ def _key(name: str) -> TimingCacheKey:
 
 
 def tactic_number(tactic: str) -> int:
-    """Return the 64 bits that name a tactic."""
+    """Return the 64 bits that name a tactic, whatever the version of its kernels."""
+    tactic = tactic.partition(VERSIONED)[0]
     return int.from_bytes(hashlib.blake2b(tactic.encode(), digest_size=8).digest(), "little")
 
 

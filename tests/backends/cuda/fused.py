@@ -19,6 +19,7 @@ from lamina.tactics.form import Form, layout
 
 HERE = Loc("test")
 RELU = Epilogue(ActivationKind.RELU)
+SIX = Epilogue(ActivationKind.CLIP, 0.0, 6.0)
 
 
 class Network:
@@ -53,6 +54,16 @@ class Network:
         operands.append(self.constant(filters))
         operands += [] if residual is None else [residual]
         return self._emit(op, operands)
+
+    def depthwise(self, x, taps=3, stride=1, dilation=1, activation=SIX, residual=None):
+        channels, pads = x.tensor.shape[1], (taps // 2 * dilation,) * 2
+        op = Convolution(
+            strides=(stride,) * 2, dilations=(dilation,) * 2, pads_begin=pads, pads_end=pads,
+            groups=channels, activation=activation,
+        )  # fmt: skip
+        operands = [x, self.constant(channels, 1, taps, taps, scale=1 / taps)]
+        operands.append(self.constant(channels))
+        return self._emit(op, operands + ([] if residual is None else [residual]))
 
     def maximum(self, x, kernel, stride, pad, ceil_mode=False):
         op = Pool(

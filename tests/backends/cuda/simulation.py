@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from lamina import Engine
-from lamina.backends.cuda.compile import MachineCode, Outcome
+from lamina.backends.cuda.compile import Batch, MachineCode, Outcome
 from lamina.backends.cuda.compiler import cuda_compiler
 from lamina.backends.cuda.request import KernelRequest
 from lamina.builder import import_graph, make_plan, optimize
@@ -18,6 +18,7 @@ from lamina.plan.plan import Plan
 from lamina.plan.recipes import with_recipes
 from lamina.tactics.cache import TimingCache
 from lamina.tactics.policy import Policy
+from lamina.tactics.spent import Spent
 
 SIMULATED_ARCH = 90
 
@@ -28,6 +29,7 @@ class Requests:
     def __init__(self, arch: int, workers: int) -> None:
         self.arch = arch
         self.known: dict[KernelRequest, Outcome] = {}
+        self.spent = Spent()
 
     @property
     def asked(self) -> list[KernelRequest]:
@@ -38,21 +40,25 @@ class Requests:
         self, requests: Iterable[KernelRequest], progress: Callable[[int, int], None] | None = None
     ) -> Mapping[KernelRequest, Outcome]:
         """Return every request as what the simulated device loads."""
-        list(self.begin(requests))
+        list(self.begin(requests).finished())
         return self.known
 
-    def begin(
-        self, requests: Iterable[KernelRequest], enough: Callable[[], bool] = lambda: False
-    ) -> Iterator[KernelRequest]:
-        """Yield every request, until there is enough."""
-        for r in dict.fromkeys(requests):
-            if enough():
-                break
-            self.known[r] = self.outcome(r)
-            yield r
+    def begin(self, requests: Iterable[KernelRequest] = ()) -> Batch:
+        """Return what tells of every request."""
+        batch = Batch(self)  # type: ignore[arg-type]
+        batch.add(requests)
+        return batch
 
-    def prepare(self, requests: Iterable[KernelRequest]) -> None:
-        """Do nothing ahead."""
+    def future(self, request: KernelRequest) -> None:
+        """Know a request at once."""
+        self.known[request] = self.outcome(request)
+
+    def settle(self, request: KernelRequest) -> bool:
+        """Return whether a request is known."""
+        return request in self.known
+
+    def give_up(self, requests: Iterable[KernelRequest]) -> None:
+        """Do nothing: all is done."""
 
     def outcome(self, request: KernelRequest) -> Outcome:
         """Return what becomes of a request."""

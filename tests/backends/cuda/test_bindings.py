@@ -42,6 +42,7 @@ class Recording:
             "cuGraphAddKernelNode": [cu.CUgraphNode(69)],
             "cuStreamEndCapture": [cu.CUgraph(71)],
             "cuGraphAddChildGraphNode": [cu.CUgraphNode(72)],
+            "cuGraphAddEventRecordNode": [cu.CUgraphNode(73)],
             "cuGraphInstantiate": [cu.CUgraphExec(70)],
             "cuGetErrorString": [b"what it means"],
         }
@@ -171,6 +172,9 @@ def test_captured_work_becomes_a_node(driver, device):
     assert driver.last("cuStreamCreate") == (int(cu.CUstream_flags.CU_STREAM_NON_BLOCKING),)
     node = device.add_graph(device.graph(), part, [5, 6])
     assert driver.last("cuGraphAddChildGraphNode")[1:3] == ([5, 6], 2)
+    event = device.event(timing=True)
+    device.add_record(device.graph(), event, [node])
+    assert driver.last("cuGraphAddEventRecordNode")[1:] == ([node], 1, event)
     device.update_graph(70, node, part)
     assert driver.last("cuGraphExecChildGraphNodeSetParams") == (70, node, part)
 

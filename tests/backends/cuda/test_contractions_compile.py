@@ -12,6 +12,7 @@ import triton
 from tests.backends.cuda.contractions import node_of
 
 from lamina.backends.cuda.tactics.convolution import TritonConvolution, TritonConvolutionBoxes
+from lamina.backends.cuda.tactics.depthwise import TritonDepthwise
 from lamina.backends.cuda.tactics.direct import TritonDirect
 from lamina.backends.cuda.tactics.few_channels import TritonFewChannels
 from lamina.backends.cuda.tactics.matmul import TritonMatmul, TritonMatmulBoxes, TritonMatvec
@@ -47,7 +48,8 @@ PROBLEMS = {
     "vector": (TritonMatvec, Matmul(), [empty(1, 2048), empty(2048, 1000), empty(1000)]),
     "windows": (TritonConvolution, window(), [IMAGE, empty(64, 64, 3, 3), empty(64), IMAGE]),
     "windows boxes": (TritonConvolutionBoxes, window(), [IMAGE, empty(64, 64, 3, 3), empty(64)]),
-    "depthwise": (TritonDirect, window(groups=64), [IMAGE, empty(64, 1, 3, 3), empty(64)]),
+    "depthwise": (TritonDepthwise, window(groups=64), [IMAGE, empty(64, 1, 3, 3), empty(64)]),
+    "groups": (TritonDirect, window(groups=32), [IMAGE, empty(64, 2, 3, 3), empty(64)]),
     "first": (
         TritonFewChannels, window(taps=7, stride=2), [empty(8, 3, 64, 64), empty(64, 3, 7, 7)],
     ),
@@ -57,7 +59,7 @@ PROBLEMS = {
          empty(64, dtype=np.float32), empty(64, dtype=np.float32)],
     ),
 }  # fmt: skip
-FEWER = ("product", "windows", "depthwise", "first", "integers")
+FEWER = ("product", "windows", "depthwise", "groups", "first", "integers")
 
 
 def compiled(name, arch, most=1, pick=""):
@@ -107,12 +109,13 @@ def test_boxes_compile_for_blackwell():
     "name, pick, instructions",
     [
         ("product", "", ("HGMMA", "LDGSTS")),
-        ("split", "split", ("LDGSTS", "UBLKPF")),
+        ("split", "split", ("LDGSTS", "CCTL.E.PF2")),
         ("boxes", "", ("HGMMA", "UTMALDG")),
         ("vector", "", ("LDG.E.128",)),
         ("windows", "", ("HGMMA", "LDGSTS", "STG.E.128")),
         ("windows boxes", "", ("HGMMA", "UTMALDG")),
         ("depthwise", "", ("FFMA",)),
+        ("groups", "", ("FFMA",)),
         ("first", "128x64x32 w4 s2 words", ("HGMMA",)),
         ("integers", "", ("IGMMA",)),
     ],
@@ -124,3 +127,15 @@ def test_code_of_hopper(name, pick, instructions, tmp_path):
         assert stack == 0, f"{tactic} spills registers"
         for instruction in instructions:
             assert instruction in text, (tactic, instruction)
+
+
+@pytest.mark.parametrize("name", ["product", "windows"])
+def test_places_are_known_before_the_wait(name, tmp_path):
+    """What a program computes behind ``griddepcontrol.wait`` delays its first load."""
+    for tactic, code in compiled(name, 90):
+        text = assembly(code, tmp_path)[2]
+        found = [m[1] for m in re.finditer(r"/\*[0-9a-f]{4}\*/\s+(?:@!?U?P\d+ )?(\w+)", text)]
+        wait = found.index("ACQBULK")
+        first = found.index("LDGSTS", wait)
+        assert first - wait < 100, tactic
+        assert wait > 50, tactic

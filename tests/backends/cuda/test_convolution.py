@@ -178,7 +178,7 @@ def test_depthwise(rows, strides, dilations):
     op = op_of(
         Convolution, strides=strides, dilations=dilations, begin=2, groups=20, activation=RELU
     )
-    given = operands(op, (1, 20, 9, 8), (20, 1, 3, 3), residual=True)
+    given = operands(op, (1, 20, 9, 8), (20, 1, 3, 3), np.float64, residual=True)
     check(TritonDirect(), op, given, H200, most=1, pick=f"direct {rows}x8x32 ", gap=8)
 
 

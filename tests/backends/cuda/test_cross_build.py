@@ -9,7 +9,9 @@ from tests.backends.cuda.simulation import Requests
 import lamina
 import lamina.backends.cuda.compiler as compiler_of_cuda
 from lamina import ops
+from lamina.backends.cuda.kernel_versions import KernelVersions
 from lamina.backends.cuda.problems import problem_key
+from lamina.backends.cuda.tactics import TACTICS
 from lamina.backends.cuda.target import TARGETS
 from lamina.builder import import_graph, optimize
 from lamina.config import BuildConfig, shape_ranges
@@ -148,6 +150,11 @@ def test_the_same_cache_gives_the_same_plan(kernels_as_text, tmp_path):
     node = next(n for n in _lowered(graph).nodes() if n.op.name == "matmul")
     slowest = max(product.tried, key=lambda m: m.microseconds).tactic
     cache = TimingCache(path, "cuda sm_90 a device")
+    versions = KernelVersions()
+    for tactic in TACTICS:
+        found = tactic.candidates(node, TARGETS[90])
+        versions.learn(node, found if isinstance(found, list) else [])
+    cache.version = versions.of
     for m in product.tried:
         us = 1.0 if m.tactic == slowest else 9.0
         cache.put(problem_key(node, TARGETS[90]), m.tactic, us)

@@ -11,7 +11,7 @@ from tests.backends.cuda.contractions import compare
 from tests.backends.cuda.fused import Network, chain, check, offered
 from tests.backends.cuda.simulation import simulated
 
-from lamina.backends.cuda.compiler import CudaCompiler
+from lamina.backends.cuda.pricing import Pricing
 from lamina.backends.cuda.tactics.chained import TritonChained, TritonPaired
 from lamina.backends.cuda.tactics.pooled import TritonPooled
 from lamina.backends.cuda.tactics.stages import stages_of
@@ -237,7 +237,7 @@ def regions_first(compiler, nodes, most):
 
 
 def test_engine(monkeypatch):
-    monkeypatch.setattr(CudaCompiler, "_prices", regions_first)
+    monkeypatch.setattr(Pricing, "prices", regions_first)
     graph, given = blocks()
     wanted = interpret(graph, given)[0]
     engine = simulated(graph, level=1)

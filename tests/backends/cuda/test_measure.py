@@ -9,6 +9,7 @@ from tests.backends.cuda.simulation import SIMULATED_ARCH, Requests
 
 import lamina.backends.cuda.compiler as compiler_of_cuda
 import lamina.backends.cuda.measure as measure_of_cuda
+import lamina.backends.cuda.refinement as refinement_of_cuda
 from lamina import ops
 from lamina.backends.cuda.compiler import CudaCompiler
 from lamina.backends.cuda.device import OutOfMemory
@@ -78,7 +79,9 @@ def small_tiles_mind_gaps(trial):
 def build(monkeypatch, bench, cache, *, device=True, text=JOINED, **options):
     """Return the section of a build in which ``bench`` gives the times, and its plan's bytes."""
     monkeypatch.setattr(measure_of_cuda, "Bench", bench)
+    monkeypatch.setattr(refinement_of_cuda, "SECONDS", {})
     monkeypatch.setattr(compiler_of_cuda, "TACTICS", (TritonConvolution(), Generated()))
+    options = {"optimization_level": 4, **options}
     config = BuildConfig(target=f"cuda:sm_{SIMULATED_ARCH}", keep_graph=False, **options)
     at = SimulatedDevice() if device else None
     compiler = CudaCompiler(config, TARGETS[SIMULATED_ARCH], lambda *_: None, at)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from lamina.backends.compiled import Compiled, Report
 from lamina.backends.cpu.code import STEM, Code, Objects
 from lamina.backends.cpu.driver import CpuDriver
-from lamina.backends.cpu.kernels import conversions, winograd_weights
+from lamina.backends.cpu.kernels import conversions, moving, winograd_weights
 from lamina.backends.cpu.lowering import lower
 from lamina.backends.cpu.measure import Measurer
 from lamina.backends.cpu.native import RUN
@@ -118,6 +118,8 @@ class CpuCompiler:
             self.report("compile", 0, 1, f"{len(code.modules)} kernels")
             if _worth_kernels(code.blobs):
                 code.add_module(winograd_weights.module_text(self.target.isa))
+            if _bytes(w for w in code.blobs if w.recipe is not None) >= _WORTH_KERNELS_BYTES:
+                code.add_module(moving.module_text(self.target.isa, self.config.precision))
             if self.config.precision == "fp16" and _bytes(code.blobs) >= _WORTH_KERNELS_BYTES:
                 code.add_module(conversions.module_text(self.target.isa))
             image = code.image()
@@ -248,8 +250,8 @@ def _worth_kernels(blobs: Sequence[Weight]) -> bool:
     return _bytes(made) >= _WORTH_KERNELS_BYTES
 
 
-def _bytes(blobs: Sequence[Weight]) -> int:
-    return sum(w.contents.nbytes for w in blobs)
+def _bytes(blobs: Iterable[Weight]) -> int:
+    return sum(w.nbytes for w in blobs)
 
 
 def _worth_timing(choices: Choices) -> bool:

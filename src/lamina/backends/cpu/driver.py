@@ -82,6 +82,9 @@ class LoadedSection:
         """Return the section with other contents of some constants."""
         return LoadedSection(self.resources.refitted(section))
 
+    def weight_memory(self, size_bytes: int) -> None:
+        """Return nothing: weights are read where they are."""
+
     def arena_bytes(self, sizes: Mapping[str, int]) -> int:
         """Return the bytes of the arena for these sizes of symbols."""
         return arena_of(self.resources.section.program, sizes)[1].size_bytes

@@ -65,13 +65,16 @@ class Resources:
     def _contents(self, numbers: Sequence[int]) -> list[np.ndarray]:
         """Return some constants of the section as steps read them."""
         blobs, halves = self.section.blobs, frozenset(self.section.halves)
-        found = {i: blobs[i].contents for i in numbers}
-        halved = [i for i in numbers if i in halves]
+        found = {}
+        for i in numbers:
+            restored = blobs[i].restored
+            found[i] = blobs[i].contents if restored is None else restored
+        halved = [i for i in numbers if i in halves and blobs[i].restored is None]
         if halved:
             astype = NativeFunctions(self.image).converted
             with ThreadPoolExecutor(self.threads) as pool:
-                restored = pool.map(lambda i: restore(found[i], astype), halved)
-            found.update(zip(halved, restored, strict=True))
+                whole = pool.map(lambda i: restore(found[i], astype), halved)
+            found.update(zip(halved, whole, strict=True))
         return list(found.values())
 
     def allocate(self, size_bytes: int) -> np.ndarray:

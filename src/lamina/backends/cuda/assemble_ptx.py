@@ -18,6 +18,8 @@ from lamina.errors import BuildError
 from lamina.ops.plugin_kernels import MACHINE_CODE
 
 _TARGET: Final = re.compile(r"^\s*\.target\s+sm_(\d+)([af]?)", re.MULTILINE)
+_F32_DESCRIPTOR: Final = re.compile(r"(tensormap\.replace\.tile\.elemtype\.[^;]*,\s*)0x7(?=;)")
+_TF32_ELEMENTS: Final = "0xb"
 _SECONDS: Final = 120
 _BLACKWELL: Final = 100
 _ELF: Final = b"\x7fELF"
@@ -35,7 +37,7 @@ def assemble(request: KernelRequest, arch: int) -> MachineCode:
     if text.startswith(MACHINE_CODE):
         cubin = base64.b64decode(text.removeprefix(MACHINE_CODE))
     else:
-        cubin = _cubin(text, _architecture(text, request.function, arch), request.function, arch)
+        cubin = assembled(text, request.function, arch)
         driver = driver_version(arch) if cubin.startswith(_ELF) else 0
     return MachineCode(
         cubin=cubin,
@@ -46,6 +48,24 @@ def assemble(request: KernelRequest, arch: int) -> MachineCode:
         scratch_align=1,
         driver_version=driver,
     )
+
+
+def assembled(text: str, function: str, arch: int) -> bytes:
+    """Return the machine code of PTX; raises BuildError with the reason."""
+    return _cubin(text, _architecture(text, function, arch), function, arch)
+
+
+def with_rounded_descriptors(text: str, count: int) -> str:
+    """Return PTX in which the first ``count`` descriptors round f32 numbers to TF32.
+
+    The copy engine does it on the way, when a descriptor's element type says so (PTX ISA,
+    ``tensormap.replace``).  Triton has no such type.  Raises BuildError where the text makes
+    fewer descriptors of f32.
+    """
+    changed, made = _F32_DESCRIPTOR.subn(rf"\g<1>{_TF32_ELEMENTS}", text, count)
+    if made < count:
+        raise BuildError(f"{made} descriptors of f32 are made, not {count}")
+    return changed
 
 
 @cache

@@ -426,6 +426,10 @@ class BindingsDevice:
         """Add a copy of a graph behind other nodes and return its node."""
         return self._call("cuGraphAddChildGraphNode", graph, list(after), len(after), part)
 
+    def add_record(self, graph: Handle, event: Handle, after: Sequence[Handle]) -> Handle:
+        """Let an event happen in each run of a graph, behind other nodes; return its node."""
+        return self._call("cuGraphAddEventRecordNode", graph, list(after), len(after), event)
+
     def instantiate(self, graph: Handle) -> Handle:
         """Return an executable form of a graph, which must live as long as it."""
         return self._call("cuGraphInstantiate", graph, 0)

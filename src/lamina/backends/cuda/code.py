@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from lamina.backends.cuda.compile import MachineCode
 from lamina.backends.cuda.library.steps import write_spec
 from lamina.backends.cuda.request import (
+    AnyDraft,
     Argument,
     Counters,
     CudaDraft,
@@ -30,6 +32,20 @@ from lamina.tactics.candidate import Candidate, Draft, Placement, Role, Scratch
 
 _ALIGNMENT: Final = 64
 
+
+@dataclass(frozen=True)
+class Drafted:
+    """What became a native step: a candidate (None for a copy between layouts), and its draft.
+
+    ``arguments`` say what each argument of the step is.
+    """
+
+    candidate: Candidate | None
+    placement: Placement
+    draft: AnyDraft
+    arguments: tuple[Role, ...]
+
+
 Layouts = tuple[Layout, ...]
 Reorder = Callable[[TensorType, Placement], CudaDraft]
 
@@ -45,25 +61,35 @@ class Code:
         """Why candidates, by ``id``, give no step; the program is of no use then."""
         self.blobs: list[Weight] = []
         self.operations: tuple[Dim, ...] = ()
+        self.drafted: list[Drafted] = []
+        """What the native steps are, in their order."""
         self._blob_index: dict[Weight, int] = {}
         self._reorder = reorder
 
     def draft(self, candidate: Candidate, operands: Layouts, results: Layouts) -> Draft:
         """Return the step of a candidate, its kernels by digest."""
+        placement = Placement(operands, results, "")
         try:
-            draft: Any = candidate.draft(Placement(operands, results, ""))
+            draft: Any = candidate.draft(placement)
         except LaminaError as e:
             self.failed[id(candidate)] = str(e).splitlines()[0]
             return encode(CudaDraft(launches=()))
         if isinstance(draft, LibraryDraft):
-            return self._library(draft)
-        for launch in draft.launches:
-            self.users.setdefault(launch.kernel.digest(), []).append(candidate)
-        return self._add(draft)
+            step = self._library(draft)
+        else:
+            for launch in draft.launches:
+                self.users.setdefault(launch.kernel.digest(), []).append(candidate)
+            step = self._add(draft)
+        self.drafted.append(Drafted(candidate, placement, draft, step.arguments))
+        return step
 
     def reorder(self, type: TensorType, before: Layout, after: Layout) -> Draft:
         """Return the step that copies a value from one layout into another."""
-        return self._add(self._reorder(type, Placement((before,), (after,), "")))
+        placement = Placement((before,), (after,), "")
+        draft = self._reorder(type, placement)
+        step = self._add(draft)
+        self.drafted.append(Drafted(None, placement, draft, step.arguments))
+        return step
 
     def _add(self, draft: CudaDraft) -> Draft:
         for launch in draft.launches:

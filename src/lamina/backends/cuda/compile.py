@@ -2,7 +2,7 @@
 
 A cached kernel is a pair of files, ``NAME.cubin`` and ``NAME.json``; the name is a digest of the
 request, the compute capability, Triton's version and, for kernels that stand in a module, the
-sources of all such modules.
+sources of that module and of those that it takes from.
 """
 
 from __future__ import annotations
@@ -14,21 +14,27 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import cache
-from itertools import chain
 from pathlib import Path
+from queue import SimpleQueue
 
+from lamina.backends.cuda.kernel_sources import module_digest
 from lamina.backends.cuda.request import MODULE, KernelRequest
 from lamina.codegen.workers import Message, Workers
-from lamina.config import cache_folder, worker_environment
+from lamina.config import cache_folder, folder_in_memory, worker_environment
 from lamina.errors import BuildError
+from lamina.tactics.spent import Spent
 from lamina.tactics.toolchain import package_versions, sources_digest
 
 _KERNELS = Path(__file__).parent / "kernels"
 _SOURCES = (_KERNELS, Path(__file__).parent / "tactics", Path(__file__).parents[2] / "codegen")
 _WORKER = "lamina.backends.cuda.compile_worker"
+_MOST_PER_CORE = 2
+"""Processes for each core, where they wait much."""
+_WORTH_MORE = 1.25
+"""How many times the processes there are must be wanted for more to be started."""
 _LIBRARY_PACKAGES = (
     "nvidia-cudnn-cu13",
     "nvidia-cudnn-cu12",
@@ -64,65 +70,50 @@ class Compiler:
 
     def __init__(self, arch: int, workers: int) -> None:
         self.arch, self.workers = arch, workers
+        self.spent = Spent()
         self.known: dict[KernelRequest, Outcome] = {}
         self._pool: Workers | None = None
         self._running: dict[KernelRequest, Future[Message]] = {}
-        self._ahead: set[KernelRequest] = set()
-        """What runs though nothing waits for it."""
+        self._answers, self._busy, self._seconds = 0, 0.0, 0.0
+        self._writer = ThreadPoolExecutor(1, "kernels")
+        self._written: list[Future[None]] = []
 
     def compile(
         self, requests: Iterable[KernelRequest], progress: Callable[[int, int], None] | None = None
     ) -> Mapping[KernelRequest, Outcome]:
         """Return what became of each request; ``progress`` hears how many are known."""
         wanted = list(dict.fromkeys(requests))
-        for done, _ in enumerate(self.begin(wanted), 1):
+        for done, _ in enumerate(self.begin(wanted).finished(), 1):
             if progress is not None:
                 progress(done, len(wanted))
         return self.known
 
-    def begin(
-        self, requests: Iterable[KernelRequest], enough: Callable[[], bool] = lambda: False
-    ) -> Iterator[KernelRequest]:
-        """Begin to compile, and return the requests in the order in which they become ``known``.
+    def begin(self, requests: Iterable[KernelRequest] = ()) -> Batch:
+        """Begin to compile; the batch tells when which request is known, and takes more."""
+        batch = Batch(self)
+        batch.add(requests)
+        return batch
 
-        Those that were compiled before come first.  Once there is ``enough``, no other is begun,
-        and the rest does not come.
-        """
-        wanted = list(dict.fromkeys(requests))
-        missing = [r for r in wanted if r not in self.known and not self._find(r)]
-        late = set(missing)
-        self._ahead -= late
-        for r in [r for r in self._ahead if self._running[r].cancel()]:
-            self._ahead.remove(r)
-            del self._running[r]
-        begun = {self._submitted(r): r for r in missing}
-        return chain((r for r in wanted if r not in late), self._kept(begun, enough))
+    def future(self, request: KernelRequest) -> Future[Message] | None:
+        """Return the answer to come for a kernel; None where it is known, if only on disk."""
+        if request in self.known or self._find(request):
+            return None
+        return self._submitted(request)
 
-    def prepare(self, requests: Iterable[KernelRequest]) -> None:
-        """Compile what may be asked for next, behind what was asked for; nothing waits for it.
+    def settle(self, request: KernelRequest) -> bool:
+        """Keep the answer that came for a kernel; return whether there was one."""
+        future = self._running.pop(request, None)
+        if future is not None and not future.cancelled():
+            self.known[request] = outcome = self._outcome(request, future)
+            if isinstance(outcome, MachineCode):  # a slow disk holds nobody up
+                self._written.append(self._writer.submit(_write, self._path(request), outcome))
+        return request in self.known
 
-        What was not begun until something else is asked for is given up.
-        """
-        for r in dict.fromkeys(requests):
-            if r not in self.known and r not in self._running and not self._find(r):
-                self._submitted(r)
-                self._ahead.add(r)
-
-    def _kept(
-        self, begun: Mapping[Future[Message], KernelRequest], enough: Callable[[], bool]
-    ) -> Iterator[KernelRequest]:
-        for future in as_completed(begun):
-            r = begun[future]
-            self._running.pop(r, None)
-            if future.cancelled():
-                continue
-            self.known[r] = outcome = _outcome(r, future)
-            if isinstance(outcome, MachineCode):
-                _write(self._path(r), outcome)
-            yield r
-            if enough():
-                for other in begun:
-                    other.cancel()
+    def give_up(self, requests: Iterable[KernelRequest]) -> None:
+        """Do not compile what was not begun yet."""
+        for r in list(requests):
+            if r in self._running:
+                self._running[r].cancel()
 
     def _find(self, request: KernelRequest) -> bool:
         """Look for a kernel on disk."""
@@ -140,20 +131,53 @@ class Compiler:
 
     def _submitted(self, request: KernelRequest) -> Future[Message]:
         """Return the answer to come for a kernel, which is asked for once."""
-        if request not in self._running:
+        running = self._running.get(request)
+        if running is None or running.cancelled():
             if self._pool is None:
-                self._pool = Workers(_WORKER, self.workers, worker_environment())
+                most = _MOST_PER_CORE * self.workers
+                self._files = tempfile.TemporaryDirectory(prefix="lamina", dir=folder_in_memory())
+                environment = worker_environment(self._files.name)
+                self._pool = Workers(_WORKER, self.workers, environment, most=most)
             question = {"arch": self.arch, "request": dataclasses.asdict(request)}
             self._running[request] = self._pool.submit(question)
         return self._running[request]
 
+    def _outcome(self, request: KernelRequest, begun: Future[Message]) -> Outcome:
+        try:
+            fields, cubin = begun.result()
+        except BuildError as e:
+            return f"{request.function}: {e}"
+        self.spent.add("kernels compiled", 1)
+        busy, seconds = fields.pop("processor_seconds"), fields.pop("seconds")
+        self.spent.add("processor seconds for that", busy)
+        self._watch(busy, seconds)
+        return str(fields["error"]) if "error" in fields else MachineCode(cubin=cubin, **fields)
+
+    def _watch(self, busy: float, seconds: float) -> None:
+        """Let more processes compile where those that do leave their cores idle half of the time.
+
+        They wait for files and for memory, on virtual machines most of all.
+        """
+        self._answers, self._busy, self._seconds = (
+            self._answers + 1,
+            self._busy + busy,
+            self._seconds + seconds,
+        )
+        if self._answers == self.workers and self._pool is not None:
+            share = self._busy / max(self._seconds, 1e-9)
+            more = min(_MOST_PER_CORE, 1 / max(share, 1e-9))
+            if more >= _WORTH_MORE:
+                self._pool.grow(round(more * self.workers))
+
     def close(self) -> None:
-        """End the workers."""
+        """End the workers, and wait until what they made is stored."""
+        wait(self._written)
+        self._written.clear()
         if self._pool is not None:
             self._pool.close()
+            self._files.cleanup()
             self._pool = None
             self._running.clear()
-            self._ahead.clear()
 
     def __enter__(self) -> Compiler:
         return self
@@ -164,9 +188,50 @@ class Compiler:
     def _path(self, request: KernelRequest) -> Path:
         parts = [request.key(), str(self.arch), triton_version()]
         if request.source.startswith(MODULE):
-            parts.append(sources_digest(_KERNELS))
+            parts.append(module_digest(request.source) or sources_digest(_KERNELS))
         name = hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
         return cache_folder() / "kernels" / name
+
+
+class Batch:
+    """Kernels that somebody waits for; more may be added while they are compiled."""
+
+    def __init__(self, compiler: Compiler) -> None:
+        self._compiler = compiler
+        self._ready: SimpleQueue[KernelRequest] = SimpleQueue()
+        self._open: set[KernelRequest] = set()
+
+    def add(self, requests: Iterable[KernelRequest]) -> None:
+        """Begin to compile, behind what was begun before, what is not compiled yet."""
+        for r in dict.fromkeys(requests):
+            if r in self._open:
+                continue
+            self._open.add(r)
+            future = self._compiler.future(r)
+            if future is None:
+                self._ready.put(r)
+            else:
+                future.add_done_callback(lambda _, r=r: self._ready.put(r))  # type: ignore[misc]
+
+    def finished(
+        self,
+        enough: Callable[[], bool] = lambda: False,
+        meanwhile: Callable[[], bool] = lambda: False,
+    ) -> Iterator[KernelRequest]:
+        """Return the requests in the order in which they become ``known``, until none is left.
+
+        Once there is ``enough``, no other is begun, and those that were not do not come.  While
+        there is none, ``meanwhile`` does a piece of other work, and returns whether there was one.
+        """
+        while self._open:
+            if self._ready.empty() and meanwhile():
+                continue
+            r = self._ready.get()
+            self._open.discard(r)
+            if self._compiler.settle(r):
+                yield r
+            if enough():
+                self._compiler.give_up(self._open)
 
 
 @cache
@@ -186,6 +251,11 @@ def toolchain() -> str:
     sources = sources_digest(*_SOURCES)[:8]
     versions = package_versions(_LIBRARY_PACKAGES)
     return ", ".join([f"triton {triton_version()}", f"sources {sources}", *versions])
+
+
+def library_versions(library: str) -> list[str]:
+    """Return the packages of a library of the device, each with its version."""
+    return package_versions([name for name in _LIBRARY_PACKAGES if library[:6] in name])
 
 
 def _read(path: Path) -> MachineCode | None:
@@ -219,11 +289,3 @@ def _replace(path: Path, data: bytes) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
-
-
-def _outcome(request: KernelRequest, begun: Future[Message]) -> Outcome:
-    try:
-        fields, cubin = begun.result()
-    except BuildError as e:
-        return f"{request.function}: {e}"
-    return str(fields["error"]) if "error" in fields else MachineCode(cubin=cubin, **fields)

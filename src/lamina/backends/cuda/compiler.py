@@ -13,10 +13,13 @@ from lamina.backends.cuda.compile import Compiler, MachineCode, toolchain
 from lamina.backends.cuda.device import Device
 from lamina.backends.cuda.lowering import lower
 from lamina.backends.cuda.measure import Measurer
+from lamina.backends.cuda.pricing import Pricing
 from lamina.backends.cuda.primitive import Library
 from lamina.backends.cuda.problems import has_gaps, problem_key
+from lamina.backends.cuda.refinement import Refinement
 from lamina.backends.cuda.selection import enumerate_candidates, without
 from lamina.backends.cuda.tactics import LAST_RESORTS, TACTICS
+from lamina.backends.cuda.tactics.packing import packing_kernels
 from lamina.backends.cuda.tactics.reorder import reorder_draft
 from lamina.backends.cuda.tactics.slices import ChannelView, channel_offset
 from lamina.backends.cuda.target import TARGETS, CudaTarget
@@ -26,6 +29,7 @@ from lamina.errors import BuildError, ConfigError, DeviceError, where
 from lamina.ir.dims import Dim, divides
 from lamina.ir.graph import Graph, Node, Value
 from lamina.ir.types import TensorType
+from lamina.ir.weight import Weight
 from lamina.ops import (
     Const,
     Convolution,
@@ -37,7 +41,7 @@ from lamina.ops import (
     Pool,
 )
 from lamina.ops.plugin import ON_DEVICE
-from lamina.passes.fusion import FuseConvolutions, Price
+from lamina.passes.fusion import FuseConvolutions, trials
 from lamina.passes.on_host import is_hosted
 from lamina.plan.plan import Program, Section, Step, StepKind
 from lamina.tactics.assemble import Assembler, host_spec
@@ -49,6 +53,7 @@ from lamina.tactics.layouts import LayoutCosts, choose_layouts, nested_graphs, s
 from lamina.tactics.placements import Placements
 from lamina.tactics.policy import Policy
 from lamina.tactics.relaid import no_step
+from lamina.tactics.spent import Spent
 from lamina.tactics.tuning_time import TuningTime
 from lamina.tactics.views import STRIDED_VIEW, ViewPlan, plan_concats, view_offset
 
@@ -60,6 +65,9 @@ _EVERY = 5
 
 _MOST_WORKERS = 32
 """Processes that compile: to start one takes as long as four kernels."""
+
+_WORTH_PACKING_BYTES = 1 << 20
+"""Constants made of weights from which on a plan holds kernels that make them on the device."""
 
 _LAUNCH_MICROSECONDS = 2.0
 _HOST_MICROSECONDS = 200.0
@@ -80,6 +88,7 @@ class CudaCompiler:
         self.config, self.target, self.report = config, target, report
         self.policy = policy or Policy()
         self.device = device
+        self.spent = Spent()
         self.kernels: Callable[[int, int], Compiler] = Compiler
         """Makes what compiles kernels, for a compute capability, in a number of processes."""
 
@@ -96,10 +105,14 @@ class CudaCompiler:
 
     def compile(self, graph: Graph, cache: TimingCache) -> Compiled:
         """Return the section that runs ``graph`` on devices of the target."""
+        with self.spent.phase("steps"):
+            return self._compile(graph, cache)
+
+    def _compile(self, graph: Graph, cache: TimingCache) -> Compiled:
         self.target = dataclasses.replace(self.target, spatial_ranks=spatial_ranks(graph, _SPATIAL))
         lower(graph, self.target, self.config.without)
         with self.kernels(self.target.arch, min(default_threads(), _MOST_WORKERS)) as self.compiler:
-            self.cache = cache
+            self.graph, self.cache, self.compiler.spent = graph, cache, self.spent
             if self.device is None:
                 # Any device of the family is a better guide than the cost model.
                 relatives = sorted(m for m in cache.times if m.startswith(self.machine))
@@ -114,21 +127,30 @@ class CudaCompiler:
                 time,
                 average=self.config.timing_average,
                 least=self.config.timing_runs,
+                spent=self.spent,
             )
-            self._fuse(graph)
-            choices = self._all_choices(graph)
+            level = self.config.optimization_level
+            self.refinement = Refinement(self.measurer, self.policy, level)
+            with self.spent.phase("candidates"):
+                self._fuse(graph)
+                choices = self._all_choices(graph)
             while True:
                 self.policy.begin()
                 code = codes.Code(lambda t, p: reorder_draft(t, p, self.target))
                 fallbacks: list[str] = []
-                program = self._program(graph, choices, code, fallbacks)
+                own = {n: c.copy() for n, c in choices.items()}  # times in place narrow them
+                program = self._program(graph, own, code, fallbacks)
                 compiled, failed = self._compiled(code)
                 if not failed and not self.policy.again:
-                    break
+                    with self.spent.phase("trials in the program"):
+                        if not self.refinement.refine(program, code.drafted):
+                            break
+                    continue
                 for offered in choices.values():
                     self.measurer.failed(offered, failed)
                 choices = {n: without(c, failed) for n, c in choices.items()}
                 self._drop_refused(choices.values())
+            compiled |= self._packing(code.blobs)
         self.policy.finish()
         cache.save()
         section = Section(
@@ -138,28 +160,21 @@ class CudaCompiler:
             blobs=tuple(code.blobs),
             operations=code.operations,
         )
-        return Compiled(section, fallbacks, time.note())
+        return Compiled(section, fallbacks, time.note(), self.spent)
 
     def _fuse(self, graph: Graph) -> None:
         """Make one kernel of several convolutions where it is faster."""
-        fuse = FuseConvolutions(self._prices)
-        if self.config.optimization_level > 0 and fuse.name not in self.config.without:
-            for part in nested_graphs(graph):
-                fuse(part)
-
-    def _prices(self, nodes: Sequence[Node], most: Sequence[float]) -> list[Price | None]:
-        """Return what the best kernel of each node takes, for those estimated below ``most``."""
         level = self.config.optimization_level
-        keys = [problem_key(n, self.target) for n in nodes]
-        offered: dict[str, Choices] = {}
-        for key, node, limit in zip(keys, nodes, most, strict=True):
-            if key not in offered:
-                found = enumerate_candidates(node, self.target, TACTICS, level)
-                if min(found.microseconds, default=limit) < limit:
-                    offered[key] = found
-        self.measurer.measure(list(offered.values()))
-        prices = {k: _price(k, found, self.cache) for k, found in offered.items()}
-        return [prices.get(key) for key in keys]
+        if not level:
+            return
+        pricing, fuse = Pricing(self.measurer, TACTICS, level), FuseConvolutions()
+        fuse.ask = pricing.prices
+        parts = [] if fuse.name in self.config.without else nested_graphs(graph)
+        if self.device is not None and self.policy.allows_all:
+            nodes = [n for part in nested_graphs(graph) for n in part.nodes() if _has_kernel(n)]
+            pricing.ahead(nodes, [t for part in parts for t in trials(part)], fuse.most)
+        for part in parts:
+            fuse(part)
 
     def _all_choices(self, graph: Graph) -> dict[Node, Choices]:
         """Return the candidates of every node, those of control flow's bodies included."""
@@ -241,6 +256,9 @@ class CudaCompiler:
         views = plan_concats(graph, forms, chosen, _ALIGNMENT)
         if self.config.optimization_level > 0:
             self._choose_in_place(own, chosen, forms, views)
+            if graph is self.graph:
+                settled = {n: c for n, c in own.items() if n not in views.concats}
+                self.refinement.settle(settled, chosen)
         assembler = CudaAssembler(code, graph, views, self.policy)
         for node, offered in own.items():
             with where(f"at {node}"), where(f"from {node.loc}"):
@@ -299,9 +317,10 @@ class CudaCompiler:
     def _compiled(self, code: codes.Code) -> tuple[dict[str, MachineCode], dict[int, str]]:
         """Compile what the program launches; returns kernels, and candidates that failed."""
         self.report("compile", 0, len(code.requests), "")
-        outcomes = self.compiler.compile(
-            code.requests.values(), lambda done, total: self.report("compile", done, total, "")
-        )
+        with self.spent.phase("waiting for kernels"):
+            outcomes = self.compiler.compile(
+                code.requests.values(), lambda done, total: self.report("compile", done, total, "")
+            )
         compiled: dict[str, MachineCode] = {}
         failed = dict(code.failed)
         for digest, request in code.requests.items():
@@ -313,6 +332,15 @@ class CudaCompiler:
             else:
                 failed |= {id(c): outcome for c in code.users[digest]}
         return compiled, failed
+
+    def _packing(self, blobs: Sequence[Weight]) -> dict[str, MachineCode]:
+        """Return kernels with which refits make constants, where there is enough for them to do."""
+        if sum(w.nbytes for w in blobs if w.recipe is not None) < _WORTH_PACKING_BYTES:
+            return {}
+        requests = packing_kernels(self.config.precision)
+        outcomes = self.compiler.compile(requests.values())
+        found = {name: outcomes[request] for name, request in requests.items()}
+        return {name: code for name, code in found.items() if isinstance(code, MachineCode)}
 
 
 class CudaAssembler(Assembler):
@@ -344,12 +372,9 @@ class CudaAssembler(Assembler):
         )
 
 
-def _price(problem: str, offered: Choices, cache: TimingCache) -> Price | None:
-    if not offered.candidates:
-        return None
-    known = [us for c in offered.candidates if (us := cache.get(problem, describe(c))) is not None]
-    estimates = [c.estimate_microseconds for c in offered.candidates]
-    return Price(min(known, default=None), min(estimates))
+def _has_kernel(n: Node) -> bool:
+    """Whether kernels may be timed for a node before it is known what its neighbours get."""
+    return not (isinstance(n.op, Const | If | Loop) or is_hosted(n) or _is_view(n))
 
 
 def _workspace(node: Node, c: Candidate) -> Dim:

@@ -170,6 +170,9 @@ class Device(Protocol):
     def add_graph(self, graph: Handle, part: Handle, after: Sequence[Handle]) -> Handle:
         """Add a copy of a graph behind other nodes and return its node."""
 
+    def add_record(self, graph: Handle, event: Handle, after: Sequence[Handle]) -> Handle:
+        """Let an event happen in each run of a graph, behind other nodes; return its node."""
+
     def instantiate(self, graph: Handle) -> Handle:
         """Return an executable form of a graph, which must live as long as it."""
 

@@ -12,6 +12,7 @@ from lamina.backends.cuda.arena import ArenaPlan
 from lamina.backends.cuda.device import Device
 from lamina.backends.cuda.library.steps import read_library_steps
 from lamina.backends.cuda.memory import Memory
+from lamina.backends.cuda.packing import WeightMemory
 from lamina.backends.cuda.residency import programs_of
 from lamina.backends.cuda.resources import Resources, RunOptions
 from lamina.backends.cuda.runner import CudaRunner
@@ -106,6 +107,10 @@ class LoadedSection:
     def refitted(self, section: Section) -> LoadedSection:
         """Return the section with other contents of some constants."""
         return LoadedSection(self.resources.refitted(section))
+
+    def weight_memory(self, size_bytes: int) -> WeightMemory | None:
+        """Return page-locked memory; None where there is no more of it."""
+        return self.resources.weight_memory(size_bytes)
 
     def arena_bytes(self, sizes: Mapping[str, int]) -> int:
         """Return the bytes of the arena for these sizes of symbols."""

@@ -25,6 +25,7 @@ from triton.language.extra import libdevice
 from triton.runtime import interpreter
 from triton.runtime.jit import JITFunction
 
+from lamina.backends.cuda.interpret_gluon import stand_ins
 from lamina.backends.cuda.request import KernelRequest
 from lamina.backends.cuda.triton_compile import load_function
 
@@ -89,6 +90,7 @@ def _interpreting(function: Any) -> Iterator[None]:
     """Make a function and all that it reaches interpreted ones; put everything back."""
     saved = [(space, dict(space)) for space in _reached(function)]
     saved_classes = [(c, dict(vars(c))) for c in _CLASSES]
+    gluon = stand_ins()
     try:
         interpreter._patch_lang(_LanguageUser)
         for space, before in saved:
@@ -99,6 +101,8 @@ def _interpreting(function: Any) -> Iterator[None]:
                     space[name] = _nothing
                 elif value is _CLOCK:
                     space[name] = _timer
+                else:
+                    _replace(space, name, value, gluon)
             for name, value in vars(interpreter).items():
                 space.setdefault(name, value)
         for name, value in dict(vars(tl.tensor)).items():
@@ -123,6 +127,14 @@ def _interpreting(function: Any) -> Iterator[None]:
             space.update(before)
         for owner, before in saved_classes:
             _restore_class(owner, before)
+
+
+def _replace(
+    space: dict[str, Any], name: str, value: Any, pairs: Sequence[tuple[Any, Any]]
+) -> None:
+    for known, stand_in in pairs:
+        if value is known:
+            space[name] = stand_in
 
 
 class _LanguageUser:
@@ -286,6 +298,18 @@ def _library(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def _halves(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of numbers of 16 bits, on whole arrays."""
+
+    def call(*operands: Any) -> Any:
+        data = function(*(_numbers(x.handle) for x in operands))
+        first = operands[0]
+        data = data.view(first.handle.data.dtype)
+        return tl.tensor(interpreter.TensorHandle(data, first.dtype.scalar), first.type)
+
+    return call
+
+
 _LIBDEVICE = {
     "tan": _library(np.tan), "asin": _library(np.arcsin), "acos": _library(np.arccos),
     "atan": _library(np.arctan), "sinh": _library(np.sinh), "cosh": _library(np.cosh),
@@ -305,5 +329,9 @@ _LIBDEVICE = {
 _INSTRUCTIONS = {
     "ex2.approx.ftz.f32": _library(np.exp2),
     "rcp.approx.ftz.f32": _library(np.reciprocal),
+    "max.NaN.f16x2": _halves(np.maximum),
+    "max.NaN.bf16x2": _halves(np.maximum),
+    "min.NaN.f16x2": _halves(np.minimum),
+    "min.NaN.bf16x2": _halves(np.minimum),
 }
 """Machine instructions that kernels use by name; results that round to subnormals stay."""

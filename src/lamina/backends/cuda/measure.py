@@ -2,38 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Final
 
-from lamina.backends.cuda.bench import Bench, Trial
-from lamina.backends.cuda.compile import Compiler, MachineCode
+from lamina.backends.cuda.bench import Bench
+from lamina.backends.cuda.compile import Compiler
 from lamina.backends.cuda.device import Device, OutOfMemory, current
+from lamina.backends.cuda.kernel_versions import KernelVersions
 from lamina.backends.cuda.problems import (
-    family_of,
+    ROUNDS,
     first_of_each,
     forms_of,
     is_library,
     problem_key,
+    worth_timing,
 )
-from lamina.backends.cuda.request import KernelRequest, LibraryDraft
 from lamina.backends.cuda.target import CudaTarget
-from lamina.errors import DeviceError, LaminaError
+from lamina.backends.cuda.timed_step import Trial
+from lamina.backends.cuda.trials import Trials
+from lamina.errors import LaminaError
 from lamina.ir.graph import Node
+from lamina.ops import Concat
 from lamina.tactics.cache import TimingCache
 from lamina.tactics.candidate import Candidate, Placement, sizes_known
 from lamina.tactics.choices import Choices, dense_layouts, describe
+from lamina.tactics.spent import Spent
 from lamina.tactics.tuning_time import TuningTime
 from lamina.tactics.views import STRIDED_VIEW
 
 Report = Callable[[str, int, int, str], None]
 
-_NEAR: Final = 1.1
-"""How many times the best time a tactic's may be for its other configurations to be timed."""
-
 _NEAR_IN_PLACE: Final = 1.6
 """How many times the best time a candidate's may be with dense operands and results, for it to be
 timed where it will work on parts of larger values: a library may be three times slower there."""
+
+_NEAR_LIBRARY_IN_PLACE: Final = 1.1
+"""The same for a library's, which gaps make no faster."""
+
+_MOST_IN_PLACE: Final = 3
+"""Configurations of each tactic that are timed there."""
 
 _AT_ONCE: Final = 32
 """Candidates that are compiled together where the time for tuning is limited."""
@@ -49,6 +59,10 @@ class Job:
     problem: str
     alike: tuple[Choices, ...]
     place: Callable[[Candidate], Placement]
+    limit: float = inf
+    """Microseconds from which on it is not worth a look."""
+    share: float = 1.0
+    """What is estimated for it, over that of all layers."""
 
     @property
     def node(self) -> Node:
@@ -83,17 +97,37 @@ class Measurer:
     least: int = 1
     in_place: dict[Node, str] = field(default_factory=dict)
     """The problems of nodes that were chosen again in place."""
+    problems: dict[Node, str] = field(default_factory=dict)
+    """The problems of nodes for which there was a choice."""
+    worth: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """What each problem was worth when it was measured first: it stays what it is, so that nothing
+    is timed after it was decided by."""
+    spent: Spent = field(default_factory=Spent)
+    versions: KernelVersions = field(default_factory=KernelVersions)
 
-    def measure(self, choices: Sequence[Choices]) -> None:
+    def __post_init__(self) -> None:
+        self.cache.version = self.versions.of
+
+    def measure(
+        self, choices: Sequence[Choices], worth: Mapping[str, tuple[float, float]] | None = None
+    ) -> None:
         """Put times in the place of estimates; a candidate that fails is dropped, with its reason.
 
+        ``worth`` gives, by problem, the microseconds from which on kernels are not worth a look,
+        and its share in the time of all layers (otherwise of these ``choices``).
         Without a device the candidates that the cache knows win over those that it does not.
         """
         problems: dict[str, list[Choices]] = {}
         for c in choices:
+            self.versions.learn(c.node, c.candidates)
             if len(c.candidates) > 1:
-                problems.setdefault(problem_key(c.node, self.target), []).append(c)
-        jobs = [_dense_job(problem, alike) for problem, alike in problems.items()]
+                self.problems[c.node] = problem = problem_key(c.node, self.target)
+                problems.setdefault(problem, []).append(c)
+        whole = sum(min(c.microseconds, default=0.0) for c in choices)
+        jobs = []
+        for p, alike in problems.items():
+            asked = worth[p] if worth else (inf, _estimate(alike) / max(whole, 1e-9))
+            jobs.append(_dense_job(p, alike, *self.worth.setdefault(p, asked)))
         if self.device is not None:
             self._fill_cache([j for j in jobs if sizes_known(j.node, self.target.env)])
         for job in jobs:
@@ -122,11 +156,18 @@ class Measurer:
         for problem, pairs in problems.items():
             for c, near in pairs:
                 self.in_place[c.node] = problem
-                if any(self._is_known(problem, x) for x in near.candidates):
+                if any(self.is_known(problem, x) for x in near.candidates):
                     self._look_up(problem, near)
                 if near.candidates:
                     c.candidates, c.microseconds = near.candidates, near.microseconds
                     c.declined += near.declined
+
+    def problem_of(self, node: Node) -> str:
+        """Return what the times of a node's candidates are kept under; its operator where none are.
+
+        That is the problem in place, if the node was chosen again there.
+        """
+        return self.in_place.get(node) or self.problems.get(node) or node.op.name
 
     def failed(self, c: Choices, failures: Mapping[int, str]) -> None:
         """Remember which candidates, by ``id``, gave no step where they were to be used."""
@@ -147,16 +188,14 @@ class Measurer:
         c.candidates, c.microseconds = [x for x, _ in kept], [us for _, us in kept]
 
     def _fill_cache(self, jobs: Sequence[Job]) -> None:
-        """Time what the cache does not know, in two rounds.
+        """Time what the cache does not know, in rounds: see :func:`worth_timing`.
 
-        The first round has the few most promising configurations of every tactic; the second the
-        others of those tactics that came close to the best.  What is timed follows from the cache
-        alone, so that a later build with its times finds nothing missing.
+        What is timed follows from the cache alone, so that a later build with its times finds
+        nothing missing.
         """
-        first = {j.problem: first_of_each(j.candidates) for j in jobs}
+        first = {j.problem: self._round(j, 0) for j in jobs}
         for some in self._portions(jobs, first):
-            self._time_all([(j, first[j.problem]) for j in some], [(j, j.candidates) for j in some])
-            self._time_all([(j, self._second(j)) for j in some])
+            self._time_all([(j, first[j.problem]) for j in some], self._round)
 
     def _portions(
         self, jobs: Sequence[Job], first: Mapping[str, Sequence[Candidate]]
@@ -175,47 +214,33 @@ class Measurer:
                 some, count = [], 0
         yield some
 
-    def _second(self, job: Job) -> list[Candidate]:
-        """Return what deserves the second round: configurations of the tactics that are close.
+    def _round(self, job: Job, number: int) -> Sequence[Candidate]:
+        """Return what is to be timed until a round.
 
-        So do those of a tactic that nothing is known of, as what was tried first failed.
+        A concatenation gets one: most are no kernel, as their parts are written where they belong.
         """
-        best: dict[Any, float] = {}
-        times: dict[Any, float] = {}
-        for c in first_of_each(job.candidates):
-            us = self.cache.get(job.problem, describe(c))
-            if us is not None:
-                best[forms_of(c)] = min(us, best.get(forms_of(c), us))
-                times[family_of(c)] = min(us, times.get(family_of(c), us))
-        near = {f for f, us in times.items() if us <= _NEAR * best[f[1:]]}
-        failed = {family_of(c) for c in job.candidates} - times.keys()
-        return [c for c in job.candidates if family_of(c) in near | failed]
+        number = 0 if isinstance(job.node.op, Concat) else number
+
+        def known(c: Candidate) -> float | None:
+            return self.cache.get(job.problem, describe(c))
+
+        return worth_timing(job.candidates, number, known, job.limit, job.share)
 
     def _time_all(
         self,
-        wanted: Iterable[tuple[Job, Sequence[Candidate]]],
-        next: Sequence[tuple[Job, Sequence[Candidate]]] = (),
+        wanted: Sequence[tuple[Job, Sequence[Candidate]]],
+        later: Callable[[Job, int], Sequence[Candidate]] = lambda _job, _round: (),
     ) -> None:
-        """Time what neither a time nor a failure is known of.
-
-        What may be wanted ``next`` is compiled while there is nothing else to compile.
-        """
-        own: list[tuple[Job, Trial]] = []
-        libraries: list[tuple[Job, Candidate]] = []
-        for job, candidates in wanted:
-            unknown = [c for c in candidates if not self._is_known(job.problem, c)]
-            if unknown:
-                self.time.begin(job.problem)
-            if unknown and self.time.is_up():
-                self.time.leave_out(job.problem, job.microseconds)
-                continue
-            for c in unknown:
-                if is_library(c):
-                    libraries.append((job, c))
-                else:
-                    own += [(job, t) for t in self.trials(job, c)]
-        if not own and not libraries:
+        """Time what neither a time nor a failure is known of, and what is to be timed ``later``."""
+        last = len(ROUNDS) - 1
+        if all(self.is_known(j.problem, c) for j, some in wanted for c in (*some, *later(j, last))):
             return
+        with self.bench() as bench:
+            Trials(self, bench, later).run(wanted)
+
+    @contextmanager
+    def bench(self, spread: float = 1.0) -> Iterator[Bench]:
+        """Return what times steps on random numbers with a standard deviation of ``spread``."""
         assert self.device is not None
         with (
             current(self.device),
@@ -225,32 +250,12 @@ class Measurer:
                 self.compiler,
                 launches=self.average,
                 replays=self.least,
+                spread=spread,
             ) as bench,
         ):
-            if libraries:
-                bench.early_start()
-            trials = _Trials(self, bench, own)
-            kernels = [launch.kernel for _, t in own for launch in t.draft.launches]
-            arriving = self.compiler.begin(kernels, self.time.is_up)
-            if not self.time.is_limited:
-                self._prepare(next)
-            trials.plan(libraries)
-            for kernel in arriving:
-                trials.ready(kernel)
-            trials.give_up()
+            yield bench
 
-    def _prepare(self, next: Sequence[tuple[Job, Sequence[Candidate]]]) -> None:
-        """Let kernels be compiled that may be timed next."""
-        candidates = [
-            (job, c)
-            for job, offered in next
-            for c in offered
-            if not is_library(c) and not self._is_known(job.problem, c)
-        ]
-        drafts = [t.draft for job, c in candidates for t in self.trials(job, c)]
-        self.compiler.prepare(launch.kernel for d in drafts for launch in d.launches)
-
-    def _is_known(self, problem: str, c: Candidate) -> bool:
+    def is_known(self, problem: str, c: Candidate) -> bool:
         """Whether the cache has a time or a failure; views take no time."""
         name = describe(c)
         known = self.cache.get(problem, name) is not None
@@ -281,97 +286,25 @@ class Measurer:
             self.cache.fail(job.problem, describe(candidate), reason)
 
 
-class _Trials:
-    """Times what is offered for a problem in a row, once all of it is compiled.
-
-    A device that waits lowers its clocks, so times are compared that were taken one right after
-    the other.  The processor's cores compile for other problems meanwhile.
-    """
-
-    def __init__(
-        self, measurer: Measurer, bench: Bench, trials: Sequence[tuple[Job, Trial]]
-    ) -> None:
-        self._measurer, self._bench = measurer, bench
-        self._offered: dict[str, list[tuple[Job, Trial]]] = {}
-        self._missing: dict[str, set[KernelRequest]] = {}
-        self._best: dict[str, float] = {}
-        self._done, self._count = 0, 0
-        for job, trial in trials:
-            self._add(job, trial)
-
-    def _add(self, job: Job, trial: Trial) -> None:
-        self._offered.setdefault(job.problem, []).append((job, trial))
-        missing = self._missing.setdefault(job.problem, set())
-        if not isinstance(trial.draft, LibraryDraft):
-            missing.update(launch.kernel for launch in trial.draft.launches)
-        self._count += 1
-
-    def plan(self, candidates: Sequence[tuple[Job, Candidate]]) -> None:
-        """Add what libraries offer, which may take them long; time what waits for no kernel."""
-        m = self._measurer
-        for number, (job, candidate) in enumerate(candidates):
-            m.report("tactics", 0, self._count + len(candidates) - number, str(job.node.loc))
-            if m.time.is_up():
-                m.time.leave_out(job.problem, job.microseconds)
-                continue
-            for trial in m.trials(job, candidate):
-                self._add(job, trial)
-        for problem, kernels in self._missing.items():
-            if not kernels:
-                self._time_all(problem)
-
-    def ready(self, kernel: KernelRequest) -> None:
-        """Time the problems that waited for this kernel alone."""
-        for problem, kernels in self._missing.items():
-            if kernel in kernels:
-                kernels.discard(kernel)
-                if not kernels:
-                    self._time_all(problem)
-
-    def give_up(self) -> None:
-        """Leave out what still waits for kernels: the time is up."""
-        for problem, kernels in self._missing.items():
-            if kernels:
-                job, _ = self._offered[problem][0]
-                self._measurer.time.leave_out(problem, job.microseconds)
-
-    def _time_all(self, problem: str) -> None:
-        for job, trial in self._offered[problem]:
-            self._time(job, trial)
-
-    def _time(self, job: Job, trial: Trial) -> None:
-        m = self._measurer
-        m.report("tactics", self._done, self._count, str(job.node.loc))
-        self._done += 1
-        if m.time.is_up():
-            m.time.leave_out(job.problem, job.microseconds)
-            return
-        try:
-            kernels = [launch.kernel for launch in trial.draft.launches]
-            code = {k: _code(m.compiler.known[k]) for k in kernels}
-            us = self._bench.time(trial, code, self._best.get(job.problem))
-        except LaminaError as e:
-            m.failed_trial(job, trial.candidate, e)
-            return
-        self._best[job.problem] = min(us, self._best.get(job.problem, us))
-        m.cache.put(job.problem, describe(trial.candidate), us)
+def _estimate(alike: Sequence[Choices]) -> float:
+    return sum(min(c.microseconds) for c in alike)
 
 
-def _dense_job(problem: str, alike: Sequence[Choices]) -> Job:
+def _dense_job(problem: str, alike: Sequence[Choices], limit: float, share: float) -> Job:
     node = alike[0].node
-    return Job(problem, tuple(alike), lambda c: Placement(*dense_layouts(node, c), ""))
+    place = lambda c: Placement(*dense_layouts(node, c), "")  # noqa: E731
+    return Job(problem, tuple(alike), place, limit, share)
 
 
 def _near_in_place(c: Choices, chosen: Candidate) -> Choices:
     """Return the few best candidates of each tactic with the forms of the chosen one."""
     rows = sorted(zip(c.candidates, c.microseconds, strict=True), key=lambda row: row[1])
     like = [row for row in rows if forms_of(row[0]) == forms_of(chosen) and row[0].takes_strides]
-    first = {id(x) for x in first_of_each([x for x, _ in like])}
-    near = [row for row in like if id(row[0]) in first and row[1] <= _NEAR_IN_PLACE * like[0][1]]
+    first = {id(x) for x in first_of_each([x for x, _ in like], _MOST_IN_PLACE)}
+    near = [
+        (x, us)
+        for x, us in like
+        if id(x) in first
+        and us <= like[0][1] * (_NEAR_LIBRARY_IN_PLACE if is_library(x) else _NEAR_IN_PLACE)
+    ]
     return Choices(c.node, [x for x, _ in near], [us for _, us in near])
-
-
-def _code(outcome: MachineCode | str) -> MachineCode:
-    if isinstance(outcome, str):
-        raise DeviceError(outcome)
-    return outcome

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import weakref
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -17,6 +18,10 @@ from lamina.runtime.driver import Allocator
 from lamina.runtime.lent import LentMemory
 
 ALIGN_BYTES: Final = 256
+
+_PINNED_UNIT: Final = 1 << 20
+_KEPT_PINNED: Final = 4
+"""Blocks that are kept for refits: two for all weights, two for what goes with them."""
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -115,6 +120,36 @@ class Memory:
         block = (ctypes.c_uint8 * size_bytes).from_address(pointer)
         at_end(block, _free_host, device, pointer)
         return np.ctypeslib.as_array(block)
+
+
+class PinnedPool:
+    """Page-locked memory that is used again: to lock pages takes longer than to fill them.
+
+    Some of what nothing uses any more is kept.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        # No lock: memory comes back from the garbage collector too, at any point of any thread.
+        self._free: deque[Bytes] = deque(maxlen=_KEPT_PINNED)
+
+    def take(self, size_bytes: int) -> Bytes:
+        """Return so many bytes of page-locked memory, whatever is in them."""
+        if not size_bytes:
+            return np.empty(0, np.uint8)
+        whole = self._block(-(-size_bytes // _PINNED_UNIT) * _PINNED_UNIT)
+        block = (ctypes.c_uint8 * whole.size).from_buffer(whole.data)
+        at_end(block, self._free.append, whole)
+        return np.ctypeslib.as_array(block)[:size_bytes]
+
+    def _block(self, size_bytes: int) -> Bytes:
+        for _ in range(len(self._free)):
+            with contextlib.suppress(IndexError):  # another thread took the last one
+                block = self._free.popleft()
+                if block.size == size_bytes:
+                    return block
+                self._free.append(block)
+        return self._memory.pinned(size_bytes)
 
 
 class SharedBuffer:

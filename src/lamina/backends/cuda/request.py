@@ -49,6 +49,8 @@ class KernelRequest:
     dependent: bool = False
     most_registers: int = 0
     """Registers a thread may use; 0 leaves it to the compiler."""
+    rounded_descriptors: int = 0
+    """How many of the descriptors that the kernel makes first round f32 numbers to TF32."""
 
     def key(self) -> str:
         """Return the request as text: equal requests have equal text."""

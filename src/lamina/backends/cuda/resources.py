@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,12 +17,25 @@ import numpy.typing as npt
 from lamina.backends.cuda.device import Device, Handle, current
 from lamina.backends.cuda.launches import KernelStep, read_steps
 from lamina.backends.cuda.library.steps import LibraryStep, read_library_steps
-from lamina.backends.cuda.memory import Buffer, Bytes, Memory, Stream, aligned, at_end
+from lamina.backends.cuda.memory import (
+    Buffer,
+    Bytes,
+    Memory,
+    PinnedPool,
+    Stream,
+    aligned,
+    at_end,
+)
+from lamina.backends.cuda.packing import Delivery, WeightMemory, can_pack, function_of
 from lamina.backends.cuda.primitive import Library, Operation
 from lamina.backends.cuda.residency import base_of, groups, on_device, programs_of
 from lamina.errors import DeviceError, where
+from lamina.ir.movement import is_kernel_name, kernel_name
 from lamina.plan.halves import restore
 from lamina.plan.plan import CodeImage, Place, Program, Section
+
+_REFITS_AT_ONCE: Final = 2
+"""Refits whose weights may be on their way to the device."""
 
 _KEPT_OPERATIONS: Final = 512
 """Operations of libraries that are kept: making one reads its plan, which takes milliseconds."""
@@ -93,10 +107,12 @@ class Resources:
         self._operations_lock = threading.Lock()
         self._halves = frozenset(section.halves)
         self._lock = threading.Lock()
+        self.pinned = PinnedPool(memory)
+        self._on_their_way: deque[WeightMemory] = deque(maxlen=_REFITS_AT_ONCE)
         with current(device):
             self._stream = Stream(device)
-            self._place(resident_bytes)
             self._load()
+            self._place(resident_bytes)
             self._libraries = self._load_libraries()
 
     def allocating(self, memory: Memory) -> Resources:
@@ -117,8 +133,20 @@ class Resources:
         other._host, other._lock = {}, threading.Lock()
         other._addresses, other._owners = dict(self._addresses), dict(self._owners)
         with current(self.device):
-            other._upload(changed)
+            other._upload(changed, list(self._on_their_way))
+        self._on_their_way.clear()
         return other
+
+    def weight_memory(self, size_bytes: int) -> WeightMemory | None:
+        """Return page-locked memory for the weights of a refit; None where there is no more."""
+        parts = (self.device, self.memory, self.pinned, self._stream)
+        try:
+            with current(self.device):
+                found = WeightMemory(size_bytes, *parts)
+        except DeviceError:
+            return None
+        self._on_their_way.append(found)
+        return found
 
     @property
     def constant_bytes(self) -> int:
@@ -180,7 +208,7 @@ class Resources:
         self._owners: dict[int, Buffer | Bytes] = {}
         self._upload(used)
 
-    def _upload(self, blobs: Sequence[int]) -> None:
+    def _upload(self, blobs: Sequence[int], weights: Sequence[WeightMemory] = ()) -> None:
         """Bring constants to the device, and those that find no room there to pinned memory.
 
         Page-locked memory has addresses that kernels can read, over the bus in every run.
@@ -190,23 +218,36 @@ class Resources:
         buffer = self.memory.buffer(resident, "the constants", self._stream)
         pinned = self.memory.pinned(sum(sizes.values()) - resident)
         at, host = buffer.pointer, pinned.__array_interface__["data"][0]
-        sources = []  # they may go as soon as their bytes have arrived
-        for number, size in sizes.items():
-            is_resident = number in self._resident
-            self._addresses[number] = at if is_resident else host
+        delivery = Delivery(
+            self.device, self.memory, self.pinned, self._stream, self._pack, weights=weights
+        )
+        # What the host sends lies side by side.
+        for number in sorted(sizes, key=lambda n: bool(self.section.blobs[n].movements)):
+            size, is_resident = sizes[number], number in self._resident
+            self._addresses[number] = target = at if is_resident else host
             self._owners[number] = buffer if is_resident else pinned
-            array = self.section.blobs[number].contents
-            dense = restore(array) if number in self._halves else np.ascontiguousarray(array)
-            if dense.nbytes:
-                sources.append(dense)
-                source = dense.__array_interface__["data"][0]
-                target = self._addresses[number]
-                self.device.copy(target, source, dense.nbytes, self._stream.handle)
+            movements = self.section.blobs[number].movements
+            if is_resident and can_pack(movements, self._packing):
+                delivery.moved += [(target, movement) for movement in movements]
+            else:
+                delivery.arrays.append((target, self._bytes(number)))
             at, host = (at + size, host) if is_resident else (at, host + size)
-        self.device.synchronize(self._stream.handle)
+        delivery.deliver()
+
+    def _bytes(self, blob: int) -> Bytes:
+        """Return a constant as kernels read it."""
+        array = self.section.blobs[blob].contents
+        dense = restore(array) if blob in self._halves else np.ascontiguousarray(array)
+        return dense.reshape(-1).view(np.uint8)
+
+    def _pack(self, chain: str) -> Handle:
+        """Return the kernel that makes constants by a chain."""
+        name = kernel_name(chain)
+        module = self.modules.load(name, self._packing[name])
+        return self.device.function(module, function_of(chain), 0)
 
     def _restored_bytes(self, blob: int) -> int:
-        held = self.section.blobs[blob].array.nbytes
+        held = self.section.blobs[blob].nbytes
         return 2 * held if blob in self._halves else held
 
     def _load(self) -> None:
@@ -214,6 +255,7 @@ class Resources:
         self._functions: dict[tuple[str, str, int], Handle] = {}
         self.modules = Modules(self.device)
         images = _images(self.section.image)
+        self._packing = {n: i for n, i in images.items() if is_kernel_name(n)}
         for facts in self.facts.values():
             for step in facts.kernels.values():
                 for launch in step.launches:

@@ -253,6 +253,10 @@ class SimulatedDevice:
         """Add a captured graph behind other nodes and return its node."""
         return self._add(graph, part.nodes[0], after)
 
+    def add_record(self, graph: Handle, event: Handle, after: Sequence[Handle]) -> Handle:
+        """Let an event happen in each run of a graph and return its node."""
+        return self._add(graph, lambda stream: self.record(event, stream), after)
+
     def instantiate(self, graph: Handle) -> Handle:
         """Return an executable form of a graph."""
         return _Executable(list(graph.nodes), list(graph.after))

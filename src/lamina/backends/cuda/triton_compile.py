@@ -13,10 +13,16 @@ from types import ModuleType
 from typing import Any
 
 import triton
+from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from lamina.backends.cuda.assemble_ptx import assemble, driver_version
+from lamina.backends.cuda.assemble_ptx import (
+    assemble,
+    assembled,
+    driver_version,
+    with_rounded_descriptors,
+)
 from lamina.backends.cuda.compile import MachineCode
 from lamina.backends.cuda.request import ASSEMBLY, MODULE, KernelRequest
 from lamina.errors import BuildError
@@ -35,19 +41,29 @@ def compile_request(request: KernelRequest, arch: int) -> MachineCode:
         names: list[str] = list(function.arg_names)
         signature = {n: types.get(n, "constexpr") for n in names}
         divisible = {(names.index(n),): [["tt.divisibility", 16]] for n in request.divisible}
-        source = ASTSource(fn=function, signature=signature, constexprs=constants, attrs=divisible)
+        kind = _source_of(function)
+        source = kind(fn=function, signature=signature, constexprs=constants, attrs=divisible)
         options: dict[str, Any] = {"num_warps": request.warps, "num_stages": request.stages}
         if request.dependent:
             options["launch_pdl"] = True
         if request.most_registers:
             options["maxnreg"] = request.most_registers
-        kernel = triton.compile(source, target=GPUTarget("cuda", arch, _WARP), options=options)
+        with knobs.compilation.scope():
+            if request.rounded_descriptors:
+                # The machine code of the unchanged text is not wanted, and the text is.
+                knobs.compilation.always_compile = True
+                knobs.compilation.store_binary_only = False
+            kernel = triton.compile(source, target=GPUTarget("cuda", arch, _WARP), options=options)
     except Exception as e:  # Triton raises what it likes, down to RuntimeError of its passes
         lines = [line for line in str(e).splitlines() if line.strip()] or [type(e).__name__]
         raise BuildError(f"Triton cannot compile {request.function}: {lines[-1]}") from e
     meta = kernel.metadata
+    cubin = kernel.asm["cubin"]
+    if request.rounded_descriptors:
+        text = with_rounded_descriptors(kernel.asm["ptx"], request.rounded_descriptors)
+        cubin = assembled(text, meta.name, arch)
     return MachineCode(
-        cubin=kernel.asm["cubin"],
+        cubin=cubin,
         function=meta.name,
         warps=meta.num_warps,
         shared_bytes=meta.shared,
@@ -55,6 +71,13 @@ def compile_request(request: KernelRequest, arch: int) -> MachineCode:
         scratch_align=meta.global_scratch_align,
         driver_version=driver_version(arch),
     )
+
+
+def _source_of(function: Any) -> Any:
+    """Return the class of a function's source: of Triton, or of Gluon with layouts written out."""
+    if not function.is_gluon():
+        return ASTSource
+    return importlib.import_module("triton.experimental.gluon._runtime").GluonASTSource
 
 
 def load_function(request: KernelRequest) -> Any:

@@ -12,6 +12,7 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from lamina.backends.cuda.kernels.quick import exp2
+from lamina.backends.cuda.kernels.rounding import dot, factor
 
 LOG2E = tl.constexpr(1.4426950408889634)
 
@@ -70,7 +71,8 @@ def absorb(
         block = tl.load(keys_at, mask=d[:, None] < D, other=0.0)
     else:
         block = tl.load(keys_at)
-    scores = tl.dot(queries, block, input_precision=PRECISION)
+    left, right = factor(queries, PRECISION), factor(block, PRECISION)
+    scores = tl.dot(left, right, input_precision=PRECISION)
     if not RAW:
         scores = capped(scores, SCALE, SOFTCAP)
     if CHECKED:
@@ -92,7 +94,7 @@ def absorb(
         values = tl.load(values_at)
     total = total * shrink + tl.sum(p, 1)
     result = result * shrink[:, None]
-    result = tl.dot(p.to(values.dtype), values, result, input_precision=PRECISION)
+    result = dot(p.to(values.dtype), values, result, PRECISION)
     return higher, total, result
 
 

@@ -12,6 +12,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from lamina.backends.cuda.kernels.attention import LOG2E, capped
 from lamina.backends.cuda.kernels.quick import exp2
+from lamina.backends.cuda.kernels.rounding import dot, factor
 
 
 @triton.jit
@@ -30,7 +31,8 @@ def scores_of(
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Return scores, products still if nothing bounds them, of queries and a block of keys."""
-    scores = tl.dot(queries, block.T, input_precision=PRECISION)
+    keys_there = factor(block, PRECISION).T
+    scores = tl.dot(factor(queries, PRECISION), keys_there, input_precision=PRECISION)
     if SOFTCAP > 0:
         scores = capped(scores, SCALE, SOFTCAP)
     if begin + block.shape[0] > keys:
@@ -94,15 +96,16 @@ def attention_once(
         base = (peak * UNIT)[:, None]
         p0 = exp2(s0 * UNIT - base)
         total = tl.sum(p0, 1)
-        result = tl.dot(p0.to(v0.dtype), v0, input_precision=PRECISION)
+        share = factor(p0.to(v0.dtype), PRECISION)
+        result = tl.dot(share, factor(v0, PRECISION), input_precision=PRECISION)
         if P1 > 0:
             p1 = exp2(s1 * UNIT - base)
             total += tl.sum(p1, 1)
-            result = tl.dot(p1.to(v0.dtype), v1, result, input_precision=PRECISION)
+            result = dot(p1.to(v0.dtype), v1, result, PRECISION)
         if P2 > 0:
             p2 = exp2(s2 * UNIT - base)
             total += tl.sum(p2, 1)
-            result = tl.dot(p2.to(v0.dtype), v2, result, input_precision=PRECISION)
+            result = dot(p2.to(v0.dtype), v2, result, PRECISION)
         result = result * (1.0 / total)[:, None]
         out = y + row[:, None] * y_row + dv[None, :]
         tl.store(out, result.to(y.dtype.element_ty), mask=inside & (dv[None, :] < DV))

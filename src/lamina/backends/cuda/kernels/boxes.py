@@ -61,6 +61,19 @@ def matmul_boxes(
 
 
 @triton.jit
+def box_place(
+    tile, IMAGES, OUT_H, OUT_W, FILTERS, BOX_N: tl.constexpr, BOX_H: tl.constexpr,
+    BOX_W: tl.constexpr, BLOCK_N: tl.constexpr, GROUP: tl.constexpr,
+):  # fmt: skip
+    """Return the first image, row, column and filter of a tile."""
+    across, down = tl.cdiv(OUT_W, BOX_W), tl.cdiv(OUT_H, BOX_H)
+    tiles_m, tiles_n = tl.cdiv(IMAGES, BOX_N) * across * down, tl.cdiv(FILTERS, BLOCK_N)
+    tile_m, tile_n = tile_place(tile, tiles_m, tiles_n, GROUP)
+    first_n = tile_m // (across * down) * BOX_N
+    return first_n, tile_m // across % down * BOX_H, tile_m % across * BOX_W, tile_n * BLOCK_N
+
+
+@triton.jit
 def convolution_boxes(
     x, w, factors, shift, bias, residual, y,
     IMAGES, IN_H, IN_W, OUT_H, OUT_W, CHANNELS, FILTERS,
@@ -94,16 +107,16 @@ def convolution_boxes(
     )
     weights = tl.make_tensor_descriptor(w, [FILTERS, W_FILTER], [W_FILTER, 1], [BLOCK_N, BLOCK_K])
     kind: tl.constexpr = tl.float32 if factors is None else tl.int32
-    across, down = tl.cdiv(OUT_W, BOX_W), tl.cdiv(OUT_H, BOX_H)
-    tiles_m, tiles_n = tl.cdiv(IMAGES, BOX_N) * across * down, tl.cdiv(FILTERS, BLOCK_N)
+    tiles = tl.cdiv(IMAGES, BOX_N) * tl.cdiv(OUT_H, BOX_H) * tl.cdiv(OUT_W, BOX_W)
+    tiles *= tl.cdiv(FILTERS, BLOCK_N)
     chunks = CHANNELS // BLOCK_K
     if DEPENDENT:
         gdc_wait()
         gdc_launch_dependents()
-    for tile in tl.range(tl.program_id(0), tiles_m * tiles_n, tl.num_programs(0), flatten=True):
-        tile_m, tile_n = tile_place(tile, tiles_m, tiles_n, GROUP)
-        first_w, first_h = tile_m % across * BOX_W, tile_m // across % down * BOX_H
-        first_n = tile_m // (across * down) * BOX_N
+    for tile in tl.range(tl.program_id(0), tiles, tl.num_programs(0), flatten=True):
+        first_n, first_h, first_w, filter = box_place(
+            tile, IMAGES, OUT_H, OUT_W, FILTERS, BOX_N, BOX_H, BOX_W, BLOCK_N, GROUP
+        )
         total = tl.zeros((BLOCK_N if FLIPPED else BLOCK_M, BLOCK_M if FLIPPED else BLOCK_N), kind)
         for step in range(TAPS_H * TAPS_W * chunks):
             tap, c = step // chunks, step % chunks * BLOCK_K
@@ -111,7 +124,7 @@ def convolution_boxes(
             v = tap % TAPS_W * DILATION_W - PAD_W + _UP * STRIDE_W
             at_h, at_w = first_h + h // STRIDE_H - _UP, first_w + v // STRIDE_W - _UP
             box = pixels.load([first_n, at_h, h % STRIDE_H, at_w, v % STRIDE_W * X_COLUMN + c])
-            taken = weights.load([tile_n * BLOCK_N, tap * W_TAP + c])
+            taken = weights.load([filter, tap * W_TAP + c])
             seen = box.reshape(BLOCK_M, BLOCK_K)
             if FLIPPED:
                 total = tl.dot(taken, seen.T, total, out_dtype=kind)
@@ -124,18 +137,18 @@ def convolution_boxes(
         row, column = first_h + number // BOX_W % BOX_H, first_w + number % BOX_W
         real = (n < IMAGES) & (row < OUT_H) & (column < OUT_W)
         n = n.to(tl.int64)
-        filters = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
+        filters = filter + tl.arange(0, BLOCK_N)
         added = None
         if bias is not None:
             added = tl.load(bias + filters, mask=filters < FILTERS, other=0)
         rest = None
         if residual is not None:
-            rest = residual + RESIDUAL_FIRST + tile_n * BLOCK_N
+            rest = residual + RESIDUAL_FIRST + filter
             rest = rest + n * RESIDUAL_BATCH + row * RESIDUAL_ROW + column * RESIDUAL_COLUMN
-        out = y + Y_FIRST + tile_n * BLOCK_N + n * Y_BATCH + row * Y_ROW + column * Y_COLUMN
+        out = y + Y_FIRST + filter + n * Y_BATCH + row * Y_ROW + column * Y_COLUMN
         total = real_sums(total, factors, shift, filters, filters < FILTERS)
         finish(
-            total, added, None, rest, out, real, FILTERS - tile_n * BLOCK_N, 1, 1, 1,
+            total, added, None, rest, out, real, FILTERS - filter, 1, 1, 1,
             RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO,
             ROUND_SCALE, ROUND_ZERO, ROUND_SIGNED, KIND, ALPHA, BETA, HALVES,
         )  # fmt: skip

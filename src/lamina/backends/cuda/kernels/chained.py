@@ -15,6 +15,7 @@ from lamina.backends.cuda.kernels.convolution import (
     pixel_offset,
     pixel_place,
     summed,
+    window_rows,
 )
 from lamina.backends.cuda.kernels.epilogue import (
     activate,
@@ -24,6 +25,7 @@ from lamina.backends.cuda.kernels.epilogue import (
     shares,
 )
 from lamina.backends.cuda.kernels.matmul import load_block, tile_place
+from lamina.backends.cuda.kernels.rounding import dot
 
 
 @triton.jit
@@ -56,7 +58,7 @@ def _both_summed(
             right = tl.load(block)
         else:
             right = tl.load(block, mask=filter_inside[None, :], other=0)
-        total = tl.dot(left, right, total, input_precision=PRECISION)
+        total = dot(left, right, total, PRECISION)
     return total
 
 
@@ -101,11 +103,14 @@ def paired(
         chunks, z_chunks = tl.cdiv(CHANNELS, BLOCK_K), tl.cdiv(Z_CHANNELS, BLOCK_K)
         end, begin = tl.minimum(last, steps), tl.maximum(first - steps, 0)
         if end > first:
-            ask_for_filters(w, filters, FILTERS, first, end, chunks, W_FILTER, W_TAP, BLOCK_K)
+            ask_for_filters(
+                w, filters, FILTERS, first, end, tile_m, tiles_m, chunks, W_FILTER, W_TAP, BLOCK_K
+            )
         if last > steps:
             ask_for_filters(
-                v, filters, FILTERS, begin, last - steps, z_chunks, V_FILTER, V_TAP, BLOCK_K
-            )
+                v, filters, FILTERS, begin, last - steps, tile_m, tiles_m,
+                z_chunks, V_FILTER, V_TAP, BLOCK_K,
+            )  # fmt: skip
     if DEPENDENT:
         gdc_wait()
         gdc_launch_dependents()
@@ -125,21 +130,26 @@ def paired(
             BLOCK_K, WHOLE_N, WIDE, PRECISION,
         )  # fmt: skip
     else:
-        total = summed(
-            total, x, w, pixels, PIXELS, filters, FILTERS, first, tl.minimum(last, steps),
-            IN_D, IN_H, IN_W, OUT_D, OUT_H, OUT_W, CHANNELS,
-            X_BATCH, X_DEPTH, X_ROW, X_COLUMN, W_FILTER, W_TAP, 1,
-            TAPS_H, TAPS_W, STRIDE_D, STRIDE_H, STRIDE_W, DILATION_D, DILATION_H, DILATION_W,
-            PAD_D, PAD_H, PAD_W, BLOCK_K, WHOLE_N, WHOLE_K, PADDED, DEEP, WIDE, 0, PRECISION,
+        windows = window_rows(
+            x, pixels, OUT_D, OUT_H, OUT_W, X_BATCH, X_DEPTH, X_ROW, X_COLUMN,
+            STRIDE_D, STRIDE_H, STRIDE_W, PAD_D, PAD_H, PAD_W, WIDE,
         )  # fmt: skip
         total = summed(
-            total, z, v, pixels, PIXELS, filters, FILTERS,
+            total, windows, w, pixels, PIXELS, filters, FILTERS, first, tl.minimum(last, steps),
+            IN_D, IN_H, IN_W, CHANNELS, X_DEPTH, X_ROW, X_COLUMN, W_FILTER, W_TAP, 1,
+            TAPS_H, TAPS_W, DILATION_D, DILATION_H, DILATION_W,
+            BLOCK_K, WHOLE_N, WHOLE_K, PADDED, DEEP, 0, PRECISION,
+        )  # fmt: skip
+        windows = window_rows(
+            z, pixels, OUT_D, OUT_H, OUT_W, Z_BATCH, Z_DEPTH, Z_ROW, Z_COLUMN,
+            Z_STRIDE_D, Z_STRIDE_H, Z_STRIDE_W, Z_PAD_D, Z_PAD_H, Z_PAD_W, WIDE,
+        )  # fmt: skip
+        total = summed(
+            total, windows, v, pixels, PIXELS, filters, FILTERS,
             tl.maximum(first - steps, 0), last - steps,
-            Z_IN_D, Z_IN_H, Z_IN_W, OUT_D, OUT_H, OUT_W, Z_CHANNELS,
-            Z_BATCH, Z_DEPTH, Z_ROW, Z_COLUMN, V_FILTER, V_TAP, 1,
-            Z_TAPS_H, Z_TAPS_W, Z_STRIDE_D, Z_STRIDE_H, Z_STRIDE_W,
-            Z_DILATION_D, Z_DILATION_H, Z_DILATION_W, Z_PAD_D, Z_PAD_H, Z_PAD_W,
-            BLOCK_K, WHOLE_N, Z_WHOLE_K, Z_PADDED, DEEP, WIDE, 0, PRECISION,
+            Z_IN_D, Z_IN_H, Z_IN_W, Z_CHANNELS, Z_DEPTH, Z_ROW, Z_COLUMN, V_FILTER, V_TAP, 1,
+            Z_TAPS_H, Z_TAPS_W, Z_DILATION_D, Z_DILATION_H, Z_DILATION_W,
+            BLOCK_K, WHOLE_N, Z_WHOLE_K, Z_PADDED, DEEP, 0, PRECISION,
         )  # fmt: skip
     if SPLIT != 1:
         if not is_last(total, partial, counters, program, piece, SPLIT, BLOCK_M, BLOCK_N):
@@ -185,14 +195,16 @@ def _front(
     """Return the first convolution of a tile, rounded, its ``FILTERS`` padded to ``SIZE``."""
     filters = tl.arange(0, SIZE)
     total = tl.zeros((BLOCK_M, SIZE), tl.float32)
+    windows = window_rows(
+        x, pixels, OUT_D, OUT_H, OUT_W, X_BATCH, X_DEPTH, X_ROW, X_COLUMN,
+        STRIDE_D, STRIDE_H, STRIDE_W, PAD_D, PAD_H, PAD_W, WIDE,
+    )  # fmt: skip
     total = summed(
-        total, x, w, pixels, PIXELS, filters, FILTERS,
+        total, windows, w, pixels, PIXELS, filters, FILTERS,
         0, TAPS_D * TAPS_H * TAPS_W * tl.cdiv(CHANNELS, BLOCK_K),
-        IN_D, IN_H, IN_W, OUT_D, OUT_H, OUT_W, CHANNELS,
-        X_BATCH, X_DEPTH, X_ROW, X_COLUMN, W_FILTER, W_TAP, 1,
-        TAPS_H, TAPS_W, STRIDE_D, STRIDE_H, STRIDE_W, DILATION_D, DILATION_H, DILATION_W,
-        PAD_D, PAD_H, PAD_W, BLOCK_K, SIZE == FILTERS, CHANNELS % BLOCK_K == 0, PADDED, DEEP,
-        WIDE, 0, "ieee",
+        IN_D, IN_H, IN_W, CHANNELS, X_DEPTH, X_ROW, X_COLUMN, W_FILTER, W_TAP, 1,
+        TAPS_H, TAPS_W, DILATION_D, DILATION_H, DILATION_W,
+        BLOCK_K, SIZE == FILTERS, CHANNELS % BLOCK_K == 0, PADDED, DEEP, 0, "ieee",
     )  # fmt: skip
     if bias is not None:
         total += tl.load(bias + filters, mask=filters < FILTERS, other=0)[None, :]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from lamina.backends.cuda.kernels.epilogue import (
     finish,
@@ -19,8 +18,10 @@ from lamina.backends.cuda.kernels.epilogue import (
     real_sums,
     shares,
     signed,
+    wait,
 )
 from lamina.backends.cuda.kernels.matmul import tile_place
+from lamina.backends.cuda.kernels.rounding import dot
 
 
 @triton.jit
@@ -46,26 +47,38 @@ def pixel_offset(
 
 
 @triton.jit
-def summed(
-    total, x, w, pixels, PIXELS, filters, FILTERS, first, last,
-    IN_D, IN_H, IN_W, OUT_D, OUT_H, OUT_W, CHANNELS,
-    X_BATCH, X_DEPTH, X_ROW, X_COLUMN, W_FILTER, W_TAP, W_CHANNEL,
-    TAPS_H: tl.constexpr, TAPS_W: tl.constexpr, STRIDE_D: tl.constexpr, STRIDE_H: tl.constexpr,
-    STRIDE_W: tl.constexpr, DILATION_D: tl.constexpr, DILATION_H: tl.constexpr,
-    DILATION_W: tl.constexpr, PAD_D: tl.constexpr, PAD_H: tl.constexpr, PAD_W: tl.constexpr,
-    BLOCK_K: tl.constexpr, WHOLE_N: tl.constexpr, WHOLE_K: tl.constexpr, PADDED: tl.constexpr,
-    DEEP: tl.constexpr, WIDE: tl.constexpr, X_ZERO: tl.constexpr, PRECISION: tl.constexpr,
+def window_rows(
+    x, pixels, OUT_D, OUT_H, OUT_W, X_BATCH, X_DEPTH, X_ROW, X_COLUMN,
+    STRIDE_D: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
+    PAD_D: tl.constexpr, PAD_H: tl.constexpr, PAD_W: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """Add the products of the steps from ``first`` to before ``last``: taps, in them channels."""
-    chunks, channels = tl.cdiv(CHANNELS, BLOCK_K), tl.arange(0, BLOCK_K)
-    pixel_inside, filter_inside = pixels < PIXELS, filters < FILTERS
+    """Return where the windows of pixels begin: pointers, and places along the three axes."""
     image, out_d, out_h, out_w = pixel_place(pixels, OUT_D, OUT_H, OUT_W)
     if WIDE:
         image = image.to(tl.int64)
     in_d, in_h, in_w = out_d * STRIDE_D - PAD_D, out_h * STRIDE_H - PAD_H, out_w * STRIDE_W - PAD_W
-    x_rows = x + (image * X_BATCH + in_d * X_DEPTH + in_h * X_ROW + in_w * X_COLUMN)
+    rows = x + (image * X_BATCH + in_d * X_DEPTH + in_h * X_ROW + in_w * X_COLUMN)
+    return rows, in_d, in_h, in_w
+
+
+@triton.jit
+def summed(
+    total, windows, w, pixels, PIXELS, filters, FILTERS, first, last,
+    IN_D, IN_H, IN_W, CHANNELS, X_DEPTH, X_ROW, X_COLUMN, W_FILTER, W_TAP, W_CHANNEL,
+    TAPS_H: tl.constexpr, TAPS_W: tl.constexpr, DILATION_D: tl.constexpr,
+    DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
+    BLOCK_K: tl.constexpr, WHOLE_N: tl.constexpr, WHOLE_K: tl.constexpr, PADDED: tl.constexpr,
+    DEEP: tl.constexpr, X_ZERO: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Add the products of the steps from ``first`` to before ``last``: taps, in them channels.
+
+    ``windows`` is what :func:`window_rows` gave.
+    """
+    chunks, channels = tl.cdiv(CHANNELS, BLOCK_K), tl.arange(0, BLOCK_K)
+    pixel_inside, filter_inside = pixels < PIXELS, filters < FILTERS
+    x_rows, in_d, in_h, in_w = windows
     w_block = w + channels[:, None] * W_CHANNEL + filters[None, :] * W_FILTER
-    unsigned: tl.constexpr = x.dtype.element_ty == tl.uint8
+    unsigned: tl.constexpr = x_rows.dtype.element_ty == tl.uint8
     for step in range(first, last):
         tap, c = step // chunks, step % chunks * BLOCK_K
         d = tap // (TAPS_H * TAPS_W) * DILATION_D
@@ -89,20 +102,26 @@ def summed(
             left = tl.load(x_block, mask=seen[:, None] & deep[None, :], other=X_ZERO)
             right = tl.load(w_step, mask=deep[:, None] & filter_inside[None, :], other=0)
         left = signed(left, unsigned)
-        total = tl.dot(left, right, total, input_precision=PRECISION, out_dtype=total.dtype)
+        total = dot(left, right, total, PRECISION)
     return total
 
 
 @triton.jit
 def ask_for_filters(
-    w, filters, FILTERS, first, last, chunks, W_FILTER, W_TAP, BLOCK_K: tl.constexpr
+    w, filters, FILTERS, first, last, tile, tiles, chunks, W_FILTER, W_TAP, BLOCK_K: tl.constexpr
 ):  # fmt: skip
-    """Ask for what the steps from ``first`` to before ``last`` read of packed filters."""
+    """Ask for what the steps from ``first`` to before ``last`` read of packed filters.
+
+    All ``tiles`` of pixels read it; each asks for the steps that are its share.
+    """
     size: tl.constexpr = w.dtype.element_ty.primitive_bitwidth // 8
-    begin = first // chunks * W_TAP + first % chunks * BLOCK_K
-    end = (last - 1) // chunks * W_TAP + (last - 1) % chunks * BLOCK_K + BLOCK_K
+    start = first + (last - first) * tile // tiles
+    stop = first + (last - first) * (tile + 1) // tiles
+    begin = start // chunks * W_TAP + start % chunks * BLOCK_K
+    end = (stop - 1) // chunks * W_TAP + (stop - 1) % chunks * BLOCK_K + BLOCK_K
     end = tl.minimum(end, W_FILTER)
-    prefetch(w + tl.minimum(filters, FILTERS - 1) * W_FILTER + begin, (end - begin) * size)
+    if start < stop:
+        prefetch(w + tl.minimum(filters, FILTERS - 1) * W_FILTER + begin, (end - begin) * size)
 
 
 @triton.jit
@@ -146,24 +165,26 @@ def convolution(
     x += group * CHANNELS
     w += (group * FILTERS).to(tl.int64) * W_FILTER
     if PREFETCH:
-        ask_for_filters(w, filters, FILTERS, first, last, chunks, W_FILTER, W_TAP, BLOCK_K)
+        ask_for_filters(
+            w, filters, FILTERS, first, last, tile_m, tiles_m, chunks, W_FILTER, W_TAP, BLOCK_K
+        )
+    windows = window_rows(
+        x, pixels, OUT_D, OUT_H, OUT_W, X_BATCH, X_DEPTH, X_ROW, X_COLUMN,
+        STRIDE_D, STRIDE_H, STRIDE_W, PAD_D, PAD_H, PAD_W, WIDE,
+    )  # fmt: skip
     if DEPENDENT:
-        gdc_wait()
-        gdc_launch_dependents()
+        wait()
     added = None
     if bias is not None:
         added = tl.load(bias + group * FILTERS + filters, mask=filter_inside, other=0)
-
     kind: tl.constexpr = tl.float32 if factors is None else tl.int32
     total = tl.zeros((BLOCK_M, BLOCK_N), kind)
     total = summed(
-        total, x, w, pixels, PIXELS, filters, FILTERS, first, last,
-        IN_D, IN_H, IN_W, OUT_D, OUT_H, OUT_W, CHANNELS,
-        X_BATCH, X_DEPTH, X_ROW, X_COLUMN, W_FILTER, W_TAP, W_CHANNEL,
-        TAPS_H, TAPS_W, STRIDE_D, STRIDE_H, STRIDE_W, DILATION_D, DILATION_H, DILATION_W,
-        PAD_D, PAD_H, PAD_W, BLOCK_K, WHOLE_N, WHOLE_K, PADDED, DEEP, WIDE, X_ZERO, PRECISION,
+        total, windows, w, pixels, PIXELS, filters, FILTERS, first, last,
+        IN_D, IN_H, IN_W, CHANNELS, X_DEPTH, X_ROW, X_COLUMN, W_FILTER, W_TAP, W_CHANNEL,
+        TAPS_H, TAPS_W, DILATION_D, DILATION_H, DILATION_W,
+        BLOCK_K, WHOLE_N, WHOLE_K, PADDED, DEEP, X_ZERO, PRECISION,
     )  # fmt: skip
-
     if SPLIT != 1:
         if not is_last(total, partial, counters, program, piece, SPLIT, BLOCK_M, BLOCK_N):
             return

@@ -13,6 +13,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from lamina.backends.cuda.kernels.convolution import pixel_offset, pixel_place
 from lamina.backends.cuda.kernels.epilogue import finish, real_sums, signed
+from lamina.backends.cuda.kernels.rounding import dot
 
 
 @triton.jit
@@ -80,7 +81,7 @@ def few_channels(
             total = tl.dot(high.T, weights, total)
         else:
             left = signed(numbers, unsigned).T
-            total = tl.dot(left, weights, total, input_precision=PRECISION, out_dtype=sums)
+            total = dot(left, weights, total, PRECISION)
 
     total = real_sums(total, factors, shift, filters, real)
     if residual is not None:

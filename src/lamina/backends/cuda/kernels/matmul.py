@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from lamina.backends.cuda.kernels.epilogue import (
     finish,
@@ -18,7 +17,9 @@ from lamina.backends.cuda.kernels.epilogue import (
     real_sums,
     shares,
     signed,
+    wait,
 )
+from lamina.backends.cuda.kernels.rounding import dot
 
 
 @triton.jit
@@ -44,13 +45,24 @@ def load_block(pointers, inside, WHOLE: tl.constexpr):
 
 
 @triton.jit
+def load_step(pointers, inside, deep, WHOLE: tl.constexpr, WHOLE_K: tl.constexpr):
+    """Load an operand of a step: zeros beyond its rows or columns, and beyond the depth.
+
+    Where the depth is ``WHOLE_K`` one mask serves all steps.
+    """
+    if WHOLE_K:
+        return load_block(pointers, inside, WHOLE)
+    return load_block(pointers, inside & deep, False)
+
+
+@triton.jit
 def matmul(
     a, b, factors, shift, bias, residual, y, partial, counters, M, N, K,
     A_ROW, A_COLUMN, B_ROW, B_COLUMN, BIAS_ROW, BIAS_COLUMN, RESIDUAL_ROW, RESIDUAL_COLUMN,
     Y_ROW, Y_COLUMN, INNER, A_OUTER, A_INNER, B_OUTER, B_INNER, BIAS_OUTER, BIAS_INNER,
     RESIDUAL_OUTER, RESIDUAL_INNER, Y_OUTER, Y_INNER,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT: tl.constexpr,
-    GROUP: tl.constexpr, WHOLE_A: tl.constexpr, WHOLE_B: tl.constexpr,
+    GROUP: tl.constexpr, WHOLE_A: tl.constexpr, WHOLE_B: tl.constexpr, WHOLE_K: tl.constexpr,
     BIAS_IS_ROW: tl.constexpr, PRECISION: tl.constexpr, PREFETCH: tl.constexpr,
     RESIDUAL_SCALE: tl.constexpr, RESIDUAL_ZERO: tl.constexpr,
     Y_SCALE: tl.constexpr, Y_ZERO: tl.constexpr,
@@ -62,7 +74,8 @@ def matmul(
 
     The matrices are numbered by two axes, the inner one with ``INNER`` entries; ``*_OUTER`` and
     ``*_INNER`` are the operands' strides there.  ``PREFETCH``: b is a constant whose columns are
-    contiguous, ``B_COLUMN`` elements from each other.  ``WHOLE_*``: no block reaches outside.
+    contiguous, ``B_COLUMN`` elements from each other.  ``WHOLE_A``, ``WHOLE_B``: no block reaches
+    beyond the rows or columns, ``WHOLE_K``: none beyond the depth.
     """
     tiles_m, tiles_n = tl.cdiv(M, BLOCK_M), tl.cdiv(N, BLOCK_N)
     program, piece = tl.program_id(0), tl.program_id(1)
@@ -86,9 +99,10 @@ def matmul(
         kept = tl.minimum(columns, N - 1 - tile_n * BLOCK_N)
         if begin < end:
             prefetch(b + kept * B_COLUMN + begin, (end - begin) * size)
+    a_block = a + rows[:, None] * A_ROW + depth[None, :] * A_COLUMN
+    b_block = b + depth[:, None] * B_ROW + columns[None, :] * B_COLUMN
     if DEPENDENT:
-        gdc_wait()
-        gdc_launch_dependents()
+        wait()
     added = None
     if bias is not None:
         bias += outer * BIAS_OUTER + inner * BIAS_INNER + row * BIAS_ROW + column * BIAS_COLUMN
@@ -101,19 +115,19 @@ def matmul(
         residual += outer * RESIDUAL_OUTER + inner * RESIDUAL_INNER
         residual += row * RESIDUAL_ROW + column * RESIDUAL_COLUMN
         residual = residual + rows * RESIDUAL_ROW
-
-    a_block = a + rows[:, None] * A_ROW + depth[None, :] * A_COLUMN
-    b_block = b + depth[:, None] * B_ROW + columns[None, :] * B_COLUMN
     unsigned: tl.constexpr = a.dtype.element_ty == tl.uint8
     kind: tl.constexpr = tl.float32 if factors is None else tl.int32
     total = tl.zeros((BLOCK_M, BLOCK_N), kind)
     for step in range(first, last):
         k = step * BLOCK_K
-        deep = depth < K - k
-        left = load_block(a_block + k * A_COLUMN, row_inside[:, None] & deep[None, :], WHOLE_A)
-        right = load_block(b_block + k * B_ROW, deep[:, None] & column_inside[None, :], WHOLE_B)
+        left = load_step(
+            a_block + k * A_COLUMN, row_inside[:, None], depth[None, :] < K - k, WHOLE_A, WHOLE_K
+        )
+        right = load_step(
+            b_block + k * B_ROW, column_inside[None, :], depth[:, None] < K - k, WHOLE_B, WHOLE_K
+        )
         left = signed(left, unsigned)
-        total = tl.dot(left, right, total, input_precision=PRECISION, out_dtype=kind)
+        total = dot(left, right, total, PRECISION)
 
     if SPLIT != 1:
         if not is_last(total, partial, counters, program, piece, SPLIT, BLOCK_M, BLOCK_N):

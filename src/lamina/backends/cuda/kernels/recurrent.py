@@ -11,6 +11,7 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from lamina.backends.cuda.kernels.epilogue import activate
+from lamina.backends.cuda.kernels.rounding import dot
 
 
 @triton.jit
@@ -40,7 +41,7 @@ def project(
             w + column.to(tl.int64)[None, :] * INPUTS + k[:, None],
             mask=(column < COLUMNS)[None, :] & (k < INPUTS)[:, None], other=0,
         )  # fmt: skip
-        total = tl.dot(left, right, total, input_precision=PRECISION)
+        total = dot(left, right, total, PRECISION)
     inside = column < COLUMNS
     own = column % GATED
     bias = b + column // GATED * (2 * GATED) + own
@@ -66,7 +67,7 @@ def _product(
             r + column.to(tl.int64)[None, :] * H + k[:, None],
             mask=(column < H)[None, :] & (k < H)[:, None], other=0,
         )  # fmt: skip
-        total = tl.dot(left.to(right.dtype), right, total, input_precision=PRECISION)
+        total = dot(left.to(right.dtype), right, total, PRECISION)
     return total
 
 

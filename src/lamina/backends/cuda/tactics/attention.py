@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from lamina.backends.cuda.request import CudaDraft
+from lamina.backends.cuda.request import CudaDraft, Number
 from lamina.backends.cuda.tactics.call import Call
 from lamina.backends.cuda.target import CudaTarget
 from lamina.codegen.layout import Layout
@@ -96,18 +96,23 @@ def why_not(node: Node, core: Node) -> str:
         return "the size of a head is not known"
     if max(int(q.shape[3]), int(v.shape[3])) > _LARGEST_HEAD:  # type: ignore[arg-type]
         return f"a head has more than {_LARGEST_HEAD} elements"
-    dense = Placement(
-        tuple(Layout.dense(o.tensor.shape) for o in node.inputs),
-        (Layout.dense(node.output.tensor.shape),),
-        "",
-    )
-    views = [operand_view(node, o, dense) for o in core.inputs[:3]]
-    views.append(result_view(node, core, dense))
+    views = views_of(node, core, dense_placement(node))
     if any(w is None or (w.strides[_ELEMENT] != 1 and w.shape[_ELEMENT] != 1) for w in views):
         return "the elements of a head are apart"
     if len(core.inputs) > 3 and _mask_strides(core, k.shape[2]) is None:
         return "the mask may or may not repeat along the keys"
     return ""
+
+
+def dense_placement(node: Node) -> Placement:
+    """Return where row-major operands and results lie."""
+    operands = tuple(Layout.dense(o.tensor.shape) for o in node.inputs)
+    return Placement(operands, (Layout.dense(node.output.tensor.shape),), "")
+
+
+def views_of(node: Node, core: Node, p: Placement) -> list[StridedView | None]:
+    """Return where q, k, v and the result of an attention lie."""
+    return [*(operand_view(node, o, p) for o in core.inputs[:3]), result_view(node, core, p)]
 
 
 def _shared_bytes(core: Node, config: _Config) -> int:
@@ -192,27 +197,18 @@ class _Draft:
         op = core.op
         assert isinstance(op, Attention)
         call = attention_call(self.node, core, p, "attention", self.target)
-        k = core.inputs[1].tensor
-        strides = _mask_strides(core, k.shape[2]) if len(core.inputs) > 3 else None
-        names = ("m_batch", "m_head", "m_row", "m_column")
-        call.sizes(**dict(zip(names, strides or (0, 0, 0, 0), strict=True)))
+        pass_mask(call, core)
         call.sizes(causal_offset=op.causal_offset)
-        if strides is None:
-            call.pointer("mask", None)
         call.constants(
             BM=config.queries,
             LAST=self._last(),
             BN=config.keys,
-            MASK=self._mask_kind(),
+            MASK=mask_kind(core),
             CAUSAL=op.causal,
             REST=self._rest(),
+            **any_heads(core, self.target),
         )
         return attention_draft(call, core, config.queries, config.warps, config.stages, self.target)
-
-    def _mask_kind(self) -> str:
-        if len(self.core.inputs) < 4:
-            return "none"
-        return "keep" if self.core.inputs[3].tensor.dtype is DType.BOOL else "add"
 
     def _last(self) -> int:
         """Return the rows of a head's last program: few rows need no tile for many."""
@@ -236,15 +232,14 @@ def attention_call(node: Node, core: Node, p: Placement, function: str, target: 
     """
     op = core.op
     assert isinstance(op, Attention)
-    q, k, v = (operand.tensor for operand in core.inputs[:3])
+    q, k = (operand.tensor for operand in core.inputs[:2])
     call = Call(function, function)
     reads = [operand_of(node, operand)[0] for operand in core.inputs]
     for name, index in zip(("q", "k", "v", "mask"), reads, strict=False):
         call.pointer(name, Read(index), node.inputs[index].tensor.dtype)
     call.pointer("y", Write(0), node.output.tensor.dtype)
     call.sizes(rows=q.shape[2], keys=k.shape[2], heads=q.shape[1])
-    views = [*(operand_view(node, o, p) for o in core.inputs[:3]), result_view(node, core, p)]
-    for name, view in zip("qkvy", views, strict=True):
+    for name, view in zip("qkvy", views_of(node, core, p), strict=True):
         assert view is not None
         places = {"offset": view.offset, "batch": view.strides[_BATCH]}
         places |= {"head": view.strides[_HEAD], "row": view.strides[_ROW]}
@@ -252,15 +247,43 @@ def attention_call(node: Node, core: Node, p: Placement, function: str, target: 
     call.constants(
         SHARED=int(floordiv(q.shape[1], k.shape[1])),  # type: ignore[arg-type]
         D=int(q.shape[3]),  # type: ignore[arg-type]
-        DV=int(v.shape[3]),  # type: ignore[arg-type]
         BD=padded(q.shape[3]),
-        BDV=padded(v.shape[3]),
         SCALE=op.scale,
-        SOFTCAP=op.softcap,
-        PRECISION="tf32" if target.tf32 else "ieee",
         DEPENDENT=target.dependent,
     )
     return call
+
+
+def pass_mask(call: Call, core: Node) -> tuple[Dim, ...]:
+    """Pass where the mask's elements are; return its strides, zeros where there is none."""
+    strides: tuple[Dim, ...] | None = (0, 0, 0, 0)
+    if len(core.inputs) > 3:
+        strides = _mask_strides(core, core.inputs[1].tensor.shape[2])
+    else:
+        call.pointer("mask", None)
+    assert strides is not None
+    names = ("m_batch", "m_head", "m_row", "m_column")
+    call.sizes(**dict(zip(names, strides, strict=True)))
+    return strides
+
+
+def mask_kind(core: Node) -> str:
+    """Return how the kernels take the mask."""
+    if len(core.inputs) < 4:
+        return "none"
+    return "keep" if core.inputs[3].tensor.dtype is DType.BOOL else "add"
+
+
+def any_heads(core: Node, target: CudaTarget) -> dict[str, Number]:
+    """Return the constants of kernels for heads of any sizes and types."""
+    op, v = core.op, core.inputs[2].tensor
+    assert isinstance(op, Attention)
+    return {
+        "DV": int(v.shape[3]),  # type: ignore[arg-type]
+        "BDV": padded(v.shape[3]),
+        "SOFTCAP": op.softcap,
+        "PRECISION": "tf32" if target.tf32 else "ieee",
+    }
 
 
 def attention_draft(

@@ -8,6 +8,7 @@ from typing import Final
 from lamina.backends.cuda.request import CudaDraft
 from lamina.backends.cuda.tactics.attention import (
     ProgramShape,
+    any_heads,
     attention_call,
     attention_draft,
     microseconds,
@@ -139,6 +140,13 @@ class _Draft:
         config = self.config
         call = attention_call(self.node, self.core, p, "attention_once", self.target)
         widths = (*self.widths, 0, 0)
-        call.constants(BM=config.rows, TURNS=config.turns, P0=widths[0], P1=widths[1], P2=widths[2])
+        call.constants(
+            BM=config.rows,
+            TURNS=config.turns,
+            P0=widths[0],
+            P1=widths[1],
+            P2=widths[2],
+            **any_heads(self.core, self.target),
+        )
         rows = config.rows * config.turns
         return attention_draft(call, self.core, rows, config.warps, 2, self.target)

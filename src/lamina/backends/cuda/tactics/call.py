@@ -43,6 +43,7 @@ class Call:
         self.arguments: list[Argument] = []
         self.constants_: dict[str, Number] = {}
         self.divisible: list[str] = []
+        self.rounded_descriptors = 0
 
     def pointer(self, name: str, role: Role | Counters | None, dtype: DType = DType.I32) -> None:
         """Pass an operand; None stands for an absent one."""
@@ -78,6 +79,7 @@ class Call:
             warps=warps,
             stages=stages,
             dependent=dependent,
+            rounded_descriptors=self.rounded_descriptors,
         )
         return Launch(kernel=request, grid=(x, y, z), arguments=tuple(self.arguments))
 

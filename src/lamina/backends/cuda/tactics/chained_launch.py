@@ -14,6 +14,7 @@ from lamina.backends.cuda.tactics.convolution_launch import (
     window_numbers,
 )
 from lamina.backends.cuda.tactics.product import few_tiles, pieces, rows_of_group, shared
+from lamina.backends.cuda.tactics.tf32 import packed_precision
 from lamina.backends.cuda.tactics.tiles import Tile
 from lamina.backends.cuda.tactics.windows import Image
 from lamina.backends.cuda.target import CudaTarget
@@ -65,12 +66,12 @@ def pair_launch(
     call.pointer("y", c.y.role, c.y.dtype)
     shared(call, tile.split, tiles_m * tiles_n, False)
     call.sizes(PIXELS=at.pixels, FILTERS=at.filters)
-    _axes(call, "OUT", c, outer=True)
-    _axes(call, "IN", c)
+    pass_axes(call, "OUT", c, outer=True)
+    pass_axes(call, "IN", c)
     call.sizes(CHANNELS=at.channels)
     pass_image(call, "X", c.x)
     call.sizes(W_FILTER=c.w.filter, W_TAP=c.w.tap)
-    _axes(call, "Z_IN", d)
+    pass_axes(call, "Z_IN", d)
     call.sizes(Z_CHANNELS=other.channels)
     pass_image(call, "Z", d.x)
     call.sizes(V_FILTER=d.w.filter, V_TAP=d.w.tap)
@@ -89,14 +90,14 @@ def pair_launch(
         DEEP=c.deep,
         Y_DENSE=c.y.is_run(at.images, at.outer),
         WIDE=c.wide or d.wide,
-        PRECISION=precision,
+        PRECISION=packed_precision(precision, packed=c.w.packed and d.w.packed),
         HALVES=tile.halves,
         MERGED=merged,
         PREFETCH=target.dependent and few_tiles(tiles_m),
         DEPENDENT=target.dependent,
         **_windows(c, ""),
         **_windows(d, "Z_"),
-        **_activation(c.fused.activation, ""),
+        **activation_numbers(c.fused.activation, ""),
     )
     return call.launch(
         (tiles_m * tiles_n, count),
@@ -129,18 +130,18 @@ def chain_launch(p: Parts, tile: ChainTile, wide: bool, target: CudaTarget) -> L
     call = Call("chained", "chained_tiles" if tile.stays else "chained")
     call.pointer("x", source.x.role, source.x.dtype)
     if not tile.stays:
-        _filters(call, ("front", "front_bias"), front)
-    _filters(call, ("w", "bias"), middle)
+        pass_filters(call, ("front", "front_bias"), front)
+    pass_filters(call, ("w", "bias"), middle)
     call.pointer("z", None if other is None else other.x.role, middle.x.dtype)
-    _filters(call, ("v", "other_bias"), other)
+    pass_filters(call, ("v", "other_bias"), other)
     call.pointer("residual", None if p.residual is None else p.residual.role, middle.x.dtype)
     call.pointer("y", middle.y.role if p.stored else None, middle.y.dtype)
-    _filters(call, ("back", "back_bias"), back)
+    pass_filters(call, ("back", "back_bias"), back)
     call.pointer("last", None if back is None else back.y.role, middle.y.dtype)
     call.sizes(PIXELS=at.pixels)
-    _axes(call, "OUT", middle, outer=True)
+    pass_axes(call, "OUT", middle, outer=True)
     if not tile.stays:
-        _axes(call, "IN", source)
+        pass_axes(call, "IN", source)
         call.sizes(CHANNELS=source.windows.channels)
     pass_image(call, "X", source.x)
     if not tile.stays:
@@ -185,16 +186,17 @@ def _chain_constants(
         "DENSE": all(i is None or i.is_run(at.images, at.outer) for i in stored),
         "DEPENDENT": target.dependent,
     }
-    numbers |= _activation(middle.fused.activation, "")
-    numbers |= _activation(back.fused.activation if back else None, "BACK_")
+    numbers |= activation_numbers(middle.fused.activation, "")
+    numbers |= activation_numbers(back.fused.activation if back else None, "BACK_")
     if not tile.stays:
         numbers |= {"PADDED": source.windows.is_padded, "BLOCK_K": tile.depth, "DEEP": middle.deep}
         numbers |= _windows(source, "")
-        numbers |= _activation(front.fused.activation if front else None, "FRONT_")
+        numbers |= activation_numbers(front.fused.activation if front else None, "FRONT_")
     return numbers
 
 
-def _filters(call: Call, names: tuple[str, str], c: Convolved | None) -> None:
+def pass_filters(call: Call, names: tuple[str, str], c: Convolved | None) -> None:
+    """Pass filters and bias under two names; without a convolution they are absent."""
     if c is None:
         for name in names:
             call.pointer(name, None)
@@ -210,7 +212,8 @@ def _bias(call: Call, name: str, c: Convolved) -> None:
         call.pointer(name, *c.bias)
 
 
-def _axes(call: Call, name: str, c: Convolved, *, outer: bool = False) -> None:
+def pass_axes(call: Call, name: str, c: Convolved, *, outer: bool = False) -> None:
+    """Pass the sizes of the image, or of the result."""
     sizes = c.windows.outer if outer else c.windows.inner
     call.sizes(**{f"{name}_{a}": size for a, size in zip("DHW", sizes, strict=True)})
 
@@ -219,7 +222,8 @@ def _windows(c: Convolved, prefix: str) -> dict[str, int]:
     return {f"{prefix}{name}": value for name, value in window_numbers(c.windows).items()}
 
 
-def _activation(a: Epilogue | None, prefix: str) -> dict[str, Number]:
+def activation_numbers(a: Epilogue | None, prefix: str) -> dict[str, Number]:
+    """Return the constants that name an activation."""
     return {
         f"{prefix}KIND": a.kind.value if a else None,
         f"{prefix}ALPHA": a.alpha if a else 0.0,

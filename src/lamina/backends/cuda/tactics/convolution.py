@@ -49,7 +49,7 @@ from lamina.tactics.candidate import Candidate, Placement
 
 _FEWEST_CHANNELS: Final = 8
 _LONGEST_SIDE: Final = 256
-_Box = tuple[int, int, int]
+Box = tuple[int, int, int]
 
 
 class TritonConvolution:
@@ -154,7 +154,7 @@ def _pointwise_boxes_draft(case: Case, tile: Tile) -> Callable[[Placement], Cuda
     return draft
 
 
-def _boxes_draft(case: Case, tile: Tile, box: _Box) -> Callable[[Placement], CudaDraft]:
+def _boxes_draft(case: Case, tile: Tile, box: Box) -> Callable[[Placement], CudaDraft]:
     def draft(at: Placement) -> CudaDraft:
         (c,) = case.convolved(at, matrix=True)
         return CudaDraft(launches=(boxes_launch(c, box, tile, case.target),))
@@ -162,16 +162,18 @@ def _boxes_draft(case: Case, tile: Tile, box: _Box) -> Callable[[Placement], Cud
     return draft
 
 
-def _box(case: Case, pixels: int) -> tuple[_Box, float]:
+def _box(case: Case, pixels: int) -> tuple[Box, float]:
     """Return the box of ``pixels`` that covers the images best, and computed over real pixels."""
     at = case.windows
     batch, height, width = (case.likely(size) for size in (at.images, *at.outer[1:]))
-    return _covering((batch, height, width), pixels)
+    return covering((batch, height, width), pixels)
 
 
 @lru_cache(maxsize=4096)
-def _covering(sizes: tuple[int, int, int], pixels: int) -> tuple[_Box, float]:
-    def waste(box: _Box) -> float:
+def covering(sizes: tuple[int, int, int], pixels: int) -> tuple[Box, float]:
+    """Return the box of ``pixels`` that covers images best, and computed over real pixels."""
+
+    def waste(box: Box) -> float:
         computed = real = 1
         for size, side in zip(sizes, box, strict=True):
             computed *= -(-size // side) * side
@@ -184,6 +186,6 @@ def _covering(sizes: tuple[int, int, int], pixels: int) -> tuple[_Box, float]:
 
 
 @cache
-def _boxes(pixels: int) -> list[_Box]:
+def _boxes(pixels: int) -> list[Box]:
     sides = [1 << i for i in range(pixels.bit_length()) if 1 << i <= _LONGEST_SIDE]
     return [box for box in cartesian(sides, repeat=3) if prod(box) == pixels]  # type: ignore[misc]

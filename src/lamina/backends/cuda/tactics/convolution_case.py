@@ -9,6 +9,7 @@ from typing import Final
 from lamina.backends.cuda.tactics.convolution_launch import Convolved, Filters, needs_wide
 from lamina.backends.cuda.tactics.fused import Fused, quantized
 from lamina.backends.cuda.tactics.product import Matrix, Product, padded_depth
+from lamina.backends.cuda.tactics.tf32 import packed_factors
 from lamina.backends.cuda.tactics.tiles import Work
 from lamina.backends.cuda.tactics.windows import (
     Image,
@@ -22,6 +23,7 @@ from lamina.backends.cuda.tactics.windows import (
 )
 from lamina.backends.cuda.target import CudaTarget
 from lamina.errors import BuildError
+from lamina.ir.blocks import blocked
 from lamina.ir.dims import Dim, evaluate, product
 from lamina.ir.graph import Array, Node, Value
 from lamina.ir.weight import Weight
@@ -103,7 +105,7 @@ class Case:
                 Convolved(
                     windows=part,
                     x=image(x, at.operands[0], Read(0)),
-                    w=self._packed(part, taps) if self.filters is not None else self._plain(part),
+                    w=self._filters(part, taps, matrix=matrix),
                     bias=None if bias is None else (Read(self.bias), bias.tensor.dtype),
                     residual=rest,
                     y=image(y, at.results[0], Write(0)),
@@ -173,6 +175,26 @@ class Case:
             packed=c.w.packed,
         )
 
+    def _filters(self, part: Windows, taps: tuple[slice, slice, slice], *, matrix: bool) -> Filters:
+        if self.filters is None:
+            return self._plain(part)
+        if part.channels == 1 and not matrix:
+            return self._side_by_side(part, taps)
+        return self._packed(part, taps)
+
+    def _side_by_side(self, part: Windows, taps: tuple[slice, slice, slice]) -> Filters:
+        """Return filters of one channel as [taps, filters]: neighbours are read together."""
+        w, dtype = self.filters, self.node.inputs[1].tensor.dtype
+        assert w is not None
+        count, filters = part.tap_count, w.shape[0]
+
+        def pack() -> Weight:
+            rows = packed_filters(w, taps, count, 1, count)
+            return Weight(blocked(rows, ((), ()), (1, 0), rows.shape))
+
+        role = Packed(dtype, filters * count * dtype.itemsize, pack)
+        return Filters(role, dtype, 1, filters, 0, packed=True)
+
     def _packed(self, part: Windows, taps: tuple[slice, slice, slice]) -> Filters:
         w, dtype = self.filters, self.node.inputs[1].tensor.dtype
         assert w is not None
@@ -180,7 +202,8 @@ class Case:
         stride = padded_depth(part.tap_count * channels, dtype)
 
         def pack() -> Weight:
-            return Weight(packed_filters(w, taps, part.tap_count, channels, stride))
+            factors = packed_factors(w, dtype, self.target)
+            return Weight(packed_filters(factors, taps, part.tap_count, channels, stride))
 
         role = Packed(dtype, w.shape[0] * stride * dtype.itemsize, pack)
         return Filters(role, dtype, stride, channels, 1, packed=True)

@@ -15,6 +15,7 @@ from lamina.backends.cuda.tactics.product import (
     shared,
     why_not_shared,
 )
+from lamina.backends.cuda.tactics.tf32 import packed_precision, rounded_descriptors
 from lamina.backends.cuda.tactics.tiles import Tile
 from lamina.backends.cuda.tactics.windows import Image, Windows
 from lamina.backends.cuda.target import CudaTarget
@@ -97,7 +98,7 @@ def implicit_launch(c: Convolved, tile: Tile, precision: str, target: CudaTarget
         RESIDUAL_DENSE=residual is not None and residual.is_run(at.images, at.outer),
         WIDE=c.wide,
         X_ZERO=c.fused.x_zero,
-        PRECISION=precision,
+        PRECISION=packed_precision(precision, packed=c.w.packed),
         PREFETCH=target.dependent and c.w.packed and few_tiles(tiles_m),
         HALVES=tile.halves,
         DEPENDENT=target.dependent,
@@ -116,6 +117,7 @@ def boxes_launch(c: Convolved, box: tuple[int, int, int], tile: Tile, target: Cu
     for size, side in zip((at.images, *at.outer[1:]), box, strict=True):
         tiles_m = tiles_m * ceildiv(size, side)
     call = _call(c, "boxes", "convolution_boxes")
+    call.rounded_descriptors = rounded_descriptors(c.x.dtype, target)
     call.sizes(IMAGES=at.images)
     for name, sizes in (("IN", at.inner), ("OUT", at.outer)):
         call.sizes(**{f"{name}_H": sizes[1], f"{name}_W": sizes[2]})
@@ -210,7 +212,7 @@ def few_launch(
         Y_DENSE=y is not None and y.is_run(at.images, at.outer),
         RESIDUAL_DENSE=residual is not None and residual.is_run(at.images, at.outer),
         WIDE=c.wide,
-        PRECISION=precision,
+        PRECISION=packed_precision(precision, packed=c.w.packed),
         X_ZERO=c.fused.x_zero,
         DEPENDENT=target.dependent,
         **{name: window[name] for name in names},
@@ -254,6 +256,11 @@ def _call(c: Convolved, module: str, function: str) -> Call:
 
 def _rest(call: Call, c: Convolved) -> None:
     c.fused.vectors(call)
+    pass_added(call, c)
+
+
+def pass_added(call: Call, c: Convolved) -> None:
+    """Pass the bias, the residual and the result."""
     if c.bias is None:
         call.pointer("bias", None)
     else:

@@ -10,6 +10,7 @@ from typing import Final
 from lamina.backends.cuda.request import CudaDraft
 from lamina.backends.cuda.tactics.convolution_case import Case, case_of
 from lamina.backends.cuda.tactics.convolution_launch import direct_launch
+from lamina.backends.cuda.tactics.depthwise import is_depthwise
 from lamina.backends.cuda.target import CudaTarget
 from lamina.backends.cuda.triton_types import TRITON_TYPES
 from lamina.ir.graph import Node
@@ -79,6 +80,8 @@ def _why_not(case: Case) -> str:
     dtype = case.node.inputs[0].tensor.dtype
     if dtype not in TRITON_TYPES or (dtype.is_float and dtype.bits == 8):
         return f"no kernel computes with {dtype}"
+    if is_depthwise(case):
+        return "depthwise convolutions have a kernel of their own"
     if case.windows.channels > _MOST_CHANNELS and dtype in _MATRIX_TYPES:
         return f"{case.windows.channels} channels in a group are work for matrix units"
     activation = case.op.activation

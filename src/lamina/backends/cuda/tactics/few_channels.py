@@ -13,6 +13,7 @@ from lamina.backends.cuda.request import CudaDraft
 from lamina.backends.cuda.tactics.convolution_case import Case, case_of
 from lamina.backends.cuda.tactics.convolution_launch import Convolved, Filters, few_launch
 from lamina.backends.cuda.tactics.matmul_case import FLOATS
+from lamina.backends.cuda.tactics.tf32 import packed_factors
 from lamina.backends.cuda.tactics.tiles import Tile, Work, estimate, precisions, why_not_multiplied
 from lamina.backends.cuda.tactics.windows import Image, Sizes, Three, Windows
 from lamina.backends.cuda.target import CudaTarget
@@ -62,24 +63,24 @@ class TritonFewChannels:
 
 def _candidates(name: str, case: Case, words: bool) -> list[Candidate]:
     dtype = case.node.inputs[0].tensor.dtype
-    at = case.windows
+    at, steps, moved = case.windows, _depth(case, words), case.work().moved_bytes
+    depth = len(steps)
     found = []
     for precision, share in precisions(dtype, case.target):
         suffix = f"{' words' if words else ''}{f' {precision}' if dtype is DType.F32 else ''}"
         for tile in _tiles(case):
-            depth = len(_depth(case, words))
             work = Work(
                 rows=case.likely(at.pixels),
                 columns=at.filters,
                 depth=depth * (_HALF if words else 1),
                 dtype=dtype,
                 rate_share=share,
-                moved_bytes=case.work().moved_bytes,
+                moved_bytes=moved,
             )
             programs = -(-work.rows // tile.rows) * -(-work.columns // tile.columns)
             gathered = programs * tile.rows * depth / case.target.sms / _LOADS_PER_MICROSECOND
             cost = estimate(work, tile, case.target) + gathered
-            draft = _draft(case, tile, words, precision)
+            draft = _draft(case, tile, steps, words, precision)
             tactic = f"{name} {tile}{suffix}"
             found.append(
                 Candidate(tactic, case.reads, case.writes, cost, draft)  # type: ignore[arg-type]
@@ -163,8 +164,9 @@ def _depth(case: Case, words: bool) -> list[_Step]:
     ]
 
 
-def _draft(case: Case, tile: Tile, words: bool, precision: str) -> Callable[[Placement], CudaDraft]:
-    steps = _depth(case, words)
+def _draft(
+    case: Case, tile: Tile, steps: list[_Step], words: bool, precision: str
+) -> Callable[[Placement], CudaDraft]:
     depth = -(-len(steps) // tile.depth) * tile.depth
 
     def draft(at: Placement) -> CudaDraft:
@@ -173,7 +175,8 @@ def _draft(case: Case, tile: Tile, words: bool, precision: str) -> Callable[[Pla
             c = _in_words(c)
         table = Blob(Weight(_table(c, steps, depth)))
         assert case.filters is not None
-        packed = Blob(Weight(_packed(case.filters, steps, depth)))
+        taps = packed_factors(case.filters, c.w.dtype, case.target)
+        packed = Blob(Weight(_packed(taps, steps, depth)))
         filters = Filters(packed, c.w.dtype, depth, 1, 1, packed=True)
         c = replace(c, w=filters)
         launch = few_launch(c, table, depth, words, tile, precision, case.target)

@@ -8,6 +8,7 @@ from typing import Final
 
 from lamina.backends.cuda.tactics.fused import Fused, quantized
 from lamina.backends.cuda.tactics.product import Matrix, Product, padded_depth
+from lamina.backends.cuda.tactics.tf32 import packed_factors
 from lamina.backends.cuda.tactics.tiles import Work, why_not_multiplied
 from lamina.backends.cuda.target import CudaTarget
 from lamina.codegen.layout import Layout
@@ -60,7 +61,7 @@ def matmul_case(node: Node, target: CudaTarget) -> MatmulCase | Reject | None:
         reads[1] = None
     if isinstance(op, QuantizedMatmul):
         reads[2] = None
-    pack = _packer(node, op) if packed else None
+    pack = _packer(node, op, target) if packed else None
     fused = _fused(node, op)
 
     def place(at: Placement) -> Product:
@@ -103,7 +104,7 @@ def _fused(node: Node, op: Op) -> Fused:
     return quantized(op, weights.array.T, scale.array, x, matrix=True)
 
 
-def _packer(node: Node, op: Op) -> Packed:
+def _packer(node: Node, op: Op, target: CudaTarget) -> Packed:
     weight = constant(node.inputs[1])
     assert weight is not None
     array, dtype = weight.array, node.inputs[1].tensor.dtype
@@ -112,7 +113,8 @@ def _packer(node: Node, op: Op) -> Packed:
     stride = padded_depth(depth, dtype)
 
     def pack() -> Weight:
-        return Weight(pack_columns(array if transposed else array.T, stride))
+        factors = packed_factors(array if transposed else array.T, dtype, target)
+        return Weight(pack_columns(factors, stride))
 
     return Packed(dtype, columns * stride * dtype.itemsize, pack)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from lamina.backends.cuda.request import Counters, CudaDraft
 from lamina.backends.cuda.tactics.call import Call
 from lamina.backends.cuda.tactics.fused import Fused
+from lamina.backends.cuda.tactics.tf32 import packed_precision, rounded_descriptors
 from lamina.backends.cuda.tactics.tiles import Tile
 from lamina.backends.cuda.target import CudaTarget
 from lamina.ir.dims import Dim, ceildiv, dim_max, dim_min, divides, floordiv, is_static, product
@@ -17,10 +18,9 @@ COPY_ENGINE_SINCE = 90
 _VECTOR_BYTES = 16
 _SUM_BYTES = 4
 _ROWS_OF_GROUP = 8
-_PREFETCHED_TILES = 2
-"""Rows of tiles up to which weights are asked for early: with more, they are shared anyway."""
-_MOST_PREFETCHED_TILES = 8
-"""The same where the rows of tiles ask for parts of the weights, none of them twice."""
+_PREFETCHED_TILES = 128
+"""Rows of tiles up to which weights are asked for early, by each a part: of more, the first ones
+bring them into L2 for the rest."""
 _MOST_SHARES = 320
 """About two programs for each processor of the largest GPUs; more shares gain nothing."""
 
@@ -67,7 +67,7 @@ def matmul_draft(p: Product, tile: Tile, precision: str, target: CudaTarget) -> 
     call.pointer("a", p.a.role, p.a.dtype)
     call.pointer("b", p.b.role, p.b.dtype)
     p.fused.vectors(call)
-    _added(call, p)
+    pass_added(call, p)
     shared(call, tile.split, programs, p.fused.factors is not None)
     call.sizes(M=p.rows, N=p.columns, K=p.depth)
     for name, matrix in _named(p):
@@ -81,11 +81,12 @@ def matmul_draft(p: Product, tile: Tile, precision: str, target: CudaTarget) -> 
         BLOCK_K=tile.depth,
         SPLIT=split,
         GROUP=rows_of_group(tiles_m),
-        WHOLE_A=divides(tile.rows, p.rows) and divides(tile.depth, p.depth),
-        WHOLE_B=divides(tile.columns, p.columns) and divides(tile.depth, p.depth),
+        WHOLE_A=divides(tile.rows, p.rows),
+        WHOLE_B=divides(tile.columns, p.columns),
+        WHOLE_K=divides(tile.depth, p.depth),
         BIAS_IS_ROW=p.bias is not None and p.bias.row == 0,
-        PRECISION=precision,
-        PREFETCH=target.dependent and p.packed and few_tiles(tiles_m, _MOST_PREFETCHED_TILES),
+        PRECISION=packed_precision(precision, packed=p.packed),
+        PREFETCH=target.dependent and p.packed and few_tiles(tiles_m),
         HALVES=tile.halves,
         DEPENDENT=target.dependent,
         **p.fused.constants(),
@@ -102,7 +103,7 @@ def matvec_draft(p: Product, tile: Tile, target: CudaTarget) -> CudaDraft:
     call = Call("matvec", "matvec")
     call.pointer("a", p.a.role, p.a.dtype)
     call.pointer("b", p.b.role, p.b.dtype)
-    _added(call, p)
+    pass_added(call, p)
     shared(call, tile.split, tiles_n, False)
     residual = p.residual.row if p.residual else 0
     call.sizes(N=p.columns, K=p.depth, A_ROW=p.a.row, B_COLUMN=p.b.column)
@@ -142,10 +143,11 @@ def boxes_call(
 ) -> Call:
     """Return the call of a kernel, by module and name, that reads operands through descriptors."""
     call = Call(*kernel)
+    call.rounded_descriptors = rounded_descriptors(p.a.dtype, target)
     call.pointer("a", p.a.role, p.a.dtype)
     call.pointer("b", p.b.role, p.b.dtype)
     p.fused.vectors(call)
-    _added(call, p)
+    pass_added(call, p)
     call.sizes(M=p.rows, N=p.columns, K=p.depth, A_ROW=p.a.row, B_COLUMN=p.b.column)
     call.sizes(RESIDUAL_ROW=p.residual.row if p.residual else 0, Y_ROW=p.y.row)
     call.constants(
@@ -231,9 +233,9 @@ def rows_of_group(tiles_m: Dim) -> int:
     return 1 if is_static(tiles_m) and int(tiles_m) == 1 else _ROWS_OF_GROUP  # type: ignore[arg-type]
 
 
-def few_tiles(tiles_m: Dim, most: int = _PREFETCHED_TILES) -> bool:
+def few_tiles(tiles_m: Dim) -> bool:
     """Whether so few rows of tiles exist that asking for weights early pays."""
-    return is_static(tiles_m) and int(tiles_m) <= most  # type: ignore[arg-type]
+    return is_static(tiles_m) and int(tiles_m) <= _PREFETCHED_TILES  # type: ignore[arg-type]
 
 
 def _named(p: Product) -> list[tuple[str, Matrix]]:
@@ -247,7 +249,8 @@ def _named(p: Product) -> list[tuple[str, Matrix]]:
     ]
 
 
-def _added(call: Call, p: Product) -> None:
+def pass_added(call: Call, p: Product) -> None:
+    """Pass bias, residual and result."""
     for name, matrix in (("bias", p.bias), ("residual", p.residual), ("y", p.y)):
         if matrix is None:
             call.pointer(name, None)

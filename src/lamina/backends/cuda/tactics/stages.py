@@ -70,13 +70,15 @@ class Stages:
                 return at.results[i]
         return layout(v.tensor, Form.CHANNELS_LAST)
 
-    def convolved(self, node: Node, at: Placement, target: CudaTarget) -> Convolved:
+    def convolved(
+        self, node: Node, at: Placement, target: CudaTarget, *, matrix: bool = True
+    ) -> Convolved:
         """Return a convolution of the region with the roles that its operands have there."""
         case = case_of(node, target)
         assert isinstance(case, Case)
         places = [self.where(v, at) for v in node.inputs]
         inner = Placement(tuple(places), (self.where(node.output, at),), "")
-        (c,) = case.convolved(inner, matrix=True)
+        (c,) = case.convolved(inner, matrix=matrix)
 
         def named(image: Image) -> Image:
             return replace(image, role=self._outer(node, image.role))

@@ -1,0 +1,52 @@
+"""What counts as the time of a graph."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+from tests.backends.cuda.simulation import SIMULATED_ARCH, Requests
+
+from lamina.backends.cuda.bench import Bench, TimedGraph, copy_trial
+from lamina.backends.cuda.simulated import SimulatedDevice
+from lamina.backends.cuda.tactics.reorder import reorder_draft
+from lamina.backends.cuda.target import TARGETS
+from lamina.backends.cuda.timed_step import TimedStep
+from lamina.ir.types import DType, TensorType
+from lamina.tactics.candidate import Placement
+from lamina.tactics.form import Form, layout
+
+_DELAY = 0.05
+
+
+class Busy(SimulatedDevice):
+    """A device whose graphs start late, as when the processor has other work."""
+
+    def launch_graph(self, executable, stream):
+        time.sleep(_DELAY)
+        super().launch_graph(executable, stream)
+
+
+def test_what_delays_a_graph_does_not_count():
+    device = Busy()
+    with Bench(device, TARGETS[SIMULATED_ARCH], Requests(SIMULATED_ARCH, 1)) as bench:
+        graph = TimedGraph(bench, lambda _, last: last)
+        assert graph.run(2) < 0.5e6 * _DELAY
+        graph.close()
+    assert not device.faults and not device.used_bytes
+
+
+def test_runs_that_may_overlap_write_to_different_scratch_memory():
+    type = TensorType(DType.F16, (1, 8, 4, 4))
+    forms = (Form.PLAIN, Form.CHANNELS_LAST)
+    at = Placement((layout(type, forms[0]),), (layout(type, forms[1]),), "")
+    target, compiler = TARGETS[SIMULATED_ARCH], Requests(SIMULATED_ARCH, 1)
+    trial = copy_trial(type, at, reorder_draft(type, at, target))
+    code = {
+        request: dataclasses.replace(found, scratch_bytes=64)
+        for request, found in compiler.compile([x.kernel for x in trial.draft.launches]).items()
+    }
+    with Bench(SimulatedDevice(), target, compiler) as bench:
+        step = TimedStep(bench, trial, code)
+        first, second, third = (step.launches(number)[0].values[-2] for number in range(3))
+    assert first and first != second and third == first
