@@ -5,6 +5,10 @@
 ``--write`` puts the table of times between the comments ``gpu table begins`` and ``gpu table ends``
 of a page; ``--layers`` writes, for each case, the kinds of layers that take the longest with the
 floors of their bytes and operations.
+
+torch.compile takes minutes for a case.  Where a case has a peer's time from another run, as
+``compile_elsewhere``, the table marks it with a star, scaled by torch's times in both runs where
+these are known (``eager_microseconds`` is that of the other run).
 """
 
 from __future__ import annotations
@@ -41,7 +45,7 @@ def markdown(results: dict[str, Any]) -> str:
 def _case_line(case: Case) -> str:
     """Return a row; a peer that was not run gets a dash."""
     own = case.get("lamina", {})
-    peers = [case[p]["microseconds"] for p in PEERS if p in case]
+    peers = [us for p in PEERS if (us := _microseconds(case, p)) is not None]
     ratio = f"{min(peers) / own['microseconds']:.2f} ×" if own and peers else "–"
     accuracy = "–"
     if own:
@@ -55,7 +59,21 @@ def _case_line(case: Case) -> str:
 
 
 def _milliseconds(case: Case, engine: str) -> str:
-    return f"{case[engine]['microseconds'] / 1e3:.3f}" if engine in case else "–"
+    us = _microseconds(case, engine)
+    return "–" if us is None else f"{us / 1e3:.3f}{'' if engine in case else ' *'}"
+
+
+def _microseconds(case: Case, engine: str) -> float | None:
+    """Return the time of an engine, scaled to this run if it was measured in another."""
+    if engine in case:
+        return float(case[engine]["microseconds"])
+    then = case.get(f"{engine}_elsewhere")
+    if then is None:
+        return None
+    scale = 1.0
+    if "eager_microseconds" in then:
+        scale = case["eager"]["microseconds"] / then["eager_microseconds"]
+    return float(then["microseconds"] * scale)
 
 
 def layers(results: dict[str, Any]) -> str:
