@@ -20,7 +20,6 @@ def export(torch: Any, module: Any, inputs: Mapping[str, Any]) -> bytes:
     The file's inputs have the names given, its outputs those of ``output_name``.  Raises
     DeviceError where torch cannot export the module.
     """
-    file = io.BytesIO()
     # Fused multi-head attention is one operator of torch's that ONNX does not have.
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -28,21 +27,33 @@ def export(torch: Any, module: Any, inputs: Mapping[str, Any]) -> bytes:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             count = len(listed(module(*inputs.values())))
-            torch.onnx.export(
-                module,
-                tuple(inputs.values()),
-                file,
-                input_names=list(inputs),
-                output_names=[output_name(i, count) for i in range(count)],
-                opset_version=_OPSET,
-                do_constant_folding=False,
-                dynamo=False,
-            )
+            names = [output_name(i, count) for i in range(count)]
+            try:
+                file = _exported(torch, module, inputs, names, fold=True)
+            except RuntimeError:  # its folding does not know every type, and is Lamina's work too
+                file = _exported(torch, module, inputs, names, fold=False)
     except Exception as e:
         raise DeviceError(f"torch cannot export the module: {e}") from e
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-    return _with_casts_mended(file.getvalue())
+    return _with_casts_mended(file)
+
+
+def _exported(
+    torch: Any, module: Any, inputs: Mapping[str, Any], names: list[str], *, fold: bool
+) -> bytes:
+    file = io.BytesIO()
+    torch.onnx.export(
+        module,
+        tuple(inputs.values()),
+        file,
+        input_names=list(inputs),
+        output_names=names,
+        opset_version=_OPSET,
+        do_constant_folding=fold,
+        dynamo=False,
+    )
+    return file.getvalue()
 
 
 def listed(results: Any) -> list[Any]:
@@ -61,7 +72,7 @@ def _with_casts_mended(file: bytes) -> bytes:
     """Return a file whose casts to bf16 say so.
 
     For the scale of attention in bf16 torch writes its own number of that type, 15, which in ONNX
-    is a complex one.  Its constant folding fails there, and is left to Lamina.
+    is a complex one; its constant folding fails there.
     """
     model = onnx.load_from_string(file)
     wrong = [
