@@ -252,7 +252,9 @@ def worker_environment(folder: str) -> dict[str, str]:
     MB.
     """
     usual = {"GLIBC_TUNABLES": _LARGE_PAGES, "OPENBLAS_NUM_THREADS": "1"}
-    return usual | dict(os.environ) | {"TRITON_DISABLE_LINE_INFO": "1", "TMPDIR": folder}
+    # PTX is asked for as well as machine code.
+    needed = {"TRITON_DISABLE_LINE_INFO": "1", "TRITON_STORE_BINARY_ONLY": "0", "TMPDIR": folder}
+    return usual | dict(os.environ) | needed
 
 
 def folder_in_memory() -> str | None:

@@ -13,7 +13,6 @@ from types import ModuleType
 from typing import Any
 
 import triton
-from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -48,12 +47,7 @@ def compile_request(request: KernelRequest, arch: int) -> MachineCode:
             options["launch_pdl"] = True
         if request.most_registers:
             options["maxnreg"] = request.most_registers
-        with knobs.compilation.scope():
-            if request.rounded_descriptors:
-                # The machine code of the unchanged text is not wanted, and the text is.
-                knobs.compilation.always_compile = True
-                knobs.compilation.store_binary_only = False
-            kernel = triton.compile(source, target=GPUTarget("cuda", arch, _WARP), options=options)
+        kernel = triton.compile(source, target=GPUTarget("cuda", arch, _WARP), options=options)
     except Exception as e:  # Triton raises what it likes, down to RuntimeError of its passes
         lines = [line for line in str(e).splitlines() if line.strip()] or [type(e).__name__]
         raise BuildError(f"Triton cannot compile {request.function}: {lines[-1]}") from e

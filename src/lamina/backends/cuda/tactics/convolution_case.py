@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -26,6 +27,7 @@ from lamina.errors import BuildError
 from lamina.ir.blocks import blocked
 from lamina.ir.dims import Dim, evaluate, product
 from lamina.ir.graph import Array, Node, Value
+from lamina.ir.pattern import Reject
 from lamina.ir.weight import Weight
 from lamina.ops import Convolution, Deconvolution, QuantizedConvolution
 from lamina.tactics.candidate import Packed, Placement, Read, Write, constant, sizes_known
@@ -232,3 +234,21 @@ def case_of(node: Node, target: CudaTarget, source: Form = Form.CHANNELS_LAST) -
     if any(constant(node.inputs[i]) is None for i in needed):
         return "filters and their scales must be constant"
     return Case(node, op, target, source)
+
+
+def cases_in_both_forms(
+    node: Node, target: CudaTarget, why_not: Callable[[Case], str]
+) -> list[Case] | Reject | None:
+    """Return a node as a case that reads a row-major image, and one with channels last.
+
+    What ``why_not`` names is why it is none; None stands for foreign operators.
+    """
+    cases = []
+    for form in (Form.PLAIN, Form.CHANNELS_LAST):
+        case = case_of(node, target, form)
+        if not isinstance(case, Case):
+            return Reject(case) if isinstance(case, str) else None
+        if why := why_not(case):
+            return Reject(why)
+        cases.append(case)
+    return cases

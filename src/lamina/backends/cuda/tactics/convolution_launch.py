@@ -256,11 +256,17 @@ def _call(c: Convolved, module: str, function: str) -> Call:
 
 def _rest(call: Call, c: Convolved) -> None:
     c.fused.vectors(call)
-    pass_added(call, c)
+    _pass_added(call, c)
 
 
-def pass_added(call: Call, c: Convolved) -> None:
-    """Pass the bias, the residual and the result."""
+def pass_operands(call: Call, c: Convolved) -> None:
+    """Pass the operands and the result of a convolution of numbers that are not quantized."""
+    call.pointer("x", c.x.role, c.x.dtype)
+    call.pointer("w", c.w.role, c.w.dtype)
+    _pass_added(call, c)
+
+
+def _pass_added(call: Call, c: Convolved) -> None:
     if c.bias is None:
         call.pointer("bias", None)
     else:

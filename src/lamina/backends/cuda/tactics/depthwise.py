@@ -15,6 +15,7 @@ from lamina.backends.cuda.tactics.convolution_launch import (
     ABSENT,
     Convolved,
     pass_image,
+    pass_operands,
     window_numbers,
 )
 from lamina.backends.cuda.tactics.matmul_case import FLOATS
@@ -206,11 +207,7 @@ def _draft(case: Case, walk: Walk) -> Callable[[Placement], CudaDraft]:
 def _launch(c: Convolved, walk: Walk, target: CudaTarget) -> Launch:
     at = c.windows
     call = Call("depthwise", "depthwise")
-    call.pointer("x", c.x.role, c.x.dtype)
-    call.pointer("w", c.w.role, c.w.dtype)
-    call.pointer("bias", *(c.bias or (None,)))
-    call.pointer("residual", None if c.residual is None else c.residual.role, c.y.dtype)
-    call.pointer("y", c.y.role, c.y.dtype)
+    pass_operands(call, c)
     call.sizes(IMAGES=at.images)
     for name, sizes in (("IN", at.inner), ("OUT", at.outer)):
         call.sizes(**{f"{name}_{a}": size for a, size in zip("DHW", sizes, strict=True)})

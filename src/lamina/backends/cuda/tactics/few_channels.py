@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from lamina.backends.cuda.request import CudaDraft
-from lamina.backends.cuda.tactics.convolution_case import Case, case_of
+from lamina.backends.cuda.tactics.convolution_case import Case, cases_in_both_forms
 from lamina.backends.cuda.tactics.convolution_launch import Convolved, Filters, few_launch
 from lamina.backends.cuda.tactics.matmul_case import FLOATS
 from lamina.backends.cuda.tactics.tf32 import packed_factors
@@ -26,7 +26,6 @@ from lamina.ir.weight import Weight
 from lamina.ops import Deconvolution, QuantizedConvolution
 from lamina.ops.quantized import EIGHT_BIT
 from lamina.tactics.candidate import Blob, Candidate, Placement
-from lamina.tactics.form import Form
 
 _MOST_CHANNELS: Final = 8
 _MOST_DEPTH: Final = 1024
@@ -46,13 +45,11 @@ class TritonFewChannels:
 
     def candidates(self, node: Node, target: CudaTarget) -> list[Candidate] | Reject | None:
         """Offer tiles for either form of the image, in words of two numbers where that can be."""
+        cases = cases_in_both_forms(node, target, _why_not)
+        if not isinstance(cases, list):
+            return cases
         found: list[Candidate] = []
-        for form in (Form.PLAIN, Form.CHANNELS_LAST):
-            case = case_of(node, target, form)
-            if not isinstance(case, Case):
-                return Reject(case) if isinstance(case, str) else None
-            if why := _why_not(case):
-                return Reject(why)
+        for case in cases:
             whole = case.convolved(case.dense, matrix=True)[0]
             for words in (False, True):
                 if words and not _has_words(whole):

@@ -10,12 +10,13 @@ from typing import Final
 from lamina.backends.cuda.request import CudaDraft, Launch
 from lamina.backends.cuda.tactics.call import Call
 from lamina.backends.cuda.tactics.chained_launch import activation_numbers
-from lamina.backends.cuda.tactics.convolution_case import Case, case_of
+from lamina.backends.cuda.tactics.convolution_case import Case, cases_in_both_forms
 from lamina.backends.cuda.tactics.convolution_launch import (
     ABSENT,
     Convolved,
     Filters,
     pass_image,
+    pass_operands,
     window_numbers,
 )
 from lamina.backends.cuda.tactics.matmul_case import FLOATS
@@ -30,7 +31,6 @@ from lamina.ir.types import DType
 from lamina.ir.weight import Weight
 from lamina.ops import Convolution
 from lamina.tactics.candidate import Candidate, Packed, Placement
-from lamina.tactics.form import Form
 
 _MOST_CHANNELS: Final = 8
 _MOST_DEPTH: Final = 96
@@ -56,15 +56,10 @@ class TritonFewTaps:
 
     def candidates(self, node: Node, target: CudaTarget) -> list[Candidate] | Reject | None:
         """Offer tiles for either form of the image."""
-        found: list[Candidate] = []
-        for form in (Form.PLAIN, Form.CHANNELS_LAST):
-            case = case_of(node, target, form)
-            if not isinstance(case, Case):
-                return Reject(case) if isinstance(case, str) else None
-            if why := _why_not(case):
-                return Reject(why)
-            found += _candidates(self.name, case)
-        return found
+        cases = cases_in_both_forms(node, target, _why_not)
+        if not isinstance(cases, list):
+            return cases
+        return [c for case in cases for c in _candidates(self.name, case)]
 
 
 def _why_not(case: Case) -> str:
@@ -148,11 +143,7 @@ def _launch(
 ) -> Launch:  # fmt: skip
     at = c.windows
     call = Call("few_taps", "few_taps")
-    call.pointer("x", c.x.role, c.x.dtype)
-    call.pointer("w", c.w.role, c.w.dtype)
-    call.pointer("bias", *(c.bias or (None,)))
-    call.pointer("residual", None if c.residual is None else c.residual.role, c.y.dtype)
-    call.pointer("y", c.y.role, c.y.dtype)
+    pass_operands(call, c)
     call.sizes(PIXELS=at.pixels)
     for name, sizes in (("IN", at.inner), ("OUT", at.outer)):
         call.sizes(**{f"{name}_{a}": size for a, size in zip("DHW", sizes, strict=True)})

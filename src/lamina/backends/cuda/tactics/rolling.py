@@ -9,9 +9,8 @@ from typing import Final
 from lamina.backends.cuda.request import CudaDraft, Launch
 from lamina.backends.cuda.tactics.call import Call
 from lamina.backends.cuda.tactics.convolution_case import Case, case_of
-from lamina.backends.cuda.tactics.convolution_launch import Convolved, boxes_fit
+from lamina.backends.cuda.tactics.convolution_launch import Convolved, boxes_fit, pass_operands
 from lamina.backends.cuda.tactics.specialized_boxes import (
-    pass_operands,
     pass_strides,
     why_not_alike,
 )

@@ -14,7 +14,7 @@ from lamina.backends.cuda.tactics.convolution_launch import (
     ABSENT,
     Convolved,
     boxes_fit,
-    pass_added,
+    pass_operands,
     window_numbers,
 )
 from lamina.backends.cuda.tactics.product import rows_of_group
@@ -143,13 +143,6 @@ def _launch(c: Convolved, box: Box, stages: int, target: CudaTarget) -> Launch:
     programs = dim_min(target.sms, tiles * ceildiv(at.filters, _FILTERS))
     launch = call.launch((programs,), warps=_WARPS, stages=1, dependent=target.dependent)
     return replace(launch, kernel=replace(launch.kernel, most_registers=_REGISTERS))
-
-
-def pass_operands(call: Call, c: Convolved) -> None:
-    """Pass the operands and the result of a convolution of numbers that are not quantized."""
-    call.pointer("x", c.x.role, c.x.dtype)
-    call.pointer("w", c.w.role, c.w.dtype)
-    pass_added(call, c)
 
 
 def pass_strides(call: Call, c: Convolved) -> None:
