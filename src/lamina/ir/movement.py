@@ -329,11 +329,3 @@ def _continues(outer: Axis, inner: Axis) -> bool:
         inner.factor * n,
         inner.result * n,
     )
-
-
-def distinct(factors: Array) -> tuple[Array, tuple[int, ...]]:
-    """Return the numbers of a broadcast array once, dense, and its steps among them."""
-    kept = factors[tuple(slice(None) if stride else 0 for stride in factors.strides)]
-    dense = np.ascontiguousarray(kept)
-    steps = iter(dense.strides)
-    return dense, tuple(next(steps) // 4 if stride else 0 for stride in factors.strides)
