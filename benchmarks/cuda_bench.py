@@ -9,7 +9,9 @@ case.  Engines take turns in rounds on the same device arrays; times are those o
 a run of consecutive calls, divided by their number.  ``host`` is the time of one call of the
 engine's Python interface until the work is on the stream.  ``sqnr`` compares with torch in f32
 (TF32 off), in decibels.  The cases of ``--compile`` are also run by torch.compile at
-``max-autotune``, which takes 40 to 180 s each to compile.  Layers come with their floors: the time
+``max-autotune``, which takes 40 to 180 s each to compile.  The engine ``products`` is the network's
+matrix products and convolutions alone, by torch's libraries: what they take in the same seconds,
+at the same clock.  Layers come with their floors: the time
 for their bytes or operations at what the device was measured to reach; printed are those that lose
 most.  Needs torch, torchvision and transformers.
 """
@@ -29,6 +31,7 @@ import torch
 
 import lamina
 from benchmarks import machine, torch_models
+from benchmarks.products import products
 
 DTYPES = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32, "tf32": torch.float32}
 CASES = (
@@ -81,18 +84,23 @@ class Engine:
 
 def eager(module: Any, x: Any, compiled: bool) -> Engine:
     """Return torch, as it is or compiled for the most speed, in a CUDA graph."""
-    begin = time.perf_counter()
     if compiled:
         module = torch.compile(module, mode="max-autotune-no-cudagraphs")
+    return captured(lambda: module(x))
+
+
+def captured(compute: Callable[[], Any]) -> Engine:
+    """Return what torch computes, as a CUDA graph."""
+    begin = time.perf_counter()
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side), torch.no_grad():
         for _ in range(3):
-            module(x)
+            compute()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph), torch.no_grad():
-        y = module(x)
+        y = compute()
     graph.replay()
     torch.cuda.synchronize()
     return Engine(graph.replay, y, time.perf_counter() - begin)
@@ -151,6 +159,10 @@ def run_case(name: str, batch: int, options: argparse.Namespace) -> dict[str, An
     for peer in ("eager", "compile"):
         if peer in chosen:
             engines[peer] = eager(fast, data, peer == "compile")
+    if "products" in chosen:
+        compute, operations = products(fast, data)
+        engines["products"] = captured(compute)
+        result["products_gigaflop"] = operations / 1e9
     for e in engines.values():
         e.time(3)
     for number in range(options.rounds):
@@ -163,7 +175,7 @@ def run_case(name: str, batch: int, options: argparse.Namespace) -> dict[str, An
             "microseconds": statistics.median(e.rounds),
             "host_microseconds": e.host(),
             "build_seconds": e.build_seconds,
-            "sqnr_db": sqnr(expected, e.output),
+            "sqnr_db": None if key == "products" else sqnr(expected, e.output),
         }
     return result
 
@@ -206,6 +218,11 @@ def show(result: dict[str, Any], most: int) -> None:
                 f"sqnr {r['sqnr_db']:5.1f} dB",
                 flush=True,
             )
+    if "products" in result:
+        us, gigaflop = result["products"]["microseconds"], result["products_gigaflop"]
+        print(
+            f"{name:18s} products {us:9.1f} us  {gigaflop / us * 1e3 / 1e3:.0f} TFLOP/s", flush=True
+        )
     if "layers" in result:
         total = sum(t["microseconds"] for t in result["layers"])
         floor = sum(t["floor_microseconds"] for t in result["layers"])
