@@ -10,10 +10,9 @@ a run of consecutive calls, divided by their number.  ``host`` is the time of on
 engine's Python interface until the work is on the stream.  ``sqnr`` compares with torch in f32
 (TF32 off), in decibels.  The cases of ``--compile`` are also run by torch.compile at
 ``max-autotune``, which takes 40 to 180 s each to compile.  The engine ``products`` is the network's
-matrix products and convolutions alone, by torch's libraries: what they take in the same seconds,
-at the same clock.  Layers come with their floors: the time
-for their bytes or operations at what the device was measured to reach; printed are those that lose
-most.  Needs torch, torchvision and transformers.
+matrix products and convolutions alone, by torch's libraries, in the same seconds at the same clock.
+Layers come with their floors: the time for their bytes or operations at what the device was
+measured to reach; printed are those that lose most.  Needs torch, torchvision and transformers.
 """
 
 from __future__ import annotations
@@ -220,9 +219,8 @@ def show(result: dict[str, Any], most: int) -> None:
             )
     if "products" in result:
         us, gigaflop = result["products"]["microseconds"], result["products_gigaflop"]
-        print(
-            f"{name:18s} products {us:9.1f} us  {gigaflop / us * 1e3 / 1e3:.0f} TFLOP/s", flush=True
-        )
+        rate = gigaflop / us * 1e3
+        print(f"{name:18s} products {us:9.1f} us at {rate:.0f} TFLOP/s", flush=True)
     if "layers" in result:
         total = sum(t["microseconds"] for t in result["layers"])
         floor = sum(t["floor_microseconds"] for t in result["layers"])
