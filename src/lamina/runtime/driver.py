@@ -121,3 +121,10 @@ class DeviceRunner(Runner, Protocol):
         self, inputs: Sequence[Any], outputs: list[Any], stream: int | None = None
     ) -> list[Any]:
         """Run once; with a ``stream``, without waiting for results on the device."""
+
+    def repeat(self, given: Sequence[Any], stream: int | None = None) -> bool:
+        """Run once more, if ``given`` are the caller's objects of the last run, unchanged.
+
+        Those are the inputs and then the outputs as they were given to :meth:`admit`.  False, and
+        nothing has happened, where they are not or a repetition saves nothing.
+        """

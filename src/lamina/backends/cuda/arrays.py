@@ -139,8 +139,8 @@ class Admission:
 
         Raises InputError for a wrong element type or rank, another GPU, gaps between elements.
         """
-        if x is self._given and self._is_unchanged(x):
-            return self._known
+        if (known := self.known(x)) is not None:
+            return known
         if self._type is None or isinstance(x, np.ndarray):
             return None
         array = x if type(x) is DeviceArray else self._foreign(x)
@@ -151,13 +151,17 @@ class Admission:
             self._given, self._known = x, array
         return array
 
-    def _is_unchanged(self, x: Any) -> bool:
-        """Whether what is known of an object still holds: torch's tensors may get other memory."""
+    def known(self, x: Any) -> DeviceArray | None:
+        """Return what the last object is as a device array, None for any other or a changed one.
+
+        torch's tensors may get other memory and another shape.
+        """
         known = self._known
-        if x is known or known is None:
-            return True
-        same: bool = x.data_ptr() == known.pointer and x.shape == known.shape
-        return same
+        if x is not self._given or known is None:
+            return None
+        if x is known or (x.data_ptr() == known.pointer and x.shape == known.shape):
+            return known
+        return None
 
     def _foreign(self, x: Any) -> DeviceArray | None:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import numpy as np
 
@@ -37,13 +37,6 @@ class _Again:
         self.arrays = (*inputs, *outputs)
         self.outputs = tuple(outputs)
         self.graph = graph
-
-    def fits(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> bool:
-        """Whether these are the same arrays."""
-        for x, y in zip((*inputs, *outputs), self.arrays, strict=True):
-            if x is not y:
-                return False
-        return True
 
     def is_ready(self) -> bool:
         """Whether nothing has to be waited for before the arrays are read."""
@@ -131,17 +124,8 @@ class CudaRunner:
         device = self._device
         entered = device.enter()
         try:
-            if stream is not None and stream != LEGACY_STREAM and device.is_capturing(stream):
+            if self._is_recording(stream):
                 return self._record(inputs, outputs, stream)
-            again = self._again
-            if (
-                again is not None
-                and again.fits(inputs, outputs)
-                and (stream is not None or again.is_ready())
-            ):
-                work = self._begin(stream)
-                device.launch_graph(again.graph, work.handle)
-                return self._end(work, list(again.outputs))
             with self._range("run"):
                 return self._run_with_room(inputs, outputs, stream)
         except DeviceError:
@@ -149,6 +133,40 @@ class CudaRunner:
             raise
         finally:
             device.leave(entered)
+
+    def repeat(self, given: Sequence[Any], stream: int | None = None) -> bool:
+        """Run once more if these are the caller's objects of the last run, inputs and outputs.
+
+        False, and nothing has happened, where they are not or a run is more than a graph launch.
+        """
+        again = self._again
+        if again is None:
+            return False
+        for x, array, admission in zip(given, again.arrays, self._admissions, strict=True):
+            if admission.known(x) is not array:
+                return False
+        if stream is None and not again.is_ready():
+            return False
+        device = self._device
+        entered = device.enter()
+        try:
+            if self._is_recording(stream):
+                return False
+            work = self._begin(stream)
+            device.launch_graph(again.graph, work.handle)
+            self._end(work, again.outputs)
+        except DeviceError:
+            self._forget()
+            raise
+        finally:
+            device.leave(entered)
+        return True
+
+    def _is_recording(self, stream: int | None) -> TypeGuard[int]:
+        """Whether the caller records a stream for a CUDA graph."""
+        if stream is None or stream == LEGACY_STREAM:
+            return False
+        return self._device.is_capturing(stream)
 
     def _run_with_room(
         self, inputs: Sequence[Any], outputs: list[Any], stream: int | None
@@ -178,7 +196,7 @@ class CudaRunner:
         self._users = None if stream is None else work
         return work
 
-    def _end(self, work: Stream, results: list[Any]) -> list[Any]:
+    def _end(self, work: Stream, results: Sequence[Any]) -> None:
         """Wait for the results, or leave them to the caller's stream."""
         if work is self._stream:
             self._device.synchronize(work.handle)
@@ -190,7 +208,6 @@ class CudaRunner:
         for y in results:
             if type(y) is DeviceArray:
                 y.stream = ready
-        return results
 
     def _run(self, inputs: Sequence[Any], outputs: list[Any], stream: int | None) -> list[Any]:
         work = self._begin(stream)
@@ -202,7 +219,8 @@ class CudaRunner:
             self._again = _Again(inputs, outputs, self._graph)
         if not ports.in_place and work is not self._stream:
             self._device.synchronize(work.handle)
-        return self._end(work, outputs)
+        self._end(work, outputs)
+        return outputs
 
     def run_nested(self, inputs: Sequence[Any], stream: Stream) -> list[Any]:
         """Run as a part of another program, on its stream; results stay where they are."""
