@@ -10,6 +10,7 @@ import pytest
 from lamina.backends.cuda import bindings
 from lamina.backends.cuda.bindings import BindingsDevice
 from lamina.backends.cuda.device import KernelLaunch, OutOfMemory, current
+from lamina.backends.cuda.tensor_maps import EncodeFunction, TensorMap
 from lamina.errors import DeviceError
 
 cu = pytest.importorskip("cuda.bindings.driver")
@@ -160,6 +161,43 @@ def test_nodes_of_a_graph_hold_packed_arguments_and_edges(driver, device):
     device.launch_graph(executable, 64)
     device.destroy_graph(graph, executable)
     assert [n for n, _ in driver.calls[-2:]] == ["cuGraphExecDestroy", "cuGraphDestroy"]
+
+
+class Encoding:
+    """Stands for the driver's function: writes the address into the map."""
+
+    def __init__(self, driver):
+        self.error = 0
+        self.function = EncodeFunction(self._encode)
+        pointer = ctypes.cast(self.function, ctypes.c_void_p).value
+        driver.results["cuGetProcAddress"] = [pointer, None]
+
+    def _encode(self, at, kind, rank, address, *_):
+        ctypes.c_uint64.from_address(at).value = address
+        return self.error
+
+
+ROWS = TensorMap(element="f16", sizes=(9, 40), strides=(48, 1), box=(8, 32), swizzle=64)
+MAPPED = {"values": (1 << 40, 7, 1 << 41, 0), "types": ("m", "i32", "p", "p"), "maps": (ROWS,)}
+
+
+def test_tensor_maps_are_passed_by_value_with_their_shapes(driver, device):
+    encoding = Encoding(driver)
+    device.launch(launch(**MAPPED), 64)
+    _, _, (values, types), _ = driver.last("cuLaunchKernelEx")
+    assert ctypes.c_uint64.from_buffer(values[0]).value == 1 << 40
+    assert values[1:] == (9, 40, 48, 1, 7, 1 << 41, 0)
+    assert types[:4] == (None, ctypes.c_int32, ctypes.c_int32, ctypes.c_int64)
+    graph = device.graph()
+    node = device.add_kernel(graph, launch(**MAPPED), [], programmatic=False)
+    params = driver.last("cuGraphAddKernelNode")[3]
+    other = MAPPED | {"values": (1 << 42, 7, 1 << 41, 0)}
+    device.update_kernel(device.instantiate(graph), node, launch(**other))
+    assert driver.last("cuGraphExecKernelNodeSetParams")[2].gridDimX == params.gridDimX == 5
+    assert [n for n, _ in driver.calls].count("cuGetProcAddress") == 1
+    encoding.error = int(cu.CUresult.CUDA_ERROR_INVALID_VALUE)
+    with pytest.raises(DeviceError, match=r"cuTensorMapEncodeTiled of .*sizes=\(9, 40\).*INVALID"):
+        device.launch(launch(**MAPPED), 64)
 
 
 def test_captured_work_becomes_a_node(driver, device):

@@ -13,8 +13,8 @@ import lamina
 from lamina import ops
 from lamina.backends.cuda import bindings
 from lamina.backends.cuda import compiler as compiler_of_cuda
-from lamina.backends.cuda.assemble_ptx import with_rounded_descriptors
 from lamina.backends.cuda.compile import Compiler, MachineCode
+from lamina.backends.cuda.request import Boxes
 from lamina.backends.cuda.tactics.boxed import TritonMatmulBoxed
 from lamina.backends.cuda.tactics.convolution import TritonConvolution, TritonConvolutionBoxes
 from lamina.backends.cuda.tactics.few_channels import TritonFewChannels
@@ -22,7 +22,7 @@ from lamina.backends.cuda.tactics.generated import Generated
 from lamina.backends.cuda.tactics.matmul import TritonMatmul, TritonMatmulBoxes
 from lamina.backends.cuda.tactics.tf32 import packed_factors, packed_precision
 from lamina.backends.cuda.target import TARGETS
-from lamina.errors import BuildError, DeviceError
+from lamina.errors import DeviceError
 from lamina.ir.interpret import interpret
 from lamina.ir.text import parse_graph
 from lamina.ir.types import DType
@@ -89,12 +89,21 @@ def test_what_is_packed_is_not_rounded_again():
     assert packed_precision("ieee", packed=True) == "ieee"
 
 
-def test_descriptors_change_their_type():
-    line = "@%p43 tensormap.replace.tile.elemtype.shared::cta.b1024.b32 [ %rd1 + 0 ], 0x7;\n"
-    changed = with_rounded_descriptors(line * 3, 2)
-    assert changed == line.replace("0x7", "0xb") * 2 + line
-    with pytest.raises(BuildError, match="3 descriptors of f32 are made, not 4"):
-        with_rounded_descriptors(line * 3, 4)
+@pytest.mark.parametrize("tf32, element", [(True, "tf32"), (False, "f16")])
+def test_the_copy_engine_rounds_both_factors(tf32, element):
+    dtype = np.dtype(np.float32 if tf32 else np.float16)
+    target = replace(TARGETS[90], tf32=tf32)
+    node = node_of(Matmul(), [normal(64, 96, dtype=dtype), normal(96, 64, dtype=dtype)], (1,))
+    dense = tuple(layout(v.tensor, Form.PLAIN) for v in (*node.inputs, node.output))
+    (launch,) = (
+        TritonMatmulBoxed()
+        .candidates(node, target)[0]
+        .draft(Placement(dense[:2], dense[2:], ""))
+        .launches
+    )
+    a, b, y = (x for x in launch.arguments if isinstance(x, Boxes))
+    assert (a.element, b.element, y.element) == (element, element, DType.of(dtype).value)
+    assert (a.sizes, b.sizes, y.sizes) == ((64, 96), (64, 96), (64, 64))
 
 
 @pytest.mark.parametrize("arch", [80, 90, 100])

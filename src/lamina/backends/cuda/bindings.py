@@ -11,6 +11,7 @@ from typing import Any, Final
 from lamina.backends.cuda.device import DeviceFacts, Handle, KernelLaunch, OutOfMemory
 from lamina.backends.cuda.library.catalogue import open_library
 from lamina.backends.cuda.primitive import Library
+from lamina.backends.cuda.tensor_maps import EncodedMap, Encoder, TensorMap, passed
 from lamina.errors import DeviceError
 
 _KEPT_POOL_BYTES: Final = 256 << 20
@@ -31,6 +32,10 @@ _TYPES: Final[dict[str, Any]] = {
     "u32": ctypes.c_uint32,
     "u64": ctypes.c_uint64,
 }
+_MAPS_SINCE: Final = 12000
+"""The version of CUDA whose driver encodes tensor maps."""
+_Arguments = tuple[tuple[Any, ...], tuple[Any, ...]]
+"""Values of a kernel's parameters and their types."""
 _STICKY: Final = (
     "ILLEGAL_ADDRESS",
     "LAUNCH_FAILED",
@@ -160,6 +165,7 @@ class BindingsDevice:
         )
         self._context_number = int(self._context)
         self._libraries: dict[str, Library] = {}
+        self._encode: Encoder | None = None
         self._library_lock = threading.Lock()
         self._pooled = bool(self._attribute("MEMORY_POOLS_SUPPORTED"))
         if self._pooled:
@@ -350,7 +356,7 @@ class BindingsDevice:
         config.sharedMemBytes, config.hStream = launch.shared_bytes, stream
         attributes = self._launch_attributes(launch)
         config.attrs, config.numAttrs = attributes, len(attributes)
-        self._call("cuLaunchKernelEx", config, launch.function, _arguments(launch), 0)
+        self._call("cuLaunchKernelEx", config, launch.function, self._arguments(launch), 0)
 
     def _launch_attributes(self, launch: KernelLaunch) -> list[Any]:
         kinds, attributes = self._cu.CUlaunchAttributeID, []
@@ -376,7 +382,9 @@ class BindingsDevice:
         """Add a launch behind other nodes and return its node."""
         cu = self._cu
         full = [] if programmatic else list(after)
-        node = self._call("cuGraphAddKernelNode", graph, full, len(full), self._node(launch))
+        arguments = self._arguments(launch)
+        params = self._node(launch, arguments)
+        node = self._call("cuGraphAddKernelNode", graph, full, len(full), params)
         if launch.cluster is not None:
             value = cu.CUkernelNodeAttrValue()
             _set_cluster(value, launch.cluster)
@@ -391,14 +399,15 @@ class BindingsDevice:
             self._call("cuGraphAddDependencies", graph, list(after), nodes, edges, len(after))
         return node
 
-    def _node(self, launch: KernelLaunch) -> Any:
+    def _node(self, launch: KernelLaunch, arguments: _Arguments) -> Any:
+        """Return the launch as a node; ``arguments`` must live until the driver has read it."""
         node = self._cu.CUDA_KERNEL_NODE_PARAMS()
         node.func = launch.function
         node.gridDimX, node.gridDimY, node.gridDimZ = launch.grid
         node.blockDimX = launch.threads
         node.blockDimY, node.blockDimZ = launch.more_threads
         node.sharedMemBytes = launch.shared_bytes
-        node.kernelParams = _arguments(launch)
+        node.kernelParams = arguments
         node.extra = 0
         return node
 
@@ -436,7 +445,9 @@ class BindingsDevice:
 
     def update_kernel(self, executable: Handle, node: Handle, launch: KernelLaunch) -> None:
         """Give a node of an executable graph other arguments from its next launch on."""
-        self._call("cuGraphExecKernelNodeSetParams", executable, node, self._node(launch))
+        arguments = self._arguments(launch)
+        params = self._node(launch, arguments)
+        self._call("cuGraphExecKernelNodeSetParams", executable, node, params)
 
     def update_graph(self, executable: Handle, node: Handle, part: Handle) -> None:
         """Put a graph of the same shape in the place of an added one from the next launch on."""
@@ -461,9 +472,27 @@ class BindingsDevice:
                 self._libraries[name] = open_library(name, self)
             return self._libraries[name]
 
+    def _arguments(self, launch: KernelLaunch) -> _Arguments:
+        if not launch.maps:
+            return launch.values, tuple([_TYPES[t] for t in launch.types])
+        maps = iter(launch.maps)
+        all: list[tuple[Any, Any]] = []
+        for value, type in zip(launch.values, launch.types, strict=True):
+            if type == "m":
+                map = next(maps)
+                all += passed(map, self._encoded(map, value))
+            else:
+                all.append((value, _TYPES[type]))
+        return tuple([v for v, _ in all]), tuple([t for _, t in all])
 
-def _arguments(launch: KernelLaunch) -> tuple[tuple[int, ...], tuple[Any, ...]]:
-    return launch.values, tuple([_TYPES[t] for t in launch.types])
+    def _encoded(self, map: TensorMap, address: int) -> EncodedMap:
+        if self._encode is None:
+            name = b"cuTensorMapEncodeTiled"
+            self._encode = Encoder(int(self._call("cuGetProcAddress", name, _MAPS_SINCE, 0)[0]))
+        error, encoded = self._encode(map, address)
+        if error:
+            self._fail(f"cuTensorMapEncodeTiled of {map} at {address}", self._cu.CUresult(error))
+        return encoded
 
 
 def _set_cluster(value: Any, cluster: tuple[int, int, int]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,12 +15,15 @@ from lamina.backends.cuda.library.steps import write_spec
 from lamina.backends.cuda.request import (
     AnyDraft,
     Argument,
+    Boxes,
     Counters,
     CudaDraft,
     KernelRequest,
     Launch,
     LibraryDraft,
     Scalar,
+    directed,
+    has_direction,
 )
 from lamina.codegen.layout import Layout
 from lamina.errors import LaminaError
@@ -44,6 +47,8 @@ class Drafted:
     placement: Placement
     draft: AnyDraft
     arguments: tuple[Role, ...]
+    backwards: bool = False
+    """Whether kernels that can should begin with the last tile."""
 
 
 Layouts = tuple[Layout, ...]
@@ -63,11 +68,16 @@ class Code:
         self.operations: tuple[Dim, ...] = ()
         self.drafted: list[Drafted] = []
         """What the native steps are, in their order."""
+        self.backwards = False
+        """Whether kernels of the next step should begin with the last tile."""
         self._blob_index: dict[Weight, int] = {}
         self._reorder = reorder
 
     def draft(self, candidate: Candidate, operands: Layouts, results: Layouts) -> Draft:
-        """Return the step of a candidate, its kernels by digest."""
+        """Return the step of a candidate, its kernels by digest.
+
+        They begin with the last tile where ``backwards`` says so and they can, which it says then.
+        """
         placement = Placement(operands, results, "")
         try:
             draft: Any = candidate.draft(placement)
@@ -79,8 +89,10 @@ class Code:
         else:
             for launch in draft.launches:
                 self.users.setdefault(launch.kernel.digest(), []).append(candidate)
+            draft = directed(draft, backwards=self.backwards)
             step = self._add(draft)
-        self.drafted.append(Drafted(candidate, placement, draft, step.arguments))
+        self.drafted.append(Drafted(candidate, placement, draft, step.arguments, self.backwards))
+        self.backwards = self.backwards and has_direction(draft)
         return step
 
     def reorder(self, type: TensorType, before: Layout, after: Layout) -> Draft:
@@ -146,14 +158,21 @@ class _Encoder:
         block = {} if launch.block is None else {"block": list(launch.block)}
         return block | {
             "kernel": launch.kernel.digest(),
-            "grid": [int(n) if is_static(n) else {"$": str(n)} for n in launch.grid],  # type: ignore[arg-type]
+            "grid": _sizes(launch.grid),
             "dependent": launch.kernel.dependent,
             "arguments": [
                 self._argument(a, t) for a, t in zip(launch.arguments, types, strict=True)
             ],
         }
 
-    def _argument(self, argument: Argument, type: str) -> str:
+    def _argument(self, argument: Argument, type: str) -> str | dict[str, Any]:
+        if isinstance(argument, Boxes):
+            return {
+                "tensor": self._argument(argument.role, type),
+                "element": argument.element,
+                "sizes": _sizes(argument.sizes),
+                "strides": _sizes(argument.strides),
+            }
         if isinstance(argument, Scratch):
             return "w"
         if isinstance(argument, Scalar):
@@ -162,6 +181,11 @@ class _Encoder:
         if isinstance(argument, Counters):
             return f"c{_number(self._counters, argument)}:{argument.count}"
         return f"t{_number(self.roles, argument)}"
+
+
+def _sizes(sizes: Sequence[Dim]) -> list[Any]:
+    """Return sizes as plain data."""
+    return [int(n) if is_static(n) else {"$": str(n)} for n in sizes]  # type: ignore[arg-type]
 
 
 def _number(known: list[Any], item: Any) -> int:
@@ -184,6 +208,9 @@ def _complete_step(step: Step, compiled: Mapping[str, MachineCode]) -> Step:
     spec = json.loads(step.spec)
     for launch in spec["launches"]:
         code = compiled[launch["kernel"]]
+        maps = [a for a in launch["arguments"] if isinstance(a, dict)]
+        for argument, (box, swizzle) in zip(maps, code.boxes, strict=True):
+            argument |= {"box": list(box), "swizzle": swizzle}
         launch |= {
             "function": code.function,
             "warps": code.warps,

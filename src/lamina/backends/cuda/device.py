@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lamina.backends.cuda.primitive import Library
+from lamina.backends.cuda.tensor_maps import TensorMap
 from lamina.errors import DeviceError
 
 Handle = Any
@@ -29,7 +30,8 @@ class OutOfMemory(DeviceError):
 class KernelLaunch:
     """One launch of a kernel: a grid of blocks and an argument for each parameter.
 
-    ``types`` names the type of each value: ``p`` for pointers, else ``i32``, ``i64`` and so on.
+    ``types`` names the type of each value: ``p`` for pointers, ``m`` for pointers that are passed
+    as tensor maps (``maps`` has these in turn), else ``i32``, ``i64`` and so on.
     With ``dependent`` the kernel may start before the launch ahead of it in the stream has ended;
     it then waits by itself.
     """
@@ -44,6 +46,7 @@ class KernelLaunch:
     cluster: tuple[int, int, int] | None = None
     more_threads: tuple[int, int] = (1, 1)
     """Threads of a block along its second and third axis; ``threads`` are those along the first."""
+    maps: tuple[TensorMap, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,9 @@ they are not ``warps`` times 32 along the first), and ``arguments``:
 ``sN``      ``parameters[N]`` of the step as i32, ``sN:i64`` as i64 (and so on)
 ``cK:n``    the address of n i32 counters of the step, zero before its first run
 =========== =====================================================================
+
+An argument may also be a tensor map: ``{"tensor": "tN", "element": "f16", "sizes": [...],
+"strides": [...], "box": [...], "swizzle": 128}``, see :mod:`lamina.backends.cuda.tensor_maps`.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
+from lamina.backends.cuda.tensor_maps import TensorMap, map_of
 from lamina.errors import GraphError, PlanError, where
 from lamina.ir.dims import Dim, evaluate, parse_dim
 from lamina.plan.plan import Program, Step, StepKind
@@ -55,7 +59,23 @@ class CounterArgument:
     number: int
 
 
-LaunchArgument = TensorArgument | ScalarArgument | CounterArgument
+@dataclass(frozen=True, kw_only=True)
+class BoxesArgument:
+    """A tensor map of the step's tensor ``number``, as :class:`TensorMap` with other sizes."""
+
+    number: int
+    element: str
+    sizes: tuple[Dim, ...]
+    strides: tuple[Dim, ...]
+    box: tuple[int, ...]
+    swizzle: int
+
+    def map(self, env: Mapping[str, int]) -> TensorMap:
+        """Return the map for known sizes; raises PlanError for one that a GPU cannot have."""
+        return map_of(self.element, self.sizes, self.strides, self.box, self.swizzle, env)
+
+
+LaunchArgument = TensorArgument | ScalarArgument | CounterArgument | BoxesArgument
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +135,7 @@ def read_steps(program: Program) -> dict[int, KernelStep]:
 
 
 def _launch(step: Step, data: dict[str, Any], counters: dict[int, int]) -> LaunchDescription:
-    x, y, z = (parse_dim(n["$"]) if isinstance(n, dict) else int(n) for n in data["grid"])
+    x, y, z = _sizes(data["grid"])
     warps, shared, scratch = int(data["warps"]), int(data["shared"]), int(data.get("scratch", 0))
     if not 1 <= warps <= _MOST_WARPS or shared < 0 or scratch < 0:
         _fail(f"{warps} warps, {shared} bytes of shared and {scratch} of scratch memory")
@@ -133,7 +153,28 @@ def _launch(step: Step, data: dict[str, Any], counters: dict[int, int]) -> Launc
         dependent=bool(data["dependent"]),
         scratch_bytes=scratch,
         cluster=None if cluster is None else (int(cluster[0]), int(cluster[1]), int(cluster[2])),
-        arguments=tuple(_argument(step, text, counters) for text in data["arguments"]),
+        arguments=tuple(
+            _boxes(step, a) if isinstance(a, dict) else _argument(step, a, counters)
+            for a in data["arguments"]
+        ),
+    )
+
+
+def _sizes(data: list[Any]) -> tuple[Dim, ...]:
+    return tuple(parse_dim(n["$"]) if isinstance(n, dict) else int(n) for n in data)
+
+
+def _boxes(step: Step, data: dict[str, Any]) -> BoxesArgument:
+    tensor = _argument(step, data["tensor"], {})
+    if not isinstance(tensor, TensorArgument):
+        _fail(f"{data['tensor']!r} is no tensor")
+    return BoxesArgument(
+        number=tensor.number,
+        element=str(data["element"]),
+        sizes=_sizes(data["sizes"]),
+        strides=_sizes(data["strides"]),
+        box=tuple(int(n) for n in data["box"]),
+        swizzle=int(data["swizzle"]),
     )
 
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
+from lamina.backends.cuda.primitive import Answer, Ask
 from lamina.ir.dims import Dim
-from lamina.tactics.candidate import Role
+from lamina.ir.types import DType
+from lamina.tactics.candidate import Placement, Role
 
 Number = int | float | bool | str | None
 
@@ -49,8 +52,8 @@ class KernelRequest:
     dependent: bool = False
     most_registers: int = 0
     """Registers a thread may use; 0 leaves it to the compiler."""
-    rounded_descriptors: int = 0
-    """How many of the descriptors that the kernel makes first round f32 numbers to TF32."""
+    releases_early: bool = False
+    """Whether it lets the next kernel start before it has waited itself, not behind that."""
 
     def key(self) -> str:
         """Return the request as text: equal requests have equal text."""
@@ -78,13 +81,40 @@ class Scalar:
 
 
 @dataclass(frozen=True)
+class Direction(Scalar):
+    """0 where programs work off tiles from the first on, 1 from the last; see ``directed``."""
+
+    value: Dim = 0
+
+
+@dataclass(frozen=True)
 class Counters:
     """Zeroed i32 numbers, private to the step; the kernel leaves them zero again."""
 
     count: int
 
 
-Argument = Role | Scalar | Counters
+@dataclass(frozen=True)
+class Boxes:
+    """A tensor that the copy engine moves in boxes: its parameter's type is a ``tensordesc``.
+
+    ``sizes`` and ``strides`` are in elements, neighbours along the last axis.  With ``rounded``
+    f32 numbers come as TF32 ones.
+    """
+
+    role: Role
+    dtype: DType
+    sizes: tuple[Dim, ...]
+    strides: tuple[Dim, ...]
+    rounded: bool = False
+
+    @property
+    def element(self) -> str:
+        """Return what the elements are called in a tensor map."""
+        return "tf32" if self.rounded else self.dtype.value
+
+
+Argument = Role | Scalar | Counters | Boxes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +161,29 @@ class LibraryDraft:
     def launches(self) -> tuple[Launch, ...]:
         """Return the launches of kernels to compile, of which there are none."""
         return ()
+
+
+def has_direction(draft: CudaDraft | LibraryDraft) -> bool:
+    """Whether the kernels of a draft can begin at either end."""
+    return any(isinstance(a, Direction) for x in draft.launches for a in x.arguments)
+
+
+def directed(draft: CudaDraft, *, backwards: bool) -> CudaDraft:
+    """Return launches that begin with the last tile, or with the first, where they can choose."""
+    chosen = Direction(int(backwards))
+    launches = [
+        replace(x, arguments=tuple(chosen if isinstance(a, Direction) else a for a in x.arguments))
+        for x in draft.launches
+    ]
+    return replace(draft, launches=tuple(launches))
+
+
+@runtime_checkable
+class PlannedAhead(Protocol):
+    """What makes a step of a library whose plan takes long to make."""
+
+    def begin(self, at: Placement, ask: Ask) -> Future[Answer] | None:
+        """Have the plan for a placement made by another process; None where it is not needed."""
 
 
 AnyDraft = CudaDraft | LibraryDraft

@@ -12,6 +12,7 @@ from typing import Protocol
 from lamina.backends.cuda.device import KernelLaunch
 from lamina.backends.cuda.hazards import CALLERS, OWN, Range, dependencies
 from lamina.backends.cuda.launches import (
+    BoxesArgument,
     CounterArgument,
     KernelStep,
     LaunchDescription,
@@ -104,6 +105,7 @@ class _Maker:
             if not grid[0]:
                 continue
             values, types, patches = self._values(number, description)
+            boxes = [a for a in description.arguments if isinstance(a, BoxesArgument)]
             scratch = description.scratch_bytes * prod(grid)
             # Compiled kernels take two more pointers: global scratch, and the profiler's.
             values += [self._places.scratch(number, position, scratch) if scratch else 0, 0]
@@ -119,6 +121,7 @@ class _Maker:
                 types=(*types, "p", "p"),
                 dependent=description.dependent,
                 cluster=description.cluster,
+                maps=tuple(a.map(self._env) for a in boxes),
             )
             self.launches.append(Prepared(launch, tuple(patches), number))
 
@@ -148,7 +151,7 @@ class _Maker:
                 values.append(_fitting(evaluate(argument.value, self._env), argument.type))
                 types.append(argument.type)
                 continue
-            types.append("p")
+            types.append("m" if isinstance(argument, BoxesArgument) else "p")
             if isinstance(argument, CounterArgument):
                 values.append(self._places.counters(number, argument.number))
             elif argument.number == WORKSPACE:

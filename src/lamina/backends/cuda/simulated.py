@@ -20,14 +20,15 @@ import numpy as np
 
 from lamina.backends.cuda.device import DeviceFacts, Handle, KernelLaunch, OutOfMemory
 from lamina.backends.cuda.primitive import Library
+from lamina.backends.cuda.tensor_maps import Described, Passed
 from lamina.errors import DeviceError
 
 _ALIGNMENT: Final = 256
 _HIDDEN_ARGUMENTS: Final = 2
 """Pointers to global scratch memory that compiled kernels take behind their parameters."""
 
-Kernel = Callable[[tuple[int, int, int], Sequence[int]], None]
-"""Runs all programs of a grid on addresses and numbers."""
+Kernel = Callable[[tuple[int, int, int], Sequence[Passed]], None]
+"""Runs all programs of a grid on addresses, numbers and tensor maps."""
 
 
 @dataclass
@@ -224,7 +225,12 @@ class SimulatedDevice:
             raise DeviceError(f"launch failed on {self.name}: invalid value")
         self._check_stream("launch", stream)
         self._check_code("launch", launch)
-        launch.function.module.run(launch.grid, launch.values[:-_HIDDEN_ARGUMENTS])
+        maps = iter(launch.maps)
+        values = [
+            Described(v, next(maps)) if t == "m" else v
+            for v, t in zip(launch.values, launch.types, strict=True)
+        ]
+        launch.function.module.run(launch.grid, values[:-_HIDDEN_ARGUMENTS])
 
     def _check_code(self, call: str, launch: KernelLaunch | _Work) -> None:
         if isinstance(launch, KernelLaunch) and not launch.function.module.loaded:

@@ -20,23 +20,27 @@ from lamina.backends.cuda.assemble_ptx import (
     assemble,
     assembled,
     driver_version,
-    with_rounded_descriptors,
+    with_early_release,
 )
 from lamina.backends.cuda.compile import MachineCode
+from lamina.backends.cuda.kernels.pairing import has_pairs, with_pairs
 from lamina.backends.cuda.request import ASSEMBLY, MODULE, KernelRequest
+from lamina.backends.cuda.triton_types import BOXES
 from lamina.errors import BuildError
 
 _WARP = 32
+_SWIZZLES = (0, 32, 64, 128)
+"""Bytes within which parts of a box trade places, by Triton's number."""
 
 
 def compile_request(request: KernelRequest, arch: int) -> MachineCode:
     """Compile one kernel for compute capability ``arch``; raises BuildError with the reason."""
     if request.source.startswith(ASSEMBLY):
         return assemble(request, arch)
-    types = dict(request.parameters)
     constants = dict(request.constants)
     try:
         function = load_function(request)
+        types = {n: _type(t, function) for n, t in request.parameters}
         names: list[str] = list(function.arg_names)
         signature = {n: types.get(n, "constexpr") for n in names}
         divisible = {(names.index(n),): [["tt.divisibility", 16]] for n in request.divisible}
@@ -52,9 +56,12 @@ def compile_request(request: KernelRequest, arch: int) -> MachineCode:
         lines = [line for line in str(e).splitlines() if line.strip()] or [type(e).__name__]
         raise BuildError(f"Triton cannot compile {request.function}: {lines[-1]}") from e
     meta = kernel.metadata
-    cubin = kernel.asm["cubin"]
-    if request.rounded_descriptors:
-        text = with_rounded_descriptors(kernel.asm["ptx"], request.rounded_descriptors)
+    cubin, text = kernel.asm["cubin"], kernel.asm["ptx"]
+    if request.releases_early:
+        text = with_early_release(text)
+    if has_pairs(text):
+        text = with_pairs(text, request.warps)
+    if text != kernel.asm["ptx"]:
         cubin = assembled(text, meta.name, arch)
     return MachineCode(
         cubin=cubin,
@@ -64,6 +71,9 @@ def compile_request(request: KernelRequest, arch: int) -> MachineCode:
         scratch_bytes=meta.global_scratch_size,
         scratch_align=meta.global_scratch_align,
         driver_version=driver_version(arch),
+        boxes=tuple(
+            (tuple(m["block_size"]), _SWIZZLES[m["swizzle"]]) for m in meta.tensordesc_meta
+        ),
     )
 
 
@@ -72,6 +82,16 @@ def _source_of(function: Any) -> Any:
     if not function.is_gluon():
         return ASTSource
     return importlib.import_module("triton.experimental.gluon._runtime").GluonASTSource
+
+
+def _type(text: str, function: Any) -> str:
+    """Return a parameter's type; Gluon wants to know how boxes lie in shared memory."""
+    if not text.startswith(BOXES) or not function.is_gluon():
+        return text
+    block = triton.language.str_to_ty(text, None).block_type
+    layouts = importlib.import_module("triton.experimental.gluon.language").NVMMASharedLayout
+    layout = layouts.get_default_for(list(map(int, block.shape)), block.element_ty)
+    return f"{text[:-1]},{layout!r}>"
 
 
 def load_function(request: KernelRequest) -> Any:

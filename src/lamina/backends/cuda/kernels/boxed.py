@@ -12,7 +12,7 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from lamina.backends.cuda.kernels.epilogue import finished, real_sums
-from lamina.backends.cuda.kernels.matmul import tile_place
+from lamina.backends.cuda.kernels.matmul import tile_place, turned
 
 
 @triton.jit
@@ -59,7 +59,8 @@ def store_boxes(
 
 @triton.jit
 def matmul_boxed(
-    a, b, factors, shift, bias, residual, y, M, N, K, A_ROW, B_COLUMN, RESIDUAL_ROW, Y_ROW,
+    a, b, factors, shift, bias, residual, y, M, N, K, RESIDUAL_ROW,
+    BACKWARDS,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
     RESIDUAL_SCALE: tl.constexpr, RESIDUAL_ZERO: tl.constexpr,
     Y_SCALE: tl.constexpr, Y_ZERO: tl.constexpr,
@@ -69,11 +70,9 @@ def matmul_boxed(
 ):  # fmt: skip
     """Compute every tile of a product; b is [N, K].  Grid: any number of programs.
 
-    A tile is stored in ``PARTS`` beside each other.
+    A tile is stored in ``PARTS`` beside each other.  With ``BACKWARDS`` 1 programs begin with the
+    last tile.
     """
-    lefts = tl.make_tensor_descriptor(a, [M, K], [A_ROW, 1], [BLOCK_M, BLOCK_K])
-    rights = tl.make_tensor_descriptor(b, [N, K], [B_COLUMN, 1], [BLOCK_N, BLOCK_K])
-    results = tl.make_tensor_descriptor(y, [M, N], [Y_ROW, 1], [BLOCK_M, BLOCK_N // PARTS])
     kind: tl.constexpr = tl.float32 if factors is None else tl.int32
     tiles_m, tiles_n = tl.cdiv(M, BLOCK_M), tl.cdiv(N, BLOCK_N)
     steps = tl.cdiv(K, BLOCK_K)
@@ -81,12 +80,13 @@ def matmul_boxed(
         gdc_wait()
         gdc_launch_dependents()
     for tile in tl.range(tl.program_id(0), tiles_m * tiles_n, tl.num_programs(0), flatten=True):
+        tile = turned(tile, tiles_m * tiles_n, BACKWARDS)
         tile_m, tile_n = tile_place(tile, tiles_m, tiles_n, GROUP)
         row, column = tile_m * BLOCK_M, tile_n * BLOCK_N
         total = tl.zeros((BLOCK_M, BLOCK_N), kind)
         for step in range(steps):
-            left = lefts.load([row, step * BLOCK_K])
-            right = rights.load([column, step * BLOCK_K])
+            left = a.load([row, step * BLOCK_K])
+            right = b.load([column, step * BLOCK_K])
             total = tl.dot(left, right.T, total, out_dtype=kind)
         rows = (row + tl.arange(0, BLOCK_M)).to(tl.int64)
         columns = column + tl.arange(0, BLOCK_N)
@@ -97,7 +97,7 @@ def matmul_boxed(
             rest = residual + column + rows * RESIDUAL_ROW
         total = real_sums(total, factors, shift, columns, columns < N)
         store_boxes(
-            results, row, column, y.dtype.element_ty, total, added, rest, rows < M, N - column,
+            y, row, column, y.dtype, total, added, rest, rows < M, N - column,
             RESIDUAL_SCALE, RESIDUAL_ZERO, Y_SCALE, Y_ZERO,
             ROUND_SCALE, ROUND_ZERO, ROUND_SIGNED, KIND, ALPHA, BETA, PARTS, 0,
         )  # fmt: skip

@@ -1,7 +1,7 @@
 """Contractions whose operands the copy engine (TMA) brings in; programs work off many tiles.
 
-For compute capability 9.0 and later.  Each program makes descriptors of the whole operands when
-it starts; coordinates outside of an operand read as zeros, which is what padding means.
+For compute capability 9.0 and later.  Operands are tensor maps; coordinates outside of one read as
+zeros, which is what padding means.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from lamina.backends.cuda.kernels.epilogue import finish, real_sums
-from lamina.backends.cuda.kernels.matmul import tile_place
+from lamina.backends.cuda.kernels.matmul import tile_place, turned
 
 _UP = tl.constexpr(1 << 10)
 """Added to coordinates, which padding makes negative, while they are divided."""
@@ -19,7 +19,8 @@ _UP = tl.constexpr(1 << 10)
 
 @triton.jit
 def matmul_boxes(
-    a, b, factors, shift, bias, residual, y, M, N, K, A_ROW, B_COLUMN, RESIDUAL_ROW, Y_ROW,
+    a, b, factors, shift, bias, residual, y, M, N, K, RESIDUAL_ROW, Y_ROW,
+    BACKWARDS,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
     RESIDUAL_SCALE: tl.constexpr, RESIDUAL_ZERO: tl.constexpr,
     Y_SCALE: tl.constexpr, Y_ZERO: tl.constexpr,
@@ -27,9 +28,10 @@ def matmul_boxes(
     HALVES: tl.constexpr,
     KIND: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """Compute every tile of a product; b is [N, K].  Grid: any number of programs."""
-    lefts = tl.make_tensor_descriptor(a, [M, K], [A_ROW, 1], [BLOCK_M, BLOCK_K])
-    rights = tl.make_tensor_descriptor(b, [N, K], [B_COLUMN, 1], [BLOCK_N, BLOCK_K])
+    """Compute every tile of a product; b is [N, K].  Grid: any number of programs.
+
+    They begin with the last tile where ``BACKWARDS`` is 1.
+    """
     kind: tl.constexpr = tl.float32 if factors is None else tl.int32
     tiles_m, tiles_n = tl.cdiv(M, BLOCK_M), tl.cdiv(N, BLOCK_N)
     steps = tl.cdiv(K, BLOCK_K)
@@ -37,11 +39,12 @@ def matmul_boxes(
         gdc_wait()
         gdc_launch_dependents()
     for tile in tl.range(tl.program_id(0), tiles_m * tiles_n, tl.num_programs(0), flatten=True):
+        tile = turned(tile, tiles_m * tiles_n, BACKWARDS)
         tile_m, tile_n = tile_place(tile, tiles_m, tiles_n, GROUP)
         total = tl.zeros((BLOCK_M, BLOCK_N), kind)
         for step in range(steps):
-            left = lefts.load([tile_m * BLOCK_M, step * BLOCK_K])
-            right = rights.load([tile_n * BLOCK_N, step * BLOCK_K])
+            left = a.load([tile_m * BLOCK_M, step * BLOCK_K])
+            right = b.load([tile_n * BLOCK_N, step * BLOCK_K])
             total = tl.dot(left, right.T, total, out_dtype=kind)
         rows = (tile_m * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
         columns = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -76,10 +79,9 @@ def box_place(
 @triton.jit
 def convolution_boxes(
     x, w, factors, shift, bias, residual, y,
-    IMAGES, IN_H, IN_W, OUT_H, OUT_W, CHANNELS, FILTERS,
-    X_BATCH, X_ROW, X_COLUMN, W_FILTER, W_TAP,
+    IMAGES, OUT_H, OUT_W, CHANNELS, FILTERS, X_COLUMN, W_TAP,
     RESIDUAL_FIRST, RESIDUAL_BATCH, RESIDUAL_ROW, RESIDUAL_COLUMN,
-    Y_FIRST, Y_BATCH, Y_ROW, Y_COLUMN,
+    Y_FIRST, Y_BATCH, Y_ROW, Y_COLUMN, BACKWARDS,
     TAPS_H: tl.constexpr, TAPS_W: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
     DILATION_H: tl.constexpr, DILATION_W: tl.constexpr, PAD_H: tl.constexpr, PAD_W: tl.constexpr,
     BOX_N: tl.constexpr, BOX_H: tl.constexpr, BOX_W: tl.constexpr,
@@ -97,15 +99,9 @@ def convolution_boxes(
     remainder: a window meets one class of each at a tap, and in it neighbours are neighbours.
     Channels must be a multiple of ``BLOCK_K``.  ``FLIPPED`` computes filters times pixels: the
     compiler lets matrix units read a box from shared memory as it is only as their right operand.
+    With ``BACKWARDS`` 1 programs begin with the last tile.
     """
     BLOCK_M: tl.constexpr = BOX_N * BOX_H * BOX_W
-    pixels = tl.make_tensor_descriptor(
-        x,
-        [IMAGES, IN_H // STRIDE_H, STRIDE_H, IN_W // STRIDE_W, STRIDE_W * X_COLUMN],
-        [X_BATCH, STRIDE_H * X_ROW, X_ROW, STRIDE_W * X_COLUMN, 1],
-        [BOX_N, BOX_H, 1, BOX_W, BLOCK_K],
-    )
-    weights = tl.make_tensor_descriptor(w, [FILTERS, W_FILTER], [W_FILTER, 1], [BLOCK_N, BLOCK_K])
     kind: tl.constexpr = tl.float32 if factors is None else tl.int32
     tiles = tl.cdiv(IMAGES, BOX_N) * tl.cdiv(OUT_H, BOX_H) * tl.cdiv(OUT_W, BOX_W)
     tiles *= tl.cdiv(FILTERS, BLOCK_N)
@@ -115,16 +111,17 @@ def convolution_boxes(
         gdc_launch_dependents()
     for tile in tl.range(tl.program_id(0), tiles, tl.num_programs(0), flatten=True):
         first_n, first_h, first_w, filter = box_place(
-            tile, IMAGES, OUT_H, OUT_W, FILTERS, BOX_N, BOX_H, BOX_W, BLOCK_N, GROUP
-        )
+            turned(tile, tiles, BACKWARDS), IMAGES, OUT_H, OUT_W, FILTERS,
+            BOX_N, BOX_H, BOX_W, BLOCK_N, GROUP,
+        )  # fmt: skip
         total = tl.zeros((BLOCK_N if FLIPPED else BLOCK_M, BLOCK_M if FLIPPED else BLOCK_N), kind)
         for step in range(TAPS_H * TAPS_W * chunks):
             tap, c = step // chunks, step % chunks * BLOCK_K
             h = tap // TAPS_W * DILATION_H - PAD_H + _UP * STRIDE_H
             v = tap % TAPS_W * DILATION_W - PAD_W + _UP * STRIDE_W
             at_h, at_w = first_h + h // STRIDE_H - _UP, first_w + v // STRIDE_W - _UP
-            box = pixels.load([first_n, at_h, h % STRIDE_H, at_w, v % STRIDE_W * X_COLUMN + c])
-            taken = weights.load([filter, tap * W_TAP + c])
+            box = x.load([first_n, at_h, h % STRIDE_H, at_w, v % STRIDE_W * X_COLUMN + c])
+            taken = w.load([filter, tap * W_TAP + c])
             seen = box.reshape(BLOCK_M, BLOCK_K)
             if FLIPPED:
                 total = tl.dot(taken, seen.T, total, out_dtype=kind)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lamina.backends.cuda.request import (
     MODULE,
     Argument,
+    Boxes,
     Counters,
     CudaDraft,
+    Direction,
     KernelRequest,
     Launch,
     Number,
     Scalar,
 )
-from lamina.backends.cuda.triton_types import TRITON_TYPES
+from lamina.backends.cuda.triton_types import BOXES, TRITON_TYPES
 from lamina.ir.dims import Dim, divides, is_static
 from lamina.ir.types import DType
 from lamina.tactics.candidate import Placement, Role
@@ -43,7 +47,6 @@ class Call:
         self.arguments: list[Argument] = []
         self.constants_: dict[str, Number] = {}
         self.divisible: list[str] = []
-        self.rounded_descriptors = 0
 
     def pointer(self, name: str, role: Role | Counters | None, dtype: DType = DType.I32) -> None:
         """Pass an operand; None stands for an absent one."""
@@ -52,6 +55,14 @@ class Call:
             return
         self._pass(name, f"*{TRITON_TYPES[dtype]}", role)
         self.divisible.append(name)
+
+    def boxes(self, name: str, boxes: Boxes | None, box: Sequence[int]) -> None:
+        """Pass an operand that the copy engine moves in boxes of this shape."""
+        if boxes is None:
+            self.constants_[name] = None
+            return
+        shape = ",".join(map(str, box))
+        self._pass(name, f"{BOXES}<{TRITON_TYPES[boxes.dtype]}[{shape}]>", boxes)
 
     def sizes(self, **sizes: Dim) -> None:
         """Pass integers that are known at the latest when the shapes of the inputs are."""
@@ -62,6 +73,10 @@ class Call:
             self._pass(name, "i32", Scalar(size))
             if divides(_ALIGNMENT, size):
                 self.divisible.append(name)
+
+    def direction(self, name: str) -> None:
+        """Pass whether to begin with the last tile, which the program decides."""
+        self._pass(name, "i32", Direction())
 
     def constants(self, **numbers: Number) -> None:
         """Pass what decides the code of the kernel."""
@@ -79,7 +94,6 @@ class Call:
             warps=warps,
             stages=stages,
             dependent=dependent,
-            rounded_descriptors=self.rounded_descriptors,
         )
         return Launch(kernel=request, grid=(x, y, z), arguments=tuple(self.arguments))
 

@@ -17,8 +17,6 @@ from lamina.ir.types import DType
 TF32: Final = "tf32"
 TF32_LEFT: Final = "tf32 left"
 """Only the left factor is still to be rounded."""
-DESCRIPTORS: Final = 2
-"""What kernels with descriptors make first are those of the two factors."""
 _SPLITTER: Final = np.float32(2**13 + 1)
 
 
@@ -36,11 +34,6 @@ def packed_factors(weights: Array, dtype: DType, target: CudaTarget) -> Array:
 def packed_precision(precision: str, *, packed: bool) -> str:
     """Return how a kernel multiplies, given whether its right factor is a packed constant."""
     return TF32_LEFT if packed and precision == TF32 else precision
-
-
-def rounded_descriptors(dtype: DType, target: CudaTarget) -> int:
-    """Return how many of the first descriptors of a kernel bring rounded numbers."""
-    return DESCRIPTORS if is_tf32(dtype, target) else 0
 
 
 def is_tf32(dtype: DType, target: CudaTarget) -> bool:
