@@ -148,10 +148,11 @@ COMPILED = {
     "chain": (TritonChained, lambda: chain(8, 28, 64, 256, back=64, front=3, shortcut=1)[1]),
     "pair": (TritonPaired, lambda: chain(8, 28, 128, 256, back=0, shortcut=2)[1]),
     "maxima": (TritonPooled, lambda: stem(width=224)),
+    "maxima of bf16": (TritonPooled, lambda: stem(width=224, dtype=ml_dtypes.bfloat16)),
 }
 
 
-DECLINED = {("chain", 75), ("maxima", 75), ("maxima", 100)}
+DECLINED = {("chain", 75)} | {(w, a) for w in ("maxima", "maxima of bf16") for a in (75, 100)}
 
 
 @pytest.mark.parametrize(
@@ -242,7 +243,7 @@ def test_engine(monkeypatch):
     wanted = interpret(graph, given)[0]
     engine = simulated(graph, level=1)
     tactics = [step.tactic.split()[0] for step in engine.plan.sections[0].program.steps]
-    assert {"triton-conv-chain", "triton-conv-pool"} <= set(tactics)
+    assert {"triton-conv-chain", "gluon-stem"} <= set(tactics)
     compare(engine(*given), wanted, "the engine")
     separate = simulated(graph, level=1, without=(FuseConvolutions().name,))
     assert len(separate.plan.sections[0].program.steps) > len(tactics)

@@ -137,7 +137,9 @@ def pooled(
         odd = activate(odd + added[None, :], KIND, ALPHA, BETA)
         even = _existing(even, first_column, row, CONV_H, CONV_W, CUT_ROWS, CUT_EVEN).to(element)
         odd = _existing(odd, first_column + 1, row, CONV_H, CONV_W, CUT_ROWS, CUT_ODD).to(element)
-        best_even, best_odd = tl.maximum(best_even, even), tl.maximum(best_odd, odd)
+        # The maximum of bf16 comes as f32.
+        best_even = tl.maximum(best_even, even).to(element)
+        best_odd = tl.maximum(best_odd, odd).to(element)
         if step % POOL_STRIDE_H == ending:
             if not SHARED_H or step > 0:
                 result = tl.maximum(best_even, best_odd)
