@@ -99,6 +99,7 @@ from lamina.passes.sink import (
     SinkTransposeThroughSoftmax,
 )
 from lamina.passes.softmax import RecognizeLogSoftmax, RecognizeLogSumExp, RecognizeSoftmax
+from lamina.passes.unread_rows import DropUnreadRows
 from lamina.passes.views import (
     DropIdentityView,
     FoldSmallViews,
@@ -245,6 +246,8 @@ def default_pipeline() -> Pipeline:
             FuseActivation(),  # weights and biases are final
             FuseResidual(),  # the sum, then its activation
         ),
+        DropUnreadRows(),  # before products merge that read different rows then
+        FoldConstants(),  # of which rows are cut too
         MergeParallelConvolutions(),  # the epilogues are known: only equal ones merge
         MergeParallelMatmuls(),  # as above
         Together(SliceOfConcat(), ConcatOfSlices(), MergeConcats(), DropIdentityView()),
