@@ -8,7 +8,9 @@ import importlib
 import json
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from lamina.config import (
     ProgressEvent,
     Target,
     cache_folder,
+    default_threads,
     parse_targets,
     shape_ranges,
 )
@@ -37,6 +40,7 @@ from lamina.passes.origins import record_weights
 from lamina.passes.patches import PatchesToMatmul
 from lamina.passes.pipeline import OPTIMIZE
 from lamina.passes.regions import FuseRegions
+from lamina.passes.row_norms import FuseRowNorms
 from lamina.passes.shapes import Ranges, apply_shapes
 from lamina.passes.shuffle import FuseChannelShuffle
 from lamina.passes.specialize import copy
@@ -68,6 +72,9 @@ _RARE = frozenset(
     workspace_bytes""".split()
 )
 """Options that a plan states where they have another value than usual."""
+
+_MOST_DIGESTING = 4
+"""Threads that compute digests of weights, beside what optimizes the graph."""
 
 Progress = Callable[[ProgressEvent], None]
 Report = Callable[[str, int, int, str], None]
@@ -141,8 +148,7 @@ def build_plan(model: Any, config: BuildConfig, progress: Progress | None = None
         graph, ranges = import_graph(model, config)
         portable = copy(graph) if config.keep_graph else None
     if portable is not None:
-        # Nothing else needs the second core until kernels are compiled.
-        threading.Thread(target=_digest, args=(portable,), daemon=True).start()
+        _begin_digests(portable, config.threads or default_threads())
     targets = parse_targets(config.target)
     sections = []
     for number, target in enumerate(targets, 1):
@@ -156,7 +162,8 @@ def build_plan(model: Any, config: BuildConfig, progress: Progress | None = None
         compiled = compile_section(own, ranges, config, target, report)
         spent.merge(compiled.spent)
         if sources:
-            section = with_recipes(compiled.section, recording, sources)
+            with spent.phase("plan"):
+                section = with_recipes(compiled.section, recording, sources)
             compiled = dataclasses.replace(compiled, section=section)
         sections.append(compiled)
     with spent.phase("plan"):
@@ -183,7 +190,7 @@ def optimize(graph: Graph, config: BuildConfig, device: str = "cpu") -> None:
     late = (FuseChannelShuffle(), FuseRegions())  # they must see the casts of finish_precision
     try:
         later = {*(p.name for p in late), *(_LOWERED if device == "cuda" else ())}
-        outside = {PatchesToMatmul().name, FuseConvolutions().name}
+        outside = {PatchesToMatmul().name, FuseConvolutions().name, FuseRowNorms().name}
         pipeline = OPTIMIZE.without(*{*config.without, *later} - outside)
     except ValueError as e:
         raise ConfigError(str(e).partition("; ")[0], hint=_nearest_passes(config.without)) from e
@@ -281,10 +288,20 @@ def _weights(graph: Graph) -> Iterator[Weight]:
                 yield value
 
 
-def _digest(graph: Graph) -> None:
-    """Let every weight compute the digest by which the plan knows it; each keeps its own."""
-    for weight in _weights(graph):
-        _ = weight.digest
+def _begin_digests(graph: Graph, threads: int) -> None:
+    """Let every weight compute the digest by which the plan knows it; each keeps its own.
+
+    Nothing else needs the other cores until kernels are compiled.
+    """
+    weights = deque(_weights(graph))
+
+    def work() -> None:
+        with suppress(IndexError):  # none is left
+            while True:
+                _ = weights.popleft().digest
+
+    for _ in range(max(1, min(_MOST_DIGESTING, threads - 1))):
+        threading.Thread(target=work, daemon=True).start()
 
 
 def _config_fields(config: BuildConfig) -> dict[str, Any]:

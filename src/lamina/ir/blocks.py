@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import partial
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from lamina.config import default_threads
 from lamina.ir.recipe import Array, recipe_function
+from lamina.ir.threads import LEAST_BYTES, MOST_THREADS, pool
 from lamina.ir.traced import record
 
 CACHE_LINE_BYTES = 64
@@ -22,9 +22,8 @@ _TILE_ROWS, _TILE_ROW_BYTES = 64, 4096
 """What is transposed at once fits into the second-level cache, and a line of the result is whole.
 """
 
-_LEAST_BYTES_IN_THREADS, _LEAST_ROW_BYTES, _MOST_THREADS = 1 << 20, 512, 8
-"""New memory is slow to write for the first time, so threads share what is larger; narrower parts
-of rows are slower to read."""
+_LEAST_ROW_BYTES = 512
+"""Narrower parts of rows are slower to read, so no thread takes any."""
 
 
 def blocked(
@@ -50,7 +49,7 @@ def blocked(
         sizes if padded is None else tuple(padded),
         np.dtype(a.dtype if dtype is None else dtype),
     )
-    function = partial(_blocked, threads=min(default_threads(), _MOST_THREADS))
+    function = partial(_blocked, threads=min(default_threads(), MOST_THREADS))
     result: Array = record("blocked", function, a, *arguments)
     return result
 
@@ -84,19 +83,13 @@ def _copy(target: Array, source: Array, threads: int) -> None:
         return
     rows, row_bytes = len(target), len(target) * source.itemsize
     workers = min(threads, row_bytes // _LEAST_ROW_BYTES)
-    if workers < 2 or target.nbytes < _LEAST_BYTES_IN_THREADS:
+    if workers < 2 or target.nbytes < LEAST_BYTES:
         _copy_transposed(target, source.T)
         return
     bounds = [rows * i // workers for i in range(workers + 1)]
     shares = [slice(*pair) for pair in pairwise(bounds)]
-    for done in [_pool().submit(_copy_transposed, target[s], source[s].T) for s in shares]:
+    for done in [pool().submit(_copy_transposed, target[s], source[s].T) for s in shares]:
         done.result()
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    """Threads that copy; a model has hundreds of weights, each of which would start its own."""
-    return ThreadPoolExecutor(_MOST_THREADS, "copy")
 
 
 def _as_integers(target: Array, source: Array) -> tuple[Array, Array]:

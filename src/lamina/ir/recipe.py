@@ -20,6 +20,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from lamina.ir.threads import cast
+
 Array = npt.NDArray[Any]
 
 _LISTED_ELEMENTS: Final = 16
@@ -39,7 +41,7 @@ _CALLED: Final = """
 
 
 def _astype(a: Array, dtype: npt.DTypeLike) -> Array:
-    return a.astype(dtype, copy=False)
+    return cast(a, dtype)
 
 
 def _view(a: Array, dtype: npt.DTypeLike) -> Array:

@@ -9,6 +9,7 @@ import numpy as np
 
 from lamina.errors import GraphError
 from lamina.ir.graph import Array
+from lamina.ir.threads import cast
 from lamina.ir.types import DType
 from lamina.ops.kinds import E8M0Rounding
 from lamina.ops.symbolic import has_symbols, is_symbolic, symbolic_cast
@@ -94,7 +95,7 @@ def to_power_of_two(x: Array, saturate: bool, rounding: E8M0Rounding) -> Array:
 def _convert_numbers(x: Array, dtype: DType, saturate: bool, rounding: E8M0Rounding) -> Array:
     if x.dtype not in (np.dtype(np.float64), np.dtype(np.float32)) and x.dtype.kind not in "iubc":
         # The types of ml_dtypes convert to and from f32 exactly, but not all of them to each other.
-        x = x.astype(np.float32)
+        x = cast(x, np.float32)
     if dtype in _EIGHT_BIT_FLOATS:
         return to_float8(x, dtype, saturate)
     if dtype is DType.F4E2M1:
@@ -107,7 +108,7 @@ def _convert_numbers(x: Array, dtype: DType, saturate: bool, rounding: E8M0Round
         return np.asarray(x != 0)
     if dtype.is_integer and x.dtype.kind == "f":
         return _truncate(x, dtype)
-    return x.astype(dtype.numpy)
+    return cast(x, dtype.numpy)
 
 
 def _truncate(x: Array, dtype: DType) -> Array:

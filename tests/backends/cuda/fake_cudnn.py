@@ -75,6 +75,7 @@ class pygraph:
     """Graphs by number: what a serialized plan refers to."""
 
     def __init__(self, io_data_type=None, handle=None, **wide):
+        assert handle == 77
         self.inputs, self.result, self.plan = {}, None, None
         self.barred, self.limit = set(), 1 << 60
 
@@ -204,7 +205,7 @@ class pygraph:
         return list(json.dumps([number, self.plan]).encode())
 
     def deserialize(self, handle, data):
-        assert isinstance(data, list)  # the package takes no bytes
+        assert handle == 77 and isinstance(data, list)  # the package takes no bytes
         number, plan = json.loads(bytes(data))
         self.inputs, self.result = self.made[number].inputs, self.made[number].result
         self.plan = plan

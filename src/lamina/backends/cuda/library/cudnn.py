@@ -7,43 +7,32 @@ that of the library that wrote the plan down, and ``workspace_bytes`` what the p
 from __future__ import annotations
 
 import contextlib
-import importlib
-import json
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any, Final
 
 from lamina.backends.cuda.device import Device, current
-from lamina.backends.cuda.library.cudnn_graphs import describe, forbidden, uid
+from lamina.backends.cuda.library.cudnn_graphs import uid
+from lamina.backends.cuda.library.cudnn_planner import (
+    Planner,
+    asked,
+    first_line,
+    key,
+    load_cudnn,
+)
 from lamina.backends.cuda.library.plan_store import PlanStore
-from lamina.backends.cuda.library.shared_objects import open_shared_object
-from lamina.backends.cuda.primitive import Problem
-from lamina.errors import DeviceError
+from lamina.backends.cuda.primitive import Answer, Ask, Problem
+from lamina.errors import BuildError, DeviceError
 
 NAME: Final = "cudnn"
-FIX: Final = "install cuDNN and its front end: pip install 'lamina[cuda-libraries]'"
-_KEPT_GRAPHS: Final = 32
 _DEFAULT_STREAM: Final = 0
-_HELPERS: Final = (
-    ("libcublasLt", (13, 12), ("nvidia-cublas", "nvidia-cublas-cu12")),
-    ("libnvrtc", (13, 12), ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12")),
-)
-"""What cuDNN itself looks for where only the loader does."""
 
 
 def open_library(device: Device) -> Cudnn:
     """Load cuDNN for a device; DeviceError says what is missing."""
-    for stem, versions, packages in _HELPERS:
-        with contextlib.suppress(DeviceError):  # not every engine needs them
-            open_shared_object(stem, versions, packages, FIX)
-    open_shared_object("libcudnn", (9,), ("nvidia-cudnn-cu13", "nvidia-cudnn-cu12"), FIX)
-    try:
-        module = importlib.import_module("cudnn")
-    except ImportError as e:
-        raise DeviceError(f"nvidia-cudnn-frontend cannot be loaded: {e}", hint=FIX) from e
     about = (device.model, str(device.driver_version))
-    return Cudnn(device, module, lambda version: PlanStore((version, *about)))
+    return Cudnn(device, load_cudnn(), lambda version: PlanStore((version, *about)))
 
 
 class Cudnn:
@@ -55,11 +44,12 @@ class Cudnn:
         """``store`` returns what a version answered before; None remembers nothing."""
         self.device, self._module = device, module
         self.version = str(module.backend_version())
-        self._graphs: OrderedDict[str, Any] = OrderedDict()
+        self._begun: dict[str, Future[Answer]] = {}
         self._store = store and store(self.version)
         self.lock = threading.RLock()  # a handle has one stream
         with self._asked("create a handle"):
             self._handle = module.create_handle()
+        self._planner = Planner(module, self._handle)
 
     def operation(self, problem: Problem, names: Sequence[str], plan: bytes) -> CudnnOperation:
         """Return a problem with the stored plan.
@@ -72,7 +62,7 @@ class Cudnn:
                 graph = self._module.pygraph(handle=self._handle)
                 graph.deserialize(self._handle, list(plan))  # it takes no bytes
             else:
-                graph = self._planned(problem, names)
+                graph = self._planner.proposals(problem, names)
                 graph.deselect_workspace_greater_than(int(problem["workspace_bytes"]))
                 graph.check_support()
                 graph.build_plans(self._module.build_plan_policy.HEURISTICS_CHOICE)
@@ -81,37 +71,56 @@ class Cudnn:
 
     def engines(self, problem: Problem, names: Sequence[str]) -> list[str]:
         """Return the engines for a problem with their settings, the most promising first."""
-        question = _key(problem, names)
+        question = key(problem, names)
         found = self._store.engines(question) if self._store else None
         if found is None:
-            with self._asked("propose plans"):
-                graph = self._known(problem, names)
-                count = int(graph.get_execution_plan_count())
-                listed = (str(graph.get_plan_name_at_index(i)) for i in range(count))
-                found = list(dict.fromkeys(listed))
+            with self.lock, current(self.device):
+                found = self._planner.engines(problem, names)
             if self._store:
                 self._store.keep_engines(question, found)
         return found
 
+    def begin(
+        self, problem: Problem, names: Sequence[str], engine: str, ask: Ask
+    ) -> Future[Answer] | None:
+        """Have an engine planned by another process, beside what this one does.
+
+        None where the plan is known.
+        """
+        question = f"{key(problem, names)} {engine}"
+        if self._store and self._store.plan(question):
+            return None
+        running = self._begun.get(question)
+        if running is None or running.cancelled():
+            head = {"problem": dict(problem), "names": list(names), "engine": engine}
+            running = self._begun[question] = ask(head | {"device": self.device.ordinal})
+        return running
+
     def plan(self, problem: Problem, names: Sequence[str], engine: str) -> tuple[bytes, int]:
-        """Return an engine's plan as it can be stored, and the bytes of workspace that it needs."""
-        question = f"{_key(problem, names)} {engine}"
+        """Return an engine's plan as it can be stored, and the bytes of workspace that it needs.
+
+        One that was begun is waited for; where that came to nothing, it is made here.
+        """
+        question = f"{key(problem, names)} {engine}"
         kept = self._store.plan(question) if self._store else None
         if kept is None:
-            kept = self._planned_by(problem, names, engine)
+            kept = self._finished(question)
+            if kept is None:
+                with self.lock, current(self.device):
+                    kept = self._planner.plan(problem, names, engine)
             if self._store:
                 self._store.keep_plan(question, *kept)
         return kept
 
-    def _planned_by(self, problem: Problem, names: Sequence[str], engine: str) -> tuple[bytes, int]:
-        with self._asked(f"build a plan for {engine}"):
-            graph = self._known(problem, names)
-            count = int(graph.get_execution_plan_count())
-            found = [i for i in range(count) if graph.get_plan_name_at_index(i) == engine]
-            if not found:
-                raise DeviceError(f"cuDNN {self.version} does not propose {engine}")
-            graph.build_plan_at_index(found[0])
-            return bytes(graph.serialize()), int(graph.get_workspace_size())
+    def _finished(self, question: str) -> tuple[bytes, int] | None:
+        """Return the plan that another process made, None where it made none."""
+        running = self._begun.pop(question, None)
+        if running is None or running.cancelled():
+            return None
+        with contextlib.suppress(BuildError, KeyError):  # it died, or says what went wrong
+            said, plan = running.result()
+            return plan, int(said["workspace"])
+        return None
 
     def execute(self, graph: Any, pointers: dict[int, int], workspace: int, stream: int) -> None:
         """Put a planned graph on a stream."""
@@ -124,34 +133,13 @@ class Cudnn:
                     # Plans are loaded through the handle, perhaps when this stream is gone.
                     self._module.set_stream(handle=self._handle, stream=_DEFAULT_STREAM)
             except RuntimeError as e:
-                raise DeviceError(f"cuDNN failed: {_first_line(e)}") from e
-
-    def _known(self, problem: Problem, names: Sequence[str]) -> Any:
-        """Return the graph of a problem with proposals: asking for them takes a while."""
-        key = _key(problem, names)
-        graph = self._graphs.pop(key, None)
-        if graph is None:
-            graph = self._planned(problem, names)
-            while len(self._graphs) >= _KEPT_GRAPHS:
-                self._graphs.popitem(last=False)
-        self._graphs[key] = graph
-        return graph
-
-    def _planned(self, problem: Problem, names: Sequence[str]) -> Any:
-        graph = describe(self._module, self._handle, problem, names)
-        modes = self._module.heur_mode
-        graph.create_execution_plans([modes.A, modes.FALLBACK])
-        graph.deselect_numeric_notes(forbidden(self._module, problem))
-        return graph
+                raise DeviceError(f"cuDNN failed: {first_line(e)}") from e
 
     @contextlib.contextmanager
     def _asked(self, what: str) -> Iterator[None]:
         """Use the library, and say what it could not do."""
-        with self.lock, current(self.device):
-            try:
-                yield
-            except (RuntimeError, ValueError, self._module.cudnnGraphNotSupportedError) as e:
-                raise DeviceError(f"cuDNN does not {what}: {_first_line(e)}") from e
+        with self.lock, current(self.device), asked(self._module, what):
+            yield
 
 
 class CudnnOperation:
@@ -167,11 +155,3 @@ class CudnnOperation:
         """Put the graph on a stream; see :class:`lamina.backends.cuda.primitive.Operation`."""
         at = {i: p + self._first[i] for i, p in zip(self._first, pointers, strict=True)}
         self._library.execute(self._graph, at, workspace, stream)
-
-
-def _key(problem: Problem, names: Sequence[str]) -> str:
-    return json.dumps([dict(problem), list(names)], sort_keys=True)
-
-
-def _first_line(e: BaseException) -> str:
-    return (str(e).strip() or type(e).__name__).splitlines()[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from lamina.backends.cuda.library.cudnn import NAME, Cudnn
 from lamina.backends.cuda.library.cudnn_graphs import ACTIVATIONS
+from lamina.backends.cuda.primitive import Answer, Ask
 from lamina.backends.cuda.request import LibraryDraft
 from lamina.backends.cuda.tactics.convolution_case import Case, case_of
 from lamina.backends.cuda.tactics.matmul_case import FLOATS
@@ -134,6 +136,11 @@ class _Draft:
     describe: Callable[[Placement], _Description]
     library: Cudnn
     engine: str
+
+    def begin(self, at: Placement, ask: Ask) -> Future[Answer] | None:
+        """Have the plan made beside; see :class:`lamina.backends.cuda.request.PlannedAhead`."""
+        problem, operands = self.describe(at)
+        return self.library.begin(problem, [name for name, _ in operands], self.engine, ask)
 
     def __call__(self, at: Placement) -> LibraryDraft:
         problem, operands = self.describe(at)
