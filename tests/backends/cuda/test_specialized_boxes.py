@@ -27,7 +27,7 @@ RELU = Epilogue(ActivationKind.RELU)
 
 @pytest.fixture
 def few_tiles(monkeypatch):
-    monkeypatch.setattr(specialized_boxes, "_FEWEST_TILES", 1)
+    monkeypatch.setattr(specialized_boxes, "FEWEST_TILES", 1)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
@@ -43,7 +43,7 @@ def test_bias_residual_activation(few_tiles, options, x, w, dtype):
     op = op_of(Convolution, activation=RELU, **options)
     for more in ({"residual": True}, {"bias": False}):
         given = operands(op, x, w, dtype, **more)
-        check(SpecializedConvolution(), op, given, H200, most=1, gap=8)
+        check(SpecializedConvolution(), op, given, H200, most=2, gap=8)
 
 
 def test_programs_go_on_to_other_tiles(few_tiles):
@@ -61,7 +61,7 @@ def test_compiles_without_spilling(operands, tmp_path):
     shapes = ((16, 128, 128, 128), (128, 128, 3, 3), (128,), (16, 128, 128, 128))[:operands]
     node = node_of(op, [np.zeros(s, np.float16) for s in shapes])
     found = SpecializedConvolution().candidates(node, H200)
-    assert len(found) == 5 - operands
+    assert len(found) == 2
     forms = [f or Form.PLAIN for f in found[0].reads]
     laid = [layout(v.tensor, f) for v, f in zip(node.inputs, forms, strict=True)]
     dense = Placement(tuple(laid), (layout(node.output.tensor, found[0].writes[0]),), "")

@@ -24,7 +24,7 @@ from lamina.backends.cuda.kernels.epilogue import (
     joined,
     shares,
 )
-from lamina.backends.cuda.kernels.matmul import load_block, tile_place
+from lamina.backends.cuda.kernels.matmul import load_block, tile_place, turned
 from lamina.backends.cuda.kernels.rounding import dot
 
 
@@ -67,7 +67,7 @@ def paired(
     x, w, z, v, bias, other_bias, y, partial, counters, PIXELS, FILTERS,
     OUT_D, OUT_H, OUT_W, IN_D, IN_H, IN_W, CHANNELS, X_BATCH, X_DEPTH, X_ROW, X_COLUMN,
     W_FILTER, W_TAP, Z_IN_D, Z_IN_H, Z_IN_W, Z_CHANNELS, Z_BATCH, Z_DEPTH, Z_ROW, Z_COLUMN,
-    V_FILTER, V_TAP, Y_BATCH, Y_DEPTH, Y_ROW, Y_COLUMN,
+    V_FILTER, V_TAP, Y_BATCH, Y_DEPTH, Y_ROW, Y_COLUMN, BACKWARDS,
     TAPS_D: tl.constexpr, TAPS_H: tl.constexpr, TAPS_W: tl.constexpr,
     STRIDE_D: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
     DILATION_D: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
@@ -86,11 +86,13 @@ def paired(
     """Compute ``activation(conv(x, w) + conv(z, v) + biases)``.  Grid: tiles, ``SPLIT``.
 
     The steps of the second sum follow those of the first; pieces cut the whole row of steps.
-    ``MERGED``: both read one pixel for each result, and ``BLOCK_K`` divides their channels.
+    ``MERGED``: both read one pixel for each result, and ``BLOCK_K`` divides their channels.  With
+    ``BACKWARDS`` 1 the first program computes the last tile.
     """
     tiles_m, tiles_n = tl.cdiv(PIXELS, BLOCK_M), tl.cdiv(FILTERS, BLOCK_N)
     program, piece = tl.program_id(0), tl.program_id(1)
-    tile_m, tile_n = tile_place(program, tiles_m, tiles_n, GROUP)
+    place = turned(program, tiles_m * tiles_n, BACKWARDS)
+    tile_m, tile_n = tile_place(place, tiles_m, tiles_n, GROUP)
     filters = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
     pixels = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
     filter_inside = filters < FILTERS
@@ -298,7 +300,7 @@ def chained(
     Z_CHANNELS, Z_BATCH, Z_DEPTH, Z_ROW, Z_COLUMN, V_FILTER, FILTERS,
     RESIDUAL_BATCH, RESIDUAL_DEPTH, RESIDUAL_ROW, RESIDUAL_COLUMN,
     Y_BATCH, Y_DEPTH, Y_ROW, Y_COLUMN, BACK_FILTERS, BACK_FILTER,
-    LAST_BATCH, LAST_DEPTH, LAST_ROW, LAST_COLUMN,
+    LAST_BATCH, LAST_DEPTH, LAST_ROW, LAST_COLUMN, BACKWARDS,
     TAPS_D: tl.constexpr, TAPS_H: tl.constexpr, TAPS_W: tl.constexpr,
     STRIDE_D: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
     DILATION_D: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
@@ -318,10 +320,12 @@ def chained(
     is ``activation(w @ those + v @ z + biases + residual)``, in parts of ``BLOCK_N`` of its
     ``FILTERS``, stored in y unless that is None; back filters (None: none) sum over the parts and
     are stored in ``last``.  Every stage rounds what the next one reads, as a stored result would.
-    ``DENSE``: pixels of residual and results lie one after another.
+    ``DENSE``: pixels of residual and results lie one after another.  With ``BACKWARDS`` 1 the first
+    program computes the last tile.
     """
     whole_n: tl.constexpr = FILTERS % BLOCK_N == 0
-    pixels = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    tile = turned(tl.program_id(0), tl.cdiv(PIXELS, BLOCK_M), BACKWARDS)
+    pixels = tile * BLOCK_M + tl.arange(0, BLOCK_M)
     inside = pixels < PIXELS
     if DEPENDENT:
         gdc_wait()
@@ -376,7 +380,7 @@ def chained_tiles(
     Z_CHANNELS, Z_BATCH, Z_DEPTH, Z_ROW, Z_COLUMN, V_FILTER, FILTERS,
     RESIDUAL_BATCH, RESIDUAL_DEPTH, RESIDUAL_ROW, RESIDUAL_COLUMN,
     Y_BATCH, Y_DEPTH, Y_ROW, Y_COLUMN,
-    BACK_FILTERS, BACK_FILTER, LAST_BATCH, LAST_DEPTH, LAST_ROW, LAST_COLUMN,
+    BACK_FILTERS, BACK_FILTER, LAST_BATCH, LAST_DEPTH, LAST_ROW, LAST_COLUMN, BACKWARDS,
     Z_STRIDE_D: tl.constexpr, Z_STRIDE_H: tl.constexpr, Z_STRIDE_W: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, FRONT_N: tl.constexpr, Z_SIZE: tl.constexpr,
     BACK_N: tl.constexpr, STAGES: tl.constexpr,
@@ -402,7 +406,7 @@ def chained_tiles(
         gdc_launch_dependents()
     tiles, programs = tl.cdiv(PIXELS, BLOCK_M), tl.num_programs(0)
     for tile in tl.range(tl.program_id(0), tiles, programs, num_stages=STAGES):
-        pixels = tile * BLOCK_M + tl.arange(0, BLOCK_M)
+        pixels = turned(tile, tiles, BACKWARDS) * BLOCK_M + tl.arange(0, BLOCK_M)
         inside = pixels < PIXELS
         left = _pixel_block(
             x, pixels, PIXELS, OUT_D, OUT_H, OUT_W, DEPTH, X_BATCH, X_DEPTH, X_ROW, X_COLUMN,

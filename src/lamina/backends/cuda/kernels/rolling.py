@@ -22,6 +22,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from lamina.backends.cuda.kernels.epilogue import finished
+from lamina.backends.cuda.kernels.matmul import turned
 from lamina.backends.cuda.kernels.ring import following
 
 _FILTERS = gl.constexpr(64)
@@ -101,7 +102,7 @@ def _row(
             starting = warpgroup_mma(high, right, starting, use_acc=block > 0, is_async=True)
         warpgroup_mma_wait(begun, deps=[nothing])
         before = free.index((stage + STAGES - 1) % STAGES)
-        mbarrier.arrive(before, count=1, pred=(block > 0) | (NUMBER > 0))
+        mbarrier.arrive(before, count=1, pred=block + NUMBER > 0)
         stage, phase = following(stage, phase, STAGES)
     if NUMBER >= 2:
         ending = warpgroup_mma_wait(0, deps=[ending])
@@ -203,9 +204,8 @@ def _finish(
 
 @gluon.jit
 def convolution_rolling(
-    x, w, bias, residual, y, IMAGES, IN_H, IN_W, OUT_H, OUT_W, CHANNELS, FILTERS,
-    X_BATCH, X_ROW, X_COLUMN, W_FILTER, W_TAP,
-    RESIDUAL_BATCH, RESIDUAL_ROW, RESIDUAL_COLUMN, Y_BATCH, Y_ROW, Y_COLUMN,
+    x, w, bias, residual, y, IMAGES, OUT_H, OUT_W, FILTERS, W_TAP,
+    RESIDUAL_BATCH, RESIDUAL_ROW, RESIDUAL_COLUMN, Y_BATCH, Y_ROW, Y_COLUMN, BACKWARDS,
     TAPS_W: gl.constexpr, DILATION_W: gl.constexpr, PAD_H: gl.constexpr, PAD_W: gl.constexpr,
     BOX_N: gl.constexpr, BOX_W: gl.constexpr, ROUNDS: gl.constexpr, STAGES: gl.constexpr,
     CHUNKS: gl.constexpr,
@@ -216,19 +216,12 @@ def convolution_rolling(
     Grid: blocks of filters, in them strips: images, columns, rows.  ``BOX_N`` * ``BOX_W`` is 128,
     and ``CHUNKS`` times 64 is the number of channels.  Operands, bias, residual and results are of
     one type of 16 bits.  Sums are rounded to it before bias, residual and activation, which are
-    applied in f32.
+    applied in f32.  With ``BACKWARDS`` 1 the first program computes the last strip.
     """
-    kind: gl.constexpr = x.dtype.element_ty
+    kind: gl.constexpr = x.dtype
     rows: gl.constexpr = _ROLL * ROUNDS - (_ROLL - 1)
     box: gl.constexpr = gl.NVMMASharedLayout.get_default_for([BOX_N, 1, BOX_W, _DEPTH], kind)
     laid: gl.constexpr = gl.NVMMASharedLayout.get_default_for([_FILTERS, _DEPTH], kind)
-    pixels = tma.make_tensor_descriptor(
-        x, [IMAGES, IN_H, IN_W, CHANNELS], [X_BATCH, X_ROW, X_COLUMN, 1],
-        [BOX_N, 1, BOX_W, _DEPTH], box,
-    )  # fmt: skip
-    weights = tma.make_tensor_descriptor(
-        w, [FILTERS, W_FILTER], [W_FILTER, 1], [_FILTERS, _DEPTH], laid
-    )
     ring = gl.allocate_shared_memory(kind, [STAGES, BOX_N, 1, BOX_W, _DEPTH], box)
     kept = gl.allocate_shared_memory(kind, [_ROLL * TAPS_W * CHUNKS, _FILTERS, _DEPTH], laid)
     sums = gl.allocate_shared_memory(kind, [_PIXELS, _FILTERS], laid)
@@ -245,7 +238,7 @@ def convolution_rolling(
     mbarrier.init(empty, count=1)
     strips_h, strips_w = gl.cdiv(OUT_H, rows), gl.cdiv(OUT_W, BOX_W)
     strips = strips_h * strips_w * gl.cdiv(IMAGES, BOX_N)
-    strip = gl.program_id(0) % strips
+    strip = turned(gl.program_id(0) % strips, strips, BACKWARDS)
     filter = gl.program_id(0) // strips * _FILTERS
     row, column = strip % strips_h * rows, strip // strips_h % strips_w * BOX_W
     place = (strip // (strips_h * strips_w) * BOX_N, row, column)
@@ -263,7 +256,7 @@ def convolution_rolling(
             ),
             (
                 _load,
-                (pixels, weights, ring, kept, came, ready, free, place, filter, W_TAP, PAD_H,
+                (x, w, ring, kept, came, ready, free, place, filter, W_TAP, PAD_H,
                  PAD_W, CHUNKS, TAPS_W, DILATION_W, ROUNDS, STAGES, DEPENDENT),
             ),
         ],

@@ -19,6 +19,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from lamina.backends.cuda.kernels.boxes import box_place
 from lamina.backends.cuda.kernels.epilogue import finished
+from lamina.backends.cuda.kernels.matmul import turned
 from lamina.backends.cuda.kernels.ring import following
 
 _HALF = gl.constexpr(64)
@@ -33,27 +34,23 @@ _UP = gl.constexpr(1 << 10)
 
 @gluon.jit
 def _load(
-    pixels, weights, rests, x_ring, w_ring, given, ready, free, came_rest, free_rest, tiles, chunks,
-    X_COLUMN, W_TAP, IMAGES, OUT_H, OUT_W, FILTERS,
+    pixels, weights, others, more_weights, x_ring, w_ring, ready, free, tiles, chunks, z_chunks,
+    X_COLUMN, W_TAP, IMAGES, OUT_H, OUT_W, FILTERS, BACKWARDS,
     TAPS_H: gl.constexpr, TAPS_W: gl.constexpr, STRIDE_H: gl.constexpr, STRIDE_W: gl.constexpr,
     DILATION_H: gl.constexpr, DILATION_W: gl.constexpr, PAD_H: gl.constexpr, PAD_W: gl.constexpr,
     BOX_N: gl.constexpr, BOX_H: gl.constexpr, BOX_W: gl.constexpr, GROUP: gl.constexpr,
     STAGES: gl.constexpr, DEPENDENT: gl.constexpr,
 ):  # fmt: skip
-    """Fill the rings with the operands of every tile of this program, a step in each stage.
-
-    What is added to the sums of a tile is fetched behind its operands: it is needed last.
-    """
+    """Fill the rings with the operands of every tile of this program, a step in each stage."""
     rows: gl.constexpr = BOX_N * BOX_H * BOX_W + 2 * _HALF
     size: gl.constexpr = x_ring.dtype.primitive_bitwidth // 8
     bytes: gl.constexpr = rows * _DEPTH * size
-    rest_bytes: gl.constexpr = BOX_N * BOX_H * BOX_W * _HALF * size
-    stage, phase, turn = 0, 1, 1
+    stage, phase = 0, 1
     if DEPENDENT:
         gdc_wait()
         gdc_launch_dependents()
     for round in range(gl.cdiv(tiles - gl.program_id(0), gl.num_programs(0))):
-        tile = gl.program_id(0) + round * gl.num_programs(0)
+        tile = turned(gl.program_id(0) + round * gl.num_programs(0), tiles, BACKWARDS)
         first_n, first_h, first_w, filter = box_place(
             tile, IMAGES, OUT_H, OUT_W, FILTERS, BOX_N, BOX_H, BOX_W, 2 * _HALF, GROUP
         )
@@ -74,20 +71,53 @@ def _load(
                     weights, [filter, tap * W_TAP + c], came, w_ring.index(stage)
                 )
                 stage, phase = following(stage, phase, STAGES)
-        if rests is not None:
+        if others is not None:
+            for chunk in range(z_chunks):
+                c = chunk * _DEPTH
+                mbarrier.wait(free.index(stage), phase)
+                came = ready.index(stage)
+                mbarrier.expect(came, bytes)
+                tma.async_copy_global_to_shared(
+                    others, [first_n, first_h, 0, first_w, c], came, x_ring.index(stage)
+                )
+                tma.async_copy_global_to_shared(
+                    more_weights, [filter, c], came, w_ring.index(stage)
+                )
+                stage, phase = following(stage, phase, STAGES)
+
+
+@gluon.jit
+def _load_rests(
+    rests, given, came_rest, free_rest, tiles, IMAGES, OUT_H, OUT_W, FILTERS, BACKWARDS,
+    BOX_N: gl.constexpr, BOX_H: gl.constexpr, BOX_W: gl.constexpr, GROUP: gl.constexpr,
+    SLOTS: gl.constexpr, DEPENDENT: gl.constexpr,
+):  # fmt: skip
+    """Fetch what is added to the sums of every tile, if anything is, as soon as there is room."""
+    if rests is not None:
+        size: gl.constexpr = given.dtype.primitive_bitwidth // 8
+        bytes: gl.constexpr = BOX_N * BOX_H * BOX_W * _HALF * size
+        slot, phase = 0, 1
+        if DEPENDENT:
+            gdc_wait()
+        for round in range(gl.cdiv(tiles - gl.program_id(0), gl.num_programs(0))):
+            tile = turned(gl.program_id(0) + round * gl.num_programs(0), tiles, BACKWARDS)
+            first_n, first_h, first_w, filter = box_place(
+                tile, IMAGES, OUT_H, OUT_W, FILTERS, BOX_N, BOX_H, BOX_W, 2 * _HALF, GROUP
+            )
             for who in gl.static_range(2):
-                mbarrier.wait(free_rest.index(who), turn)
-                mbarrier.expect(came_rest.index(who), rest_bytes)
+                at = who * SLOTS + slot
+                mbarrier.wait(free_rest.index(at), phase)
+                mbarrier.expect(came_rest.index(at), bytes)
                 tma.async_copy_global_to_shared(
                     rests, [first_n, first_h, first_w, filter + who * _HALF],
-                    came_rest.index(who), given.index(who),
+                    came_rest.index(at), given.index(at),
                 )  # fmt: skip
-        turn ^= 1
+            slot, phase = following(slot, phase, SLOTS)
 
 
 @gluon.jit
 def _multiply(
-    x_ring, w_ring, sums, ready, free, full, empty, tiles, steps, WHO: gl.constexpr,
+    WHO: gl.constexpr, x_ring, w_ring, sums, ready, free, full, empty, tiles, steps,
     PIXELS: gl.constexpr, STAGES: gl.constexpr,
 ):  # fmt: skip
     """Sum half ``WHO`` of the filters of every tile and hand the sums in, rounded to 16 bits."""
@@ -116,32 +146,39 @@ def _multiply(
 
 @gluon.jit
 def _finish(
-    sums, given, full, empty, came_rest, free_rest, bias, y, tiles, IMAGES, OUT_H, OUT_W, FILTERS,
-    Y_BATCH, Y_ROW, Y_COLUMN,
+    FIRST: gl.constexpr, LAST: gl.constexpr,
+    sums, given, full, empty, came_rest, free_rest, bias, other_bias, y, tiles,
+    IMAGES, OUT_H, OUT_W, FILTERS,
+    Y_BATCH, Y_ROW, Y_COLUMN, BACKWARDS,
     BOX_N: gl.constexpr, BOX_H: gl.constexpr, BOX_W: gl.constexpr, GROUP: gl.constexpr,
-    KIND: gl.constexpr, ALPHA: gl.constexpr, BETA: gl.constexpr, DEPENDENT: gl.constexpr,
+    SLOTS: gl.constexpr, DEPENDENT: gl.constexpr,
+    KIND: gl.constexpr, ALPHA: gl.constexpr, BETA: gl.constexpr,
 ):  # fmt: skip
-    """Finish and store every half of a tile that is handed in, some pixels at a time."""
+    """Finish and store halves ``FIRST`` to ``LAST`` of every tile, some pixels at a time."""
     flat: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])
     parts: gl.constexpr = BOX_N * BOX_H * BOX_W // _PART
     pixel = gl.arange(0, _PART, gl.SliceLayout(1, flat))
     columns = gl.arange(0, _HALF, gl.SliceLayout(0, flat))
-    turn = 0
+    turn, slot, phase = 0, 0, 0
     if DEPENDENT:
         gdc_wait()
     for round in range(gl.cdiv(tiles - gl.program_id(0), gl.num_programs(0))):
-        tile = gl.program_id(0) + round * gl.num_programs(0)
+        tile = turned(gl.program_id(0) + round * gl.num_programs(0), tiles, BACKWARDS)
         first_n, first_h, first_w, filter = box_place(
             tile, IMAGES, OUT_H, OUT_W, FILTERS, BOX_N, BOX_H, BOX_W, 2 * _HALF, GROUP
         )
-        for who in gl.static_range(2):
+        for who in gl.static_range(FIRST, LAST + 1):
+            at = who * SLOTS + slot
             filters = filter + who * _HALF + columns
             added = None
             if bias is not None:
-                added = gl.load(bias + filters, mask=filters < FILTERS, other=0)
+                added = gl.load(bias + filters, mask=filters < FILTERS, other=0).to(gl.float32)
+            if other_bias is not None:
+                more = gl.load(other_bias + filters, mask=filters < FILTERS, other=0)
+                added = more.to(gl.float32) if added is None else added + more.to(gl.float32)
             mbarrier.wait(full.index(who), turn)
             if given is not None:
-                mbarrier.wait(came_rest.index(who), turn)
+                mbarrier.wait(came_rest.index(at), phase)
             for part in gl.static_range(parts):
                 number = part * _PART + pixel
                 n = first_n + number // (BOX_H * BOX_W)
@@ -151,13 +188,13 @@ def _finish(
                 total = sums.index(who).slice(part * _PART, _PART, dim=0).load(flat)
                 total = total.to(gl.float32)
                 if given is not None:
-                    rest = given.index(who).reshape((parts * _PART, _HALF))
+                    rest = given.index(at).reshape((parts * _PART, _HALF))
                     rest = rest.slice(part * _PART, _PART, dim=0).load(flat)
                     total += rest.to(gl.float32)
                 if part == parts - 1:
                     mbarrier.arrive(empty.index(who), count=1)
                     if given is not None:
-                        mbarrier.arrive(free_rest.index(who), count=1)
+                        mbarrier.arrive(free_rest.index(at), count=1)
                 total = finished(
                     total, added, None, None, y.dtype.element_ty, filters, inside,
                     1, 1, None, None, None, None, None, None, None, KIND, ALPHA, BETA,
@@ -165,50 +202,27 @@ def _finish(
                 out = y + n.to(gl.int64) * Y_BATCH + row * Y_ROW + column * Y_COLUMN
                 gl.store(out[:, None] + filters[None, :], total, mask=inside)
         turn ^= 1
+        slot, phase = following(slot, phase, SLOTS)
 
 
 @gluon.jit
-def convolution_specialized(
-    x, w, bias, residual, y, IMAGES, IN_H, IN_W, OUT_H, OUT_W, CHANNELS, FILTERS,
-    X_BATCH, X_ROW, X_COLUMN, W_FILTER, W_TAP,
-    RESIDUAL_BATCH, RESIDUAL_ROW, RESIDUAL_COLUMN, Y_BATCH, Y_ROW, Y_COLUMN,
+def _share(
+    pixels, weights, others, more_weights, rests, bias, other_bias, y,
+    IMAGES, OUT_H, OUT_W, CHANNELS, FILTERS, X_COLUMN, W_TAP, Z_CHANNELS, Y_BATCH, Y_ROW, Y_COLUMN,
+    BACKWARDS,
+    kind: gl.constexpr, box: gl.constexpr, flat: gl.constexpr, last: gl.constexpr,
     TAPS_H: gl.constexpr, TAPS_W: gl.constexpr, STRIDE_H: gl.constexpr, STRIDE_W: gl.constexpr,
     DILATION_H: gl.constexpr, DILATION_W: gl.constexpr, PAD_H: gl.constexpr, PAD_W: gl.constexpr,
     BOX_N: gl.constexpr, BOX_H: gl.constexpr, BOX_W: gl.constexpr, GROUP: gl.constexpr,
-    STAGES: gl.constexpr,
+    STAGES: gl.constexpr, SLOTS: gl.constexpr, FINISHERS: gl.constexpr,
     KIND: gl.constexpr, ALPHA: gl.constexpr, BETA: gl.constexpr, DEPENDENT: gl.constexpr,
 ):  # fmt: skip
-    """Compute every tile of 128 filters and a box of pixels.  Grid: any number of programs.
-
-    For boxes and strides see :func:`lamina.backends.cuda.kernels.boxes.convolution_boxes`;
-    channels must be a multiple of 64.  Operands, bias, residual and results are of one type of 16
-    bits.  Sums are rounded to it before bias, residual and activation, which are applied in f32.
-    """
-    kind: gl.constexpr = x.dtype.element_ty
+    """Share the work of ``convolution_specialized`` among groups of warps."""
     many: gl.constexpr = BOX_N * BOX_H * BOX_W
-    box: gl.constexpr = gl.NVMMASharedLayout.get_default_for([BOX_N, BOX_H, 1, BOX_W, _DEPTH], kind)
-    flat: gl.constexpr = gl.NVMMASharedLayout.get_default_for([2 * _HALF, _DEPTH], kind)
     laid: gl.constexpr = gl.NVMMASharedLayout.get_default_for([many, _HALF], kind)
-    pixels = tma.make_tensor_descriptor(
-        x,
-        [IMAGES, IN_H // STRIDE_H, STRIDE_H, IN_W // STRIDE_W, STRIDE_W * X_COLUMN],
-        [X_BATCH, STRIDE_H * X_ROW, X_ROW, STRIDE_W * X_COLUMN, 1],
-        [BOX_N, BOX_H, 1, BOX_W, _DEPTH],
-        box,
-    )
-    weights = tma.make_tensor_descriptor(
-        w, [FILTERS, W_FILTER], [W_FILTER, 1], [2 * _HALF, _DEPTH], flat
-    )
-    rests, given = None, None
-    if residual is not None:
-        last: gl.constexpr = gl.NVMMASharedLayout.get_default_for(
-            [BOX_N, BOX_H, BOX_W, _HALF], kind
-        )
-        rests = tma.make_tensor_descriptor(
-            residual, [IMAGES, OUT_H, OUT_W, FILTERS],
-            [RESIDUAL_BATCH, RESIDUAL_ROW, RESIDUAL_COLUMN, 1], [BOX_N, BOX_H, BOX_W, _HALF], last,
-        )  # fmt: skip
-        given = gl.allocate_shared_memory(kind, [2, BOX_N, BOX_H, BOX_W, _HALF], last)
+    given: gl.constexpr = None
+    if rests is not None:
+        given = gl.allocate_shared_memory(kind, [2 * SLOTS, BOX_N, BOX_H, BOX_W, _HALF], last)
     x_ring = gl.allocate_shared_memory(kind, [STAGES, BOX_N, BOX_H, 1, BOX_W, _DEPTH], box)
     w_ring = gl.allocate_shared_memory(kind, [STAGES, 2 * _HALF, _DEPTH], flat)
     sums = gl.allocate_shared_memory(kind, [2, many, _HALF], laid)
@@ -216,45 +230,91 @@ def convolution_specialized(
     free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     full = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
-    came_rest = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
-    free_rest = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    came_rest = gl.allocate_shared_memory(gl.int64, [2 * SLOTS, 1], mbarrier.MBarrierLayout())
+    free_rest = gl.allocate_shared_memory(gl.int64, [2 * SLOTS, 1], mbarrier.MBarrierLayout())
     for stage in gl.static_range(STAGES):
         mbarrier.init(ready.index(stage), count=1)
         mbarrier.init(free.index(stage), count=2)
+    for at in gl.static_range(2 * SLOTS):
+        mbarrier.init(came_rest.index(at), count=1)
+        mbarrier.init(free_rest.index(at), count=1)
     for who in gl.static_range(2):
-        mbarrier.init(came_rest.index(who), count=1)
-        mbarrier.init(free_rest.index(who), count=1)
         mbarrier.init(full.index(who), count=1)
         mbarrier.init(empty.index(who), count=1)
     tiles = gl.cdiv(IMAGES, BOX_N) * gl.cdiv(OUT_H, BOX_H) * gl.cdiv(OUT_W, BOX_W)
     tiles *= gl.cdiv(FILTERS, 2 * _HALF)
     chunks = CHANNELS // _DEPTH
-    steps = TAPS_H * TAPS_W * chunks
-    gl.warp_specialize(
-        [
-            (
-                _multiply,
-                (x_ring, w_ring, sums, ready, free, full, empty, tiles, steps, 0, many, STAGES),
-            ),
-            (
-                _multiply,
-                (x_ring, w_ring, sums, ready, free, full, empty, tiles, steps, 1, many, STAGES),
-            ),
-            (
-                _finish,
-                (sums, given, full, empty, came_rest, free_rest, bias, y, tiles, IMAGES, OUT_H,
-                 OUT_W, FILTERS, Y_BATCH, Y_ROW, Y_COLUMN, BOX_N, BOX_H, BOX_W, GROUP, KIND,
-                 ALPHA, BETA, DEPENDENT),
-            ),
-            (
-                _load,
-                (pixels, weights, rests, x_ring, w_ring, given, ready, free, came_rest, free_rest,
-                 tiles, chunks, X_COLUMN, W_TAP, IMAGES, OUT_H, OUT_W, FILTERS,
-                 TAPS_H, TAPS_W, STRIDE_H, STRIDE_W,
-                 DILATION_H, DILATION_W, PAD_H, PAD_W, BOX_N, BOX_H, BOX_W, GROUP, STAGES,
-                 DEPENDENT),
-            ),
-        ],
-        [4, 4, 1],
-        [192, 104, 24],
+    z_chunks = Z_CHANNELS // _DEPTH
+    steps = TAPS_H * TAPS_W * chunks + z_chunks
+    if FINISHERS == 1:
+        gl.warp_specialize([
+            (_multiply, (0, x_ring, w_ring, sums, ready, free, full, empty, tiles, steps, many,
+             STAGES)),
+            (_multiply, (1, x_ring, w_ring, sums, ready, free, full, empty, tiles, steps, many,
+             STAGES)),
+            (_finish, (0, 1, sums, given, full, empty, came_rest, free_rest, bias, other_bias, y,
+             tiles, IMAGES, OUT_H, OUT_W, FILTERS, Y_BATCH, Y_ROW, Y_COLUMN, BACKWARDS, BOX_N,
+             BOX_H, BOX_W, GROUP, SLOTS, DEPENDENT, KIND,
+             ALPHA, BETA)),
+            (_load, (pixels, weights, others, more_weights, x_ring, w_ring, ready, free, tiles,
+             chunks, z_chunks, X_COLUMN, W_TAP, IMAGES, OUT_H, OUT_W, FILTERS, BACKWARDS, TAPS_H,
+             TAPS_W, STRIDE_H, STRIDE_W, DILATION_H, DILATION_W, PAD_H, PAD_W, BOX_N, BOX_H, BOX_W,
+             GROUP, STAGES, DEPENDENT)),
+            (_load_rests, (rests, given, came_rest, free_rest, tiles, IMAGES, OUT_H, OUT_W,
+             FILTERS, BACKWARDS, BOX_N, BOX_H, BOX_W, GROUP, SLOTS, DEPENDENT)),
+        ], [4, 4, 1, 1], [192, 104, 24, 24])  # fmt: skip
+    else:
+        gl.warp_specialize([
+            (_multiply, (0, x_ring, w_ring, sums, ready, free, full, empty, tiles, steps, many,
+             STAGES)),
+            (_multiply, (1, x_ring, w_ring, sums, ready, free, full, empty, tiles, steps, many,
+             STAGES)),
+            (_finish, (0, 0, sums, given, full, empty, came_rest, free_rest, bias, other_bias, y,
+             tiles, IMAGES, OUT_H, OUT_W, FILTERS, Y_BATCH, Y_ROW, Y_COLUMN, BACKWARDS, BOX_N,
+             BOX_H, BOX_W, GROUP, SLOTS, DEPENDENT, KIND,
+             ALPHA, BETA)),
+            (_finish, (1, 1, sums, given, full, empty, came_rest, free_rest, bias, other_bias, y,
+             tiles, IMAGES, OUT_H, OUT_W, FILTERS, Y_BATCH, Y_ROW, Y_COLUMN, BACKWARDS, BOX_N,
+             BOX_H, BOX_W, GROUP, SLOTS, DEPENDENT, KIND,
+             ALPHA, BETA)),
+            (_load, (pixels, weights, others, more_weights, x_ring, w_ring, ready, free, tiles,
+             chunks, z_chunks, X_COLUMN, W_TAP, IMAGES, OUT_H, OUT_W, FILTERS, BACKWARDS, TAPS_H,
+             TAPS_W, STRIDE_H, STRIDE_W, DILATION_H, DILATION_W, PAD_H, PAD_W, BOX_N, BOX_H, BOX_W,
+             GROUP, STAGES, DEPENDENT)),
+            (_load_rests, (rests, given, came_rest, free_rest, tiles, IMAGES, OUT_H, OUT_W,
+             FILTERS, BACKWARDS, BOX_N, BOX_H, BOX_W, GROUP, SLOTS, DEPENDENT)),
+        ], [4, 4, 4, 1, 1], [120, 104, 104, 24, 24])  # fmt: skip
+
+
+@gluon.jit
+def convolution_specialized(
+    x, w, bias, z, v, other_bias, residual, y, IMAGES, OUT_H, OUT_W, CHANNELS, FILTERS,
+    X_COLUMN, W_TAP, Z_CHANNELS, Y_BATCH, Y_ROW, Y_COLUMN, BACKWARDS,
+    TAPS_H: gl.constexpr, TAPS_W: gl.constexpr, STRIDE_H: gl.constexpr, STRIDE_W: gl.constexpr,
+    DILATION_H: gl.constexpr, DILATION_W: gl.constexpr, PAD_H: gl.constexpr, PAD_W: gl.constexpr,
+    BOX_N: gl.constexpr, BOX_H: gl.constexpr, BOX_W: gl.constexpr, GROUP: gl.constexpr,
+    STAGES: gl.constexpr, SLOTS: gl.constexpr, FINISHERS: gl.constexpr,
+    KIND: gl.constexpr, ALPHA: gl.constexpr, BETA: gl.constexpr, DEPENDENT: gl.constexpr,
+):  # fmt: skip
+    """Compute every tile of 128 filters and a box of pixels.  Grid: any number of programs.
+
+    For boxes and strides see :func:`lamina.backends.cuda.kernels.boxes.convolution_boxes`;
+    channels must be a multiple of 64.  Operands, bias, residual and results are of one type of 16
+    bits.  Sums are rounded to it before bias, residual and activation, which are applied in f32.
+    With ``BACKWARDS`` 1 programs begin with the last tile.
+
+    Of a residual, ``SLOTS`` tiles are fetched ahead.  With 2 ``FINISHERS`` a group of warps ends
+    each half of a tile, which pays where sums are short.
+    """
+    kind: gl.constexpr = x.dtype
+    box: gl.constexpr = gl.NVMMASharedLayout.get_default_for([BOX_N, BOX_H, 1, BOX_W, _DEPTH], kind)
+    flat: gl.constexpr = gl.NVMMASharedLayout.get_default_for([2 * _HALF, _DEPTH], kind)
+    last: gl.constexpr = gl.NVMMASharedLayout.get_default_for([BOX_N, BOX_H, BOX_W, _HALF], kind)
+    _share(
+        x, w, z, v, residual, bias, other_bias, y,
+        IMAGES, OUT_H, OUT_W, CHANNELS, FILTERS, X_COLUMN, W_TAP, Z_CHANNELS,
+        Y_BATCH, Y_ROW, Y_COLUMN, BACKWARDS, kind, box, flat, last,
+        TAPS_H, TAPS_W, STRIDE_H, STRIDE_W, DILATION_H, DILATION_W, PAD_H, PAD_W,
+        BOX_N, BOX_H, BOX_W, GROUP, STAGES, SLOTS, FINISHERS,
+        KIND, ALPHA, BETA, DEPENDENT,
     )  # fmt: skip

@@ -66,7 +66,7 @@ class TritonPaired:
 
     def candidates(self, node: Node, target: CudaTarget) -> list[Candidate] | Reject | None:
         """Offer the tiles of a convolution with the depth of both."""
-        found = _chain(node, target)
+        found = chain_case(node, target)
         if found is None or isinstance(found, Reject):
             return found
         stages, chain = found
@@ -78,7 +78,7 @@ class TritonPaired:
             works[0],
             depth=sum(w.taps * w.depth for w in works),
             taps=1,
-            moved_bytes=_moved(stages, chain, target),
+            moved_bytes=moved_bytes(stages, chain, target),
         )
         offered = []
         for precision, share in precisions(work.dtype, target):
@@ -96,7 +96,7 @@ class TritonChained:
 
     def candidates(self, node: Node, target: CudaTarget) -> list[Candidate] | Reject | None:
         """Offer tiles for which the numbers of all stages fit into registers."""
-        found = _chain(node, target)
+        found = chain_case(node, target)
         if found is None or isinstance(found, Reject):
             return found
         stages, chain = found
@@ -158,7 +158,8 @@ def _case(node: Node, target: CudaTarget) -> Case:
     return case
 
 
-def _chain(node: Node, target: CudaTarget) -> tuple[Stages, Chain] | Reject | None:
+def chain_case(node: Node, target: CudaTarget) -> tuple[Stages, Chain] | Reject | None:
+    """Return the convolutions of a region and what they are to each other, if kernels take them."""
     stages = stages_of(node)
     chain = None if stages is None else chain_of(stages)
     if stages is None or chain is None:
@@ -245,7 +246,7 @@ def _estimate(
     part = _PART_MICROSECONDS + filters / parts / _FETCHED_BYTES_PER_MICROSECOND
     alone = _FILL_MICROSECONDS + steps * _STEP_MICROSECONDS + parts * part
     waiting = math.ceil(programs / target.sms / resident) * alone
-    moved = _moved(stages, chain, target)
+    moved = moved_bytes(stages, chain, target)
     fetched = moved + 2 * sizes.products * (target.sms if tile.stays else programs)
     rate = target.rate(chain.dtype) * _RATE_SHARE * min(1.0, tile.rows / 64)
     bounds = sorted(
@@ -260,7 +261,7 @@ def _estimate(
     return _LAUNCH_MICROSECONDS + uneven * (bounds[-1] + _OVERLAP * sum(bounds[:-1]))
 
 
-def _moved(stages: Stages, chain: Chain, target: CudaTarget) -> float:
+def moved_bytes(stages: Stages, chain: Chain, target: CudaTarget) -> float:
     """Return the bytes that are read and written; strides skip pixels of the second image."""
     values = (*stages.region.inputs, *stages.region.outputs)
     sizes = {v: evaluate(v.tensor.size, target.env) * v.tensor.dtype.itemsize for v in values}
@@ -270,6 +271,17 @@ def _moved(stages: Stages, chain: Chain, target: CudaTarget) -> float:
         if at.reads_one_pixel:
             moved -= sizes[chain.other.inputs[0]] * (1 - 1 / math.prod(at.strides))
     return moved
+
+
+def parts_at(stages: Stages, chain: Chain, at: Placement, target: CudaTarget) -> Parts:
+    """Return the convolutions of a chain with their operands."""
+
+    def part(node: Node | None) -> Convolved | None:
+        return None if node is None else stages.convolved(node, at, target)
+
+    stored = chain.middle.output in stages.results
+    middle = stages.convolved(chain.middle, at, target)
+    return Parts(part(chain.front), middle, part(chain.other), part(chain.back), stored)
 
 
 def _candidate(
@@ -295,12 +307,7 @@ def _chain_draft(
     stages: Stages, chain: Chain, tile: ChainTile, target: CudaTarget
 ) -> Callable[[Placement], CudaDraft]:
     def draft(at: Placement) -> CudaDraft:
-        def part(node: Node | None) -> Convolved | None:
-            return None if node is None else stages.convolved(node, at, target)
-
-        stored = chain.middle.output in stages.results
-        middle = stages.convolved(chain.middle, at, target)
-        parts = Parts(part(chain.front), middle, part(chain.other), part(chain.back), stored)
+        parts = parts_at(stages, chain, at, target)
         values: list[Value] = [*stages.region.inputs, *stages.region.outputs]
         sizes = [(v.tensor.size, evaluate(v.tensor.size, target.env)) for v in values]
         return CudaDraft(launches=(chain_launch(parts, tile, needs_wide(sizes), target),))

@@ -76,6 +76,7 @@ def pair_launch(
     pass_image(call, "Z", d.x)
     call.sizes(V_FILTER=d.w.filter, V_TAP=d.w.tap)
     pass_image(call, "Y", c.y)
+    call.direction("BACKWARDS")
     call.constants(
         PADDED=at.is_padded,
         Z_PADDED=other.is_padded,
@@ -156,6 +157,7 @@ def chain_launch(p: Parts, tile: ChainTile, wide: bool, target: CudaTarget) -> L
     call.sizes(BACK_FILTERS=back.windows.filters if back else 0)
     call.sizes(BACK_FILTER=back.w.filter if back else 0)
     pass_image(call, "LAST", back.y if back else ABSENT)
+    call.direction("BACKWARDS")
     call.constants(**_chain_constants(p, tile, wide, target))
     count = ceildiv(at.pixels, tile.rows)
     return call.launch(
