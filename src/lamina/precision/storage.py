@@ -15,6 +15,7 @@ import numpy as np
 from lamina import ops
 from lamina.ir.graph import Array, Value
 from lamina.ir.rewrite import Match, Rewrite, match
+from lamina.ir.threads import cast
 from lamina.ir.types import DType
 from lamina.passes.constants import array_of
 from lamina.passes.contractions import CONTRACTIONS
@@ -74,7 +75,7 @@ class StoreWeightsAsHalves(_WeightRewrite):
         assert a is not None
         x, w, *rest = node.inputs
         assert isinstance(w.op, ops.Const)
-        half = m.emit(ops.Const.of(a.astype(np.float16), w.op.weight.name))
+        half = m.emit(ops.Const.of(cast(a, np.float16), w.op.weight.name))
         return m.emit(node.op, x, m.emit(ops.Cast(dtype=DType.F32), half), *rest)
 
 

@@ -10,11 +10,17 @@ from tests.backends.cuda.libraries import stand_in
 
 from lamina.backends.cuda.interpret import run_kernel
 from lamina.backends.cuda.library.steps import sized
-from lamina.backends.cuda.request import Counters, LibraryDraft, Scalar
+from lamina.backends.cuda.request import Boxes, Counters, LibraryDraft, Scalar
+from lamina.backends.cuda.tensor_maps import Described, map_of
 from lamina.ir.dims import evaluate
 from lamina.tactics.candidate import Blob, Packed, Read, Scratch, Write
 
 POISON = 0xA5
+
+
+def described(boxes, env):
+    """Return what the copy engine would be told, but for what only the compiler knows."""
+    return map_of(boxes.element, boxes.sizes, boxes.strides, (1,) * len(boxes.sizes), 0, env)
 
 
 def run(draft, operands, results, env=None, blobs=None):
@@ -51,6 +57,8 @@ def run(draft, operands, results, env=None, blobs=None):
                 array = np.zeros(count, np.int32)
                 kept.append((array, "counters"))
                 return array.ctypes.data
+            case Boxes(role):
+                return Described(value(role), described(argument, env))
         raise AssertionError(argument)
 
     if isinstance(draft, LibraryDraft):

@@ -10,6 +10,7 @@ from lamina import Engine
 from lamina.backends.cuda.compile import Batch, MachineCode, Outcome
 from lamina.backends.cuda.compiler import cuda_compiler
 from lamina.backends.cuda.request import KernelRequest
+from lamina.backends.cuda.triton_types import BOXES
 from lamina.builder import import_graph, make_plan, optimize
 from lamina.config import BuildConfig, shape_ranges
 from lamina.passes.origins import record_weights
@@ -62,13 +63,21 @@ class Requests:
 
     def outcome(self, request: KernelRequest) -> Outcome:
         """Return what becomes of a request."""
-        return MachineCode(request.key().encode(), request.function, request.warps, 0, 0, 1)
+        boxes = [plain_box(t) for _, t in request.parameters if t.startswith(BOXES)]
+        text = request.key().encode()
+        return MachineCode(text, request.function, request.warps, 0, 0, 1, boxes=tuple(boxes))
 
     def __enter__(self) -> Requests:
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
+
+
+def plain_box(type):
+    """Return the box of a parameter's type, which is not swizzled."""
+    sizes = type[type.index("[") + 1 : type.index("]")]
+    return tuple(map(int, sizes.split(","))), 0
 
 
 def plan_of(

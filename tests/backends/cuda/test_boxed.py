@@ -60,6 +60,8 @@ def test_compiles_without_spilling(arch, operands, tmp_path):
     for c in [c for c in found if "128x" in c.tactic] if arch == 90 else found[:1]:
         (launch,) = c.draft(dense).launches
         code = compile_request(launch.kernel, arch)
+        # All three operands come with their launch: nothing is written before the first copy.
+        assert not code.scratch_bytes and len(code.boxes) == 3
         resident = int(c.tactic[-1])
         assert (code.shared_bytes + 1024) * resident <= TARGETS[arch].shared_bytes + 1024, c.tactic
         if arch == 90:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from zlib import crc32
 
 import numpy as np
@@ -14,6 +15,7 @@ from tests.codegen.test_symbolic import CASES as SYMBOLIC
 from tests.samples import all_samples
 
 from lamina import ops
+from lamina.backends.cuda.tactics import generated
 from lamina.backends.cuda.tactics.generated import Generated, variant_draft
 from lamina.backends.cuda.target import TARGETS
 from lamina.codegen.kernels import Reject as Refused
@@ -160,3 +162,15 @@ def test_few_results_are_reduced_in_pieces():
     assert len(candidate.draft(Placement((ends[0],), (ends[1],), "")).launches) == 2
     (found,) = run_candidate(node, candidate, [x], [np.zeros((3, 1), np.float32)], {})
     found.check(x.astype(np.float64).mean(1, keepdims=True).astype(np.float32), 1e-6)
+
+
+def test_answers_are_kept_whatever_opens_the_libraries(monkeypatch):
+    graph = Graph()
+    x = graph.input("x", TensorType(DType.F32, (5, 24)))
+    node = emit_node(ops.Softmax(axis=1), [x], loc=x.loc)
+    here = [replace(TARGET, library=lambda name, n=n: n) for n in range(2)]
+    assert here[0] == here[1] and hash(here[0]) == hash(here[1])
+    offered = Generated().candidates(node, here[0])
+    monkeypatch.setattr(generated, "_answer", None)  # a later build asks nothing again
+    again = Generated().candidates(node, here[1])
+    assert [c.tactic for c in again] == [c.tactic for c in offered]

@@ -5,15 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from tests.backends.cuda.sections import on_device
+from tests.backends.cuda.test_plan_store import NAMES, PROBLEM
 from tests.samples.sample import normal
 
 import lamina
 from lamina import ops
 from lamina.backends.cuda import bindings
 from lamina.backends.cuda import compiler as compiler_of_cuda
+from lamina.backends.cuda.library.cudnn import Cudnn
+from lamina.backends.cuda.library.cudnn_planner import load_cudnn
 from lamina.backends.cuda.tactics.cublaslt import CublasLtMatmul
 from lamina.backends.cuda.tactics.cudnn import CudnnAttention, CudnnConvolution
 from lamina.backends.cuda.tactics.generated import Generated
+from lamina.codegen.workers import Workers
 from lamina.errors import DeviceError
 from lamina.ir.interpret import interpret
 from lamina.ir.text import parse_graph
@@ -90,3 +94,20 @@ def test_a_library_alone(device, monkeypatch, text, tactic, dtype):
                 (y,) = engine.run({"x": kept[-1]}).values()
                 agree(y.numpy(), wanted, dtype)
             kept.append(y)
+
+
+def test_plans_of_other_processes_are_loaded(device):
+    try:
+        cudnn = Cudnn(device, load_cudnn())
+    except DeviceError as e:
+        pytest.skip(str(e))
+    problem = PROBLEM | {"dtype": "f16", "activation": "silu", "alpha": 1.0}
+    engines = cudnn.engines(problem, NAMES)[:3]
+    with Workers("lamina.backends.cuda.plan_worker", 2) as workers:
+        asked = [cudnn.begin(problem, NAMES, e, workers.submit) for e in engines]
+        answers = [answer.result() for answer in asked]
+    for engine, (said, plan) in zip(engines, answers, strict=True):
+        assert cudnn.plan(problem, NAMES, engine) == (plan, said["workspace"])  # taken over
+        assert cudnn.plan(problem, NAMES, engine)[1] == said["workspace"]  # made here
+        operation = cudnn.operation({**problem, "version": cudnn.version}, NAMES, plan)
+        assert operation.workspace_bytes == said["workspace"]

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.backends.cuda.sections import Net, on_device, plan_of
+from tests.backends.cuda.simulation import Requests
 
 from lamina.backends.cuda import bindings, code
-from lamina.backends.cuda.compile import Compiler, MachineCode
+from lamina.backends.cuda.compile import Compiler
 from lamina.backends.cuda.device import current
 from lamina.backends.cuda.driver import CudaDriver
 from lamina.backends.cuda.graph import KEPT_GRAPHS
@@ -63,6 +64,15 @@ def sum_all(x, y, counter, n, DEPENDENT: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def double_boxes(x, y, DEPENDENT: tl.constexpr, BLOCK: tl.constexpr):
+    if DEPENDENT:
+        gdc_wait()
+        gdc_launch_dependents()
+    i = tl.program_id(0) * BLOCK
+    y.store([i], x.load([i]) * 2)
+
+
+@triton.jit
 def wild(x, y, n, plus, DEPENDENT: tl.constexpr, BLOCK: tl.constexpr):
     i = tl.arange(0, BLOCK)
     tl.store(y + i + (1 << 40), tl.load(x + i, mask=i < n), mask=i < n)
@@ -70,6 +80,7 @@ def wild(x, y, n, plus, DEPENDENT: tl.constexpr, BLOCK: tl.constexpr):
 OPERANDS = {"double_plus": "xy", "add": "xyz", "sum_all": "xy", "wild": "xy"}
 BLOCK, N = 128, sym("n")
 GRID = [{"$": f"ceildiv(n,{BLOCK})"}, 1, 1]
+SIZES = [{"$": "n"}]
 RANGES = [("n", 1, 1000, 1 << 33)]
 
 
@@ -122,7 +133,7 @@ class Machine:
 
     def _compiled(self, kernel):
         if self.simulated:
-            return MachineCode(kernel.key().encode(), kernel.function, kernel.warps, 0, 0, 1)
+            return Requests(self.device.arch, 1).outcome(kernel)
         with Compiler(self.device.arch, 2) as compiler:
             return compiler.code(kernel)
 
@@ -178,6 +189,37 @@ def test_device_arrays_at_many_addresses(machine):
             np.testing.assert_array_equal(result.numpy(), meaning(numbers(300, i)))
     misaligned = on_device(machine.device, numbers(300), offset=4)
     np.testing.assert_array_equal(runs.run({"x": misaligned})["y"].numpy(), meaning(numbers(300)))
+
+
+def test_tensor_maps_follow_addresses_and_shapes(machine):
+    """Of inputs, results and what lies between; in a graph, in others, and in one that changes."""
+    if machine.device.arch < 90:
+        pytest.skip("this GPU has no copy engine")
+    net = Net()
+    x, y, z = net.input("x", "f32[n]"), net.arena("y", "f32[n]"), net.output("z", "f32[n]")
+    kernel = KernelRequest(
+        function="double_boxes",
+        source=SOURCE,
+        parameters=tuple((name, f"tensordesc<fp32[{BLOCK}]>") for name in "xy"),
+        constants=(("DEPENDENT", True), ("BLOCK", BLOCK)),
+        dependent=True,
+    )
+    net.kernels[kernel.digest()] = kernel
+    maps = [{"tensor": f"t{i}", "element": "f32", "sizes": SIZES, "strides": [1]} for i in range(2)]
+    for source, result in ((x, y), (y, z)):
+        more = {"grid": GRID, "dependent": True, "arguments": maps}
+        net.kernel(kernel.digest(), [source], [result], [], **more)
+    runs = machine.context(net)
+    for n in (1000, 1, 129, 1000):
+        np.testing.assert_array_equal(runs.run({"x": numbers(n)})["z"], 4 * numbers(n))
+    inputs = [on_device(machine.device, numbers(300, i)) for i in range(KEPT_GRAPHS + 3)]
+    for _ in range(2):
+        for i, given in enumerate(inputs):
+            result = on_device(machine.device, np.zeros(300, np.float32))
+            runs.run({"x": given}, out={"z": result})
+            np.testing.assert_array_equal(result.numpy(), 4 * numbers(300, i))
+    misaligned = on_device(machine.device, numbers(300), offset=4)
+    np.testing.assert_array_equal(runs.run({"x": misaligned})["z"].numpy(), 4 * numbers(300))
 
 
 def test_runs_on_the_callers_stream(machine):

@@ -6,6 +6,7 @@ import pytest
 from tests.backends.cuda import fake_cudnn
 
 from lamina.backends.cuda.library.cudnn import Cudnn
+from lamina.backends.cuda.library.cudnn_planner import Planner
 from lamina.backends.cuda.library.plan_store import PlanStore
 from lamina.backends.cuda.simulated import SimulatedDevice
 
@@ -46,7 +47,7 @@ def silent(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("asked again")
 
-    monkeypatch.setattr(Cudnn, "_planned", refuse)
+    monkeypatch.setattr(Planner, "proposals", refuse)
 
 
 def test_answers_are_found_again(monkeypatch):

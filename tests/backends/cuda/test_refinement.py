@@ -55,6 +55,13 @@ INDEXED = """graph(%x: f32[4,8], %i: i64[4]) {
 }"""
 WIDE = " 16x32x16 "
 SMALL = " 16x16x16 "
+EARLY = " early"
+
+
+@pytest.fixture(autouse=True)
+def only_candidates(monkeypatch):
+    """Ask only which candidates to take, as in programs that are long."""
+    monkeypatch.setattr(refinement_of_cuda, "_SHORT", 0.0)
 
 
 class Graph:
@@ -280,3 +287,33 @@ def test_indices_from_other_numbers_are_not_rehearsed():
     hosted = program(TWO_EQUAL)
     steps = (dataclasses.replace(hosted.steps[0], kind="host"), *hosted.steps[1:])
     assert not can_rehearse(dataclasses.replace(hosted, steps=steps), {})
+
+
+def early_overlap(tactics):
+    """Kernels that release others early make the program faster, but for the smallest tiles."""
+    gains = [(-1 if SMALL in t else 1) for t in tactics if t.split(" [")[0].endswith(EARLY)]
+    return 100.0 - sum(gains) - 2 * sum(WIDE in t for t in tactics[:2])
+
+
+def test_kernels_release_the_next_ones_early_where_that_is_faster(monkeypatch):
+    watch, cache = Watch(monkeypatch, early_overlap), TimingCache(None, "")
+    monkeypatch.setattr(refinement_of_cuda, "_SHORT", 1e3)
+    tactics, plan = build(cache)
+    assert [WIDE in t for t in tactics] == [True, True, False]
+    assert [t.endswith(EARLY) for t in tactics] == [True, True, False]
+    assert not any(g.open for g in watch.graphs)
+    graphs = len(watch.graphs)
+    assert build(cache) == (tactics, plan)
+    assert build(cache, device=False)[0] == tactics
+    assert len(watch.graphs) == graphs
+
+
+def test_all_kernels_release_early_together_where_none_alone_gains(monkeypatch):
+    def rule(tactics):
+        early = [t.split(" [")[0].endswith(EARLY) for t in tactics]
+        return 90.0 if sum(early) == 3 else 100.0
+
+    Watch(monkeypatch, rule)
+    monkeypatch.setattr(refinement_of_cuda, "_SHORT", 1e3)
+    tactics, _ = build(TimingCache(None, ""))
+    assert len(tactics) == 3 and all(t.endswith(EARLY) for t in tactics)

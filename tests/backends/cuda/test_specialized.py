@@ -58,6 +58,9 @@ def candidates(dtype, operands, activation=GELU):
 def test_bias_residual_activation(monkeypatch, sms, dtype, operands, activation):
     """Tails of rows, columns and depth; fewer steps than stages; one tile a program, and more."""
     monkeypatch.setattr(specialized, "_FEWEST_TILES", 1)
+    offered = specialized.offered_shapes
+    single = lambda *a, **k: [s for s in offered(*a, **k) if not s.paired]  # noqa: E731
+    monkeypatch.setattr(specialized, "offered_shapes", single)
     rows, depth = (130, 136) if sms == 4 else (300, 200)
     shapes = [(rows, depth), (depth, 520), (520,), (rows, 520)]
     given = [normal(*s, seed=i, dtype=dtype) for i, s in enumerate(shapes)][:operands]
@@ -71,7 +74,7 @@ def test_bias_residual_activation(monkeypatch, sms, dtype, operands, activation)
 )
 def test_every_task_is_in_the_code(dtype, pick, activation, tmp_path):
     found, dense = candidates(dtype, 4, activation)
-    for c in [c for c in found if pick in c.tactic]:
+    for c in [c for c in found if pick in c.tactic and "pairs" not in c.tactic]:
         (launch,) = c.draft(dense).launches
         code = compile_request(launch.kernel, 90)
         threads = code.warps * 32
@@ -125,7 +128,15 @@ def test_results_of_f32_are_declined():
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("shape", (specialized.ACTIVATED, *specialized.SHAPES), ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        specialized.ACTIVATED,
+        *specialized.SHAPES,
+        *(replace(specialized.SHAPES[0], paired=shared) for shared in ("a", "b")),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize(
     "dtype, rest, activation",
     [
@@ -141,8 +152,7 @@ def test_on_a_gpu(monkeypatch, shape, dtype, rest, activation):
         pytest.skip(str(e))
     if device.arch != 90:
         pytest.skip("needs compute capability 9.0")
-    monkeypatch.setattr(specialized, "SHAPES", ())
-    monkeypatch.setattr(specialized, "ACTIVATED", shape)
+    monkeypatch.setattr(specialized, "offered_shapes", lambda *_, **__: [shape])
     monkeypatch.setattr(compiler_of_cuda, "TACTICS", (TritonMatmulSpecialized(), Generated()))
     operands = ", ".join(filter(None, ("%x, %w", rest)))
     text = f"""graph(%x: {dtype}[3001,520], %r: {dtype}[3001,1032]) {{

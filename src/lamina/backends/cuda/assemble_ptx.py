@@ -18,8 +18,8 @@ from lamina.errors import BuildError
 from lamina.ops.plugin_kernels import MACHINE_CODE
 
 _TARGET: Final = re.compile(r"^\s*\.target\s+sm_(\d+)([af]?)", re.MULTILINE)
-_F32_DESCRIPTOR: Final = re.compile(r"(tensormap\.replace\.tile\.elemtype\.[^;]*,\s*)0x7(?=;)")
-_TF32_ELEMENTS: Final = "0xb"
+_WAIT: Final = re.compile(r"griddepcontrol\.wait\b")
+_RELEASE: Final = re.compile(r"griddepcontrol\.launch_dependents\b")
 _SECONDS: Final = 120
 _BLACKWELL: Final = 100
 _ELF: Final = b"\x7fELF"
@@ -55,17 +55,19 @@ def assembled(text: str, function: str, arch: int) -> bytes:
     return _cubin(text, _architecture(text, function, arch), function, arch)
 
 
-def with_rounded_descriptors(text: str, count: int) -> str:
-    """Return PTX in which the first ``count`` descriptors round f32 numbers to TF32.
+def with_early_release(text: str) -> str:
+    """Return PTX that lets the next kernel start before it waits for the one ahead.
 
-    The copy engine does it on the way, when a descriptor's element type says so (PTX ISA,
-    ``tensormap.replace``).  Triton has no such type.  Raises BuildError where the text makes
-    fewer descriptors of f32.
+    A kernel that does either in several places, as one whose warps do different work, stays as it
+    is.  The next one still waits for the end of this one, which waits for the one ahead.
     """
-    changed, made = _F32_DESCRIPTOR.subn(rf"\g<1>{_TF32_ELEMENTS}", text, count)
-    if made < count:
-        raise BuildError(f"{made} descriptors of f32 are made, not {count}")
-    return changed
+    if len(_WAIT.findall(text)) != 1 or len(_RELEASE.findall(text)) != 1:
+        return text
+    between = _WAIT.search(text), _RELEASE.search(text)
+    if between[0].start() > between[1].start():  # type: ignore[union-attr]
+        return text
+    released = _RELEASE.sub("griddepcontrol.wait", text)
+    return _WAIT.sub("griddepcontrol.launch_dependents", released, count=1)
 
 
 @cache

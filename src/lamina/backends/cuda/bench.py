@@ -18,6 +18,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -168,10 +169,19 @@ class Bench:
             self._early_start = self._gained() if self.target.dependent else 0.0
         return self._early_start
 
-    def _gained(self) -> float:
+    def begin_early_start(self) -> None:
+        """Begin to compile what :meth:`early_start` needs, ahead of other kernels."""
+        if self._early_start is None and self.target.dependent:
+            _, draft = self._copy()
+            self.compiler.begin(launch.kernel for launch in draft.launches)
+
+    def _copy(self) -> tuple[Placement, AnyDraft]:
         read, write = (layout(_SMALL, form) for form in (Form.PLAIN, Form.CHANNELS_LAST))
         placement = Placement((read,), (write,), "")
-        draft = reorder_draft(_SMALL, placement, self.target)
+        return placement, reorder_draft(_SMALL, placement, self.target)
+
+    def _gained(self) -> float:
+        placement, draft = self._copy()
         compiled = self.compiler.compile([launch.kernel for launch in draft.launches])
         code = {k: c for k, c in compiled.items() if isinstance(c, MachineCode)}
         if any(launch.kernel not in code for launch in draft.launches):
@@ -236,7 +246,7 @@ class Bench:
         if kind == "zeros":
             self.device.clear(pointer, size, self.stream)
         elif kind not in ("scratch", OWN):
-            seed = random_bytes(DType(kind), min(size, _SEED_BYTES), self._spread)
+            seed = random_bytes(DType(kind), self._spread)[:size]
             self.upload(pointer, seed)
             done = seed.size
             while done < size:
@@ -260,12 +270,13 @@ def copy_trial(type: TensorType, placement: Placement, draft: AnyDraft) -> Trial
     return Trial(node, copy, placement, draft)
 
 
-def random_bytes(dtype: DType, size: int, spread: float) -> np.ndarray:
+@lru_cache(maxsize=4)  # a build has a handful of benches, each of which would make them anew
+def random_bytes(dtype: DType, spread: float) -> np.ndarray:
     """Return the bytes of random numbers around 0; zeros for integers of 32 bits and more.
 
     Those are indices and lengths, which must stay valid.
     """
-    count = -(-size // dtype.itemsize)
+    count = _SEED_BYTES // dtype.itemsize
     rng = np.random.default_rng(0)
     if dtype.is_float:
         numbers: Any = rng.normal(0.0, spread, count).astype(np.float32).astype(dtype.numpy)
@@ -273,5 +284,5 @@ def random_bytes(dtype: DType, size: int, spread: float) -> np.ndarray:
         numbers = rng.integers(0, 100, count).astype(dtype.numpy)
     else:
         numbers = np.zeros(count, dtype.numpy)
-    result: np.ndarray = numbers.view(np.uint8)[:size]
+    result: np.ndarray = numbers.view(np.uint8)
     return result

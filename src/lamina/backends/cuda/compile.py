@@ -13,12 +13,13 @@ import importlib.metadata
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 from lamina.backends.cuda.kernel_sources import module_digest
 from lamina.backends.cuda.request import MODULE, KernelRequest
@@ -31,6 +32,9 @@ from lamina.tactics.toolchain import package_versions, sources_digest
 _KERNELS = Path(__file__).parent / "kernels"
 _SOURCES = (_KERNELS, Path(__file__).parent / "tactics", Path(__file__).parents[2] / "codegen")
 _WORKER = "lamina.backends.cuda.compile_worker"
+_PLANNER = "lamina.backends.cuda.plan_worker"
+_MOST_PLANNERS = 4
+"""Processes that plan engines of a library: the context of each takes memory on the device."""
 _MOST_PER_CORE = 2
 """Processes for each core, where they wait much."""
 _WORTH_MORE = 1.25
@@ -49,7 +53,8 @@ class MachineCode:
     """A compiled kernel: an ELF image and what a launch of its ``function`` needs.
 
     ``scratch_bytes`` is global memory for each program of a launch; ``driver_version`` is that of
-    the oldest driver that loads the image, 1000 for each major version of CUDA.
+    the oldest driver that loads the image, 1000 for each major version of CUDA.  ``boxes`` has, for
+    each parameter that is a tensor map, the box that a copy moves and the bytes it is swizzled in.
     """
 
     cubin: bytes
@@ -59,10 +64,14 @@ class MachineCode:
     scratch_bytes: int
     scratch_align: int
     driver_version: int = 0
+    boxes: tuple[tuple[tuple[int, ...], int], ...] = ()
 
 
 Outcome = MachineCode | str
 """A kernel, or the reason why it does not compile."""
+
+Awaited = KernelRequest | Hashable
+"""What somebody waits for: a kernel, or something else by a name."""
 
 
 class Compiler:
@@ -73,6 +82,7 @@ class Compiler:
         self.spent = Spent()
         self.known: dict[KernelRequest, Outcome] = {}
         self._pool: Workers | None = None
+        self._planners: Workers | None = None
         self._running: dict[KernelRequest, Future[Message]] = {}
         self._answers, self._busy, self._seconds = 0, 0.0, 0.0
         self._writer = ThreadPoolExecutor(1, "kernels")
@@ -99,6 +109,13 @@ class Compiler:
         if request in self.known or self._find(request):
             return None
         return self._submitted(request)
+
+    def plan(self, question: dict[str, Any]) -> Future[Message]:
+        """Begin to make a library's plan, which a few processes of their own do."""
+        if self._planners is None:
+            self._planners = Workers(_PLANNER, min(_MOST_PLANNERS, self.workers))
+        self.spent.add("engines planned", 1)
+        return self._planners.submit(question)
 
     def settle(self, request: KernelRequest) -> bool:
         """Keep the answer that came for a kernel; return whether there was one."""
@@ -178,6 +195,9 @@ class Compiler:
             self._files.cleanup()
             self._pool = None
             self._running.clear()
+        if self._planners is not None:
+            self._planners.close()
+            self._planners = None
 
     def __enter__(self) -> Compiler:
         return self
@@ -198,8 +218,9 @@ class Batch:
 
     def __init__(self, compiler: Compiler) -> None:
         self._compiler = compiler
-        self._ready: SimpleQueue[KernelRequest] = SimpleQueue()
-        self._open: set[KernelRequest] = set()
+        self._ready: SimpleQueue[Awaited] = SimpleQueue()
+        self._open: set[Awaited] = set()
+        self._others: dict[Awaited, Future[Message]] = {}
 
     def add(self, requests: Iterable[KernelRequest]) -> None:
         """Begin to compile, behind what was begun before, what is not compiled yet."""
@@ -213,25 +234,34 @@ class Batch:
             else:
                 future.add_done_callback(lambda _, r=r: self._ready.put(r))  # type: ignore[misc]
 
-    def finished(
-        self,
-        enough: Callable[[], bool] = lambda: False,
-        meanwhile: Callable[[], bool] = lambda: False,
-    ) -> Iterator[KernelRequest]:
+    def expect(self, what: Hashable, answer: Future[Message]) -> None:
+        """Wait for something that is no kernel as well."""
+        self._open.add(what)
+        self._others[what] = answer
+        answer.add_done_callback(lambda _: self._ready.put(what))
+
+    def finished(self, enough: Callable[[], bool] = lambda: False) -> Iterator[Awaited]:
         """Return the requests in the order in which they become ``known``, until none is left.
 
-        Once there is ``enough``, no other is begun, and those that were not do not come.  While
-        there is none, ``meanwhile`` does a piece of other work, and returns whether there was one.
+        Once there is ``enough``, no other is begun, and those that were not do not come.
         """
         while self._open:
-            if self._ready.empty() and meanwhile():
-                continue
             r = self._ready.get()
             self._open.discard(r)
-            if self._compiler.settle(r):
+            if self._settle(r):
                 yield r
             if enough():
-                self._compiler.give_up(self._open)
+                self._give_up()
+
+    def _settle(self, what: Awaited) -> bool:
+        if isinstance(what, KernelRequest):
+            return self._compiler.settle(what)
+        return not self._others.pop(what).cancelled()
+
+    def _give_up(self) -> None:
+        self._compiler.give_up(r for r in self._open if isinstance(r, KernelRequest))
+        for answer in list(self._others.values()):
+            answer.cancel()
 
 
 @cache
@@ -265,7 +295,8 @@ def _read(path: Path) -> MachineCode | None:
         cubin = path.with_suffix(".cubin").read_bytes()
         if hashlib.blake2b(cubin, digest_size=16).hexdigest() != fields.pop("digest"):
             return None
-        return MachineCode(cubin=cubin, **fields)
+        boxes = tuple((tuple(box), swizzle) for box, swizzle in fields.pop("boxes", ()))
+        return MachineCode(cubin=cubin, boxes=boxes, **fields)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 

@@ -11,6 +11,7 @@ from lamina.backends.cuda import code as codes
 from lamina.backends.cuda.bindings import open_device
 from lamina.backends.cuda.compile import Compiler, MachineCode, toolchain
 from lamina.backends.cuda.device import Device
+from lamina.backends.cuda.directions import Directions
 from lamina.backends.cuda.lowering import lower
 from lamina.backends.cuda.measure import Measurer
 from lamina.backends.cuda.pricing import Pricing
@@ -43,6 +44,7 @@ from lamina.ops import (
 from lamina.ops.plugin import ON_DEVICE
 from lamina.passes.fusion import FuseConvolutions, trials
 from lamina.passes.on_host import is_hosted
+from lamina.passes.row_norms import FuseRowNorms
 from lamina.plan.plan import Program, Section, Step, StepKind
 from lamina.tactics.assemble import Assembler, host_spec
 from lamina.tactics.cache import TimingCache
@@ -163,7 +165,7 @@ class CudaCompiler:
         return Compiled(section, fallbacks, time.note(), self.spent)
 
     def _fuse(self, graph: Graph) -> None:
-        """Make one kernel of several convolutions where it is faster."""
+        """Make one kernel of several operators where it is faster."""
         level = self.config.optimization_level
         if not level:
             return
@@ -175,6 +177,9 @@ class CudaCompiler:
             pricing.ahead(nodes, [t for part in parts for t in trials(part)], fuse.most)
         for part in parts:
             fuse(part)
+        norms = FuseRowNorms(pricing.prices)
+        if norms.name not in self.config.without:
+            norms(graph)
 
     def _all_choices(self, graph: Graph) -> dict[Node, Choices]:
         """Return the candidates of every node, those of control flow's bodies included."""
@@ -259,7 +264,7 @@ class CudaCompiler:
             if graph is self.graph:
                 settled = {n: c for n, c in own.items() if n not in views.concats}
                 self.refinement.settle(settled, chosen)
-        assembler = CudaAssembler(code, graph, views, self.policy)
+        assembler = CudaAssembler(code, graph, views, self.policy, self.target)
         for node, offered in own.items():
             with where(f"at {node}"), where(f"from {node.loc}"):
                 self._emit(assembler, node, offered, chosen.get(node), choices, fallbacks)
@@ -347,6 +352,18 @@ class CudaAssembler(Assembler):
     """Builds one program of launches."""
 
     code: codes.Code
+
+    def __init__(
+        self, code: codes.Code, graph: Graph, views: ViewPlan, policy: Policy, target: CudaTarget
+    ) -> None:
+        super().__init__(code, graph, views, policy)
+        self._directions = Directions(target)
+
+    def run(self, choices: Choices, candidate: Candidate) -> None:
+        """Add the step of a chosen candidate, which begins with what the cache still holds."""
+        self.code.backwards = self._directions.backwards(choices.node)
+        super().run(choices, candidate)
+        self._directions.went(choices.node, backwards=self.code.backwards)
 
     def copy_draft(self, type: TensorType, before: Layout, after: Layout) -> Draft:
         """Return the step that copies a tensor from one layout into another."""

@@ -26,7 +26,9 @@ from triton.runtime import interpreter
 from triton.runtime.jit import JITFunction
 
 from lamina.backends.cuda.interpret_gluon import stand_ins
+from lamina.backends.cuda.interpret_warps import Warps
 from lamina.backends.cuda.request import KernelRequest
+from lamina.backends.cuda.tensor_maps import Described, Passed
 from lamina.backends.cuda.triton_compile import load_function
 
 _LOCK = threading.RLock()
@@ -43,16 +45,19 @@ _NUMPY_TYPES = {
 }
 
 
-def run_kernel(request: KernelRequest, grid: tuple[int, int, int], values: Sequence[int]) -> None:
-    """Run every program of a launch; ``values`` are addresses and integers, as parameters are."""
+def run_kernel(
+    request: KernelRequest, grid: tuple[int, int, int], values: Sequence[Passed]
+) -> None:
+    """Run every program of a launch; ``values`` are what the parameters are: see ``Passed``."""
     with _LOCK:  # while another kernel runs, modules hold its functions
         _run(load_function(request), request, grid, values)
 
 
 def _run(
-    function: Any, request: KernelRequest, grid: tuple[int, int, int], values: Sequence[int]
+    function: Any, request: KernelRequest, grid: tuple[int, int, int], values: Sequence[Passed]
 ) -> None:
-    with np.errstate(all="ignore"), _interpreting(function):
+    warps = Warps()
+    with np.errstate(all="ignore"), _interpreting(function, warps):
         body = _interpreted(function).rewrite()
         arguments: dict[str, Any] = dict(request.constants)
         for (name, type_), value in zip(request.parameters, values, strict=True):
@@ -62,12 +67,32 @@ def _run(
         for index in product(*(range(n) for n in grid)):
             builder.set_grid_idx(*index)
             body(**arguments)
+        warps.finish()
 
 
-def _argument(type_: str, value: int) -> Any:
+def _argument(type_: str, value: Passed) -> Any:
     kind = tl.str_to_ty(type_, None)
-    dtype = np.uint64 if type_.startswith("*") else interpreter._get_np_dtype(kind)
+    if isinstance(value, Described):
+        return _boxes(kind, value)
+    if type_.startswith("*"):
+        return _pointer(kind, value)
+    dtype = interpreter._get_np_dtype(kind)
     return tl.tensor(interpreter.TensorHandle(np.array([value], dtype), kind), kind)
+
+
+def _pointer(kind: Any, address: int) -> Any:
+    return tl.tensor(interpreter.TensorHandle(np.array([address], np.uint64), kind), kind)
+
+
+def _boxes(kind: Any, value: Described) -> Any:
+    """Return what stands for a tensor map; its box may be a part of the parameter's."""
+    block, map = kind.block_type, value.map
+    assert all(n % m == 0 for n, m in zip(block.shape, map.box, strict=True)), (kind, map)
+    strides = [*map.strides[:-1], tl.constexpr(1)]
+    base = _pointer(tl.pointer_type(block.element_ty), value.address)
+    shape = [tl.constexpr(n) for n in block.shape]
+    semantic = interpreter.interpreter_semantic
+    return semantic.make_tensor_descriptor(base, list(map.sizes), strides, shape)
 
 
 class _Function(interpreter.InterpretedFunction):  # type: ignore[misc]
@@ -86,11 +111,11 @@ def _interpreted(function: Any) -> _Function:
 
 
 @contextmanager
-def _interpreting(function: Any) -> Iterator[None]:
+def _interpreting(function: Any, warps: Warps) -> Iterator[None]:
     """Make a function and all that it reaches interpreted ones; put everything back."""
     saved = [(space, dict(space)) for space in _reached(function)]
     saved_classes = [(c, dict(vars(c))) for c in _CLASSES]
-    gluon = stand_ins()
+    gluon = stand_ins(warps)
     try:
         interpreter._patch_lang(_LanguageUser)
         for space, before in saved:

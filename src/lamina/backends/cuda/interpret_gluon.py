@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from triton.experimental.gluon.language.nvidia.ampere import async_copy
 from triton.runtime import interpreter
 
 from lamina.backends.cuda.interpret_warps import Warps
+from lamina.backends.cuda.kernels.pairing import BEGIN, END, MEET
 
 _UNWRITTEN = 0xFF
 """Bytes of floats that are NaN."""
@@ -42,6 +44,10 @@ class _Shared:
     def permute(self, order: Sequence[int]) -> _Shared:
         return _Shared(self.array.transpose(order), self.dtype)
 
+    def _reinterpret(self, dtype: Any, shape: Sequence[int], layout: object) -> _Shared:
+        storage = np.dtype(interpreter._get_np_dtype(dtype))
+        return _Shared(self.array.view(storage).reshape(tuple(shape)), dtype)
+
     def load(self, layout: object = None) -> Any:
         kind = tl.block_type(self.dtype, list(self.array.shape))
         return tl.tensor(interpreter.TensorHandle(self.array.copy(), self.dtype), kind)
@@ -63,7 +69,8 @@ class _Product:
 class _Copies:
     """Stands for the module of asynchronous copies."""
 
-    def __init__(self) -> None:
+    def __init__(self, warps: Warps) -> None:
+        self._warps = warps
         self._groups: list[list[tuple[_Shared, Any]]] = []
         self._open: list[tuple[_Shared, Any]] = []
 
@@ -74,6 +81,12 @@ class _Copies:
     def commit_group(self) -> None:
         self._groups.append(self._open)
         self._open = []
+
+    def mbarrier_arrive(self, mbarrier: _Shared, increment_count: bool = True) -> None:
+        """Let a phase of a barrier, which somebody ends, end when the copies are carried out."""
+        assert increment_count, "how many threads arrive is not known here"
+        copies, self._open = self._open, []
+        self._warps.end_with(mbarrier, [partial(shared.store, value) for shared, value in copies])
 
     def wait_group(self, num_outstanding: int = 0) -> None:
         while len(self._groups) > num_outstanding:
@@ -124,6 +137,12 @@ class _Language:
 
     def __init__(self, warps: Warps) -> None:
         self.warp_specialize = warps.warp_specialize
+        self._allocated = warps.pairs.allocated
+        self._instructions: dict[str, Any] = {
+            BEGIN: warps.pairs.begin,
+            END: warps.pairs.end,
+            MEET: nothing,
+        }
 
     def __getattr__(self, name: str) -> Any:
         return getattr(tl if hasattr(tl, name) else gluon_language, name)
@@ -137,12 +156,22 @@ class _Language:
     def full(self, shape: Sequence[int], value: float, dtype: Any, layout: object = None) -> Any:
         return tl.full(tuple(shape), value, dtype)
 
-    def convert_layout(self, value: Any, layout: object) -> Any:
+    def inline_asm_elementwise(
+        self, text: Any, constraints: str, operands: Sequence[Any], **options: Any
+    ) -> Any:
+        text = getattr(text, "value", text)
+        for instruction, function in self._instructions.items():
+            if instruction in text:
+                return function(*operands)
+        return tl.inline_asm_elementwise(text, constraints, operands, **options)
+
+    def convert_layout(self, value: Any, layout: object, assert_trivial: bool = False) -> Any:
         return value
 
     def allocate_shared_memory(self, dtype: Any, shape: Sequence[int], layout: object) -> _Shared:
         storage = np.dtype(interpreter._get_np_dtype(dtype))
         raw = np.full(int(np.prod(shape)) * storage.itemsize, _UNWRITTEN, np.uint8)
+        self._allocated(raw)
         return _Shared(raw.view(storage).reshape(tuple(shape)), dtype)
 
 
@@ -155,14 +184,14 @@ def nothing(*_: Any, **__: Any) -> None:
     """Stand for an instruction that orders what happens here in order."""
 
 
-def stand_ins() -> list[tuple[Any, Any]]:
+def stand_ins(warps: Warps) -> list[tuple[Any, Any]]:
     """Return what kernels name, with what to put in its place for one run."""
-    products, warps = _Products(), Warps()
+    products = _Products()
     return [
         (gluon_language, _Language(warps)),
         (hopper.mbarrier, warps),
         (hopper.tma, warps),
-        (async_copy, _Copies()),
+        (async_copy, _Copies(warps)),
         (hopper.fence_async_shared, nothing),
         (hopper.warpgroup_mma, products.warpgroup_mma),
         (hopper.warpgroup_mma_init, same),

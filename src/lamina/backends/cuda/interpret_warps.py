@@ -1,7 +1,8 @@
 """What Triton's interpreter lacks of Gluon's warp specialization: barriers, boxes, groups of warps.
 
 Groups of warps are threads of which one runs at a time, until it waits for a barrier.  Boxes are
-copied when the phase of their barrier ends.  That all groups wait for each other is an error.
+copied when the phase of their barrier ends.  That all groups wait for each other is an error, but
+for what other programs do: then the next program starts beside those that wait.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from typing import Any
 
 import triton.language as tl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier
+from triton.runtime import interpreter
+
+from lamina.backends.cuda.interpret_pairs import Pairs
 
 _BITS = 8
 
@@ -39,7 +43,10 @@ class _Barrier:
 
 
 class Warps:
-    """The groups of warps of a program, and stand-ins for what they call."""
+    """The groups of warps of the programs of a launch, and stand-ins for what they call.
+
+    A program ends with ``warp_specialize``: that returns early when its groups wait for others.
+    """
 
     MBarrierLayout = mbarrier.MBarrierLayout
 
@@ -47,27 +54,46 @@ class Warps:
         self._turn = threading.Condition()
         self._barriers: dict[int, _Barrier] = {}
         self._alive = 0
-        self._waiting: list[tuple[_Barrier, int]] = []
+        self._waiting: list[tuple[Callable[[], bool], bool]] = []
+        """What each group waits for, and whether another program may do it."""
         self._errors: list[BaseException] = []
+        self._of_thread = threading.local()
+        self.pairs = Pairs(lambda ready: self._until(ready, others=True))
 
     def warp_specialize(
         self, groups: Sequence[tuple[Any, Sequence[Any]]], warps: object, registers: object
     ) -> None:
         """Run the functions of all groups, each with its arguments."""
-        threads = [threading.Thread(target=self._group, args=g, daemon=True) for g in groups]
-        self._alive, self._errors = len(threads), []
+        program = interpreter.interpreter_builder.grid_idx
+        threads = [
+            threading.Thread(target=self._group, args=(program, *g), daemon=True) for g in groups
+        ]
+        self._alive += len(threads)
+        self.pairs.started()
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
-        self._barriers.clear()
+        with self._turn:
+            self._turn.wait_for(lambda: not self._alive or (not self._errors and self._is_stuck()))
+            if not self._alive:
+                self._barriers.clear()
+                self.pairs.clear()
         if self._errors:
             raise self._errors[0]
 
-    def _group(self, function: Any, arguments: Sequence[Any]) -> None:
+    def finish(self) -> None:
+        """End a launch all of whose programs have started."""
         with self._turn:
+            if self._alive:
+                self._errors.append(AssertionError("programs wait for what no other does"))
+                self._turn.notify_all()
+                raise self._errors[0]
+
+    def _group(self, program: Any, function: Any, arguments: Sequence[Any]) -> None:
+        with self._turn:
+            interpreter.interpreter_builder.grid_idx = program
             try:
                 function(*arguments)
+                assert not self._stores, "a group of warps ends before its stores were waited for"
             except BaseException as e:  # raised again by the program
                 self._errors.append(e)
             self._alive -= 1
@@ -75,10 +101,27 @@ class Warps:
 
     def _notice(self) -> None:
         """Let the others look again; note when each of them waits for nothing to come."""
-        stuck = len(self._waiting) == self._alive > 0
-        if stuck and not any(barrier.is_over(phase) for barrier, phase in self._waiting):
+        if self._is_stuck() and not any(others for _, others in self._waiting):
             self._errors.append(AssertionError("all groups of warps wait for each other"))
         self._turn.notify_all()
+
+    def _is_stuck(self) -> bool:
+        """Whether every group waits for what has not happened."""
+        everyone = len(self._waiting) == self._alive > 0
+        return everyone and not any(ready() for ready, _ in self._waiting)
+
+    def _until(self, ready: Callable[[], bool], *, others: bool = False) -> None:
+        """Let others run until something has happened; ``others``: other programs may do it."""
+        builder = interpreter.interpreter_builder
+        program = builder.grid_idx
+        me = (ready, others)
+        self._waiting.append(me)
+        self._notice()
+        self._turn.wait_for(lambda: self._errors or ready())
+        self._waiting.remove(me)
+        builder.grid_idx = program
+        if self._errors:
+            raise AssertionError("another group of warps has failed")
 
     def init(self, barrier: Any, count: int) -> None:
         """Begin the first phase."""
@@ -87,10 +130,11 @@ class Warps:
     def arrive(self, barrier: Any, *, count: int = 1, pred: Any = True) -> None:
         """Arrive ``count`` times."""
         if pred:
-            at = self._barriers[_place(barrier)]
-            at.missing -= int(count)
-            assert at.missing >= 0, "more have arrived at a barrier than it counts"
-            at.end()
+            for reached in self.pairs.reached(barrier):
+                at = self._barriers[_place(reached)]
+                at.missing -= int(count)
+                assert at.missing >= 0, "more have arrived at a barrier than it counts"
+                at.end()
 
     def expect(self, barrier: Any, bytes: int, pred: Any = True) -> None:
         """Arrive, and wait for bytes to be copied."""
@@ -98,17 +142,15 @@ class Warps:
             self._barriers[_place(barrier)].bytes += int(bytes)
             self.arrive(barrier)
 
+    def end_with(self, barrier: Any, copies: Sequence[Callable[[], None]]) -> None:
+        """Carry out copies when the phase ends."""
+        self._barriers[_place(barrier)].copies.extend(copies)
+
     def wait(self, barrier: Any, phase: Any, pred: Any = True) -> None:
         """Let others run until the phase of a parity has ended."""
-        if not pred:
-            return
-        me = (self._barriers[_place(barrier)], int(phase))
-        self._waiting.append(me)
-        self._notice()
-        self._turn.wait_for(lambda: self._errors or me[0].is_over(me[1]))
-        self._waiting.remove(me)
-        if self._errors:
-            raise AssertionError("another group of warps has failed")
+        if pred:
+            at, parity = self._barriers[_place(barrier)], int(phase)
+            self._until(lambda: at.is_over(parity))
 
     def make_tensor_descriptor(
         self, base: Any, shape: Any, strides: Any, block_shape: Any, layout: object
@@ -117,14 +159,35 @@ class Warps:
         return tl.make_tensor_descriptor(base, shape, strides, block_shape)
 
     def async_copy_global_to_shared(
-        self, descriptor: Any, coordinates: Any, barrier: Any, result: Any
+        self, descriptor: Any, coordinates: Any, barrier: Any, result: Any, pred: Any = True
     ) -> None:
         """Copy a box when all bytes that the barrier expects are asked for."""
-        at = self._barriers[_place(barrier)]
+        if not pred:
+            return
         value = descriptor.load(coordinates)
-        at.copies.append(lambda: result.store(value))
-        at.bytes -= value.handle.data.size * result.dtype.primitive_bitwidth // _BITS
-        at.end()
+        size = value.handle.data.size * result.dtype.primitive_bitwidth // _BITS
+        reached = zip(self.pairs.reached(barrier), self.pairs.reached(result), strict=True)
+        for came, to in reached:
+            at = self._barriers[_place(came)]
+            at.copies.append(lambda to=to: to.store(value))  # type: ignore[misc]
+            at.bytes -= size
+            at.end()
+
+    def async_copy_shared_to_global(self, descriptor: Any, coordinates: Any, source: Any) -> None:
+        """Store a box when it is waited for: nobody may write to its memory before."""
+        self._stores.append(lambda: descriptor.store(coordinates, source.load()))
+
+    def store_wait(self, pendings: int) -> None:
+        """Wait until at most ``pendings`` stores of this group of warps are under way."""
+        stores = self._stores
+        while len(stores) > int(pendings):
+            stores.pop(0)()
+
+    @property
+    def _stores(self) -> list[Callable[[], None]]:
+        """What the groups of warps of this thread still store."""
+        stores: list[Callable[[], None]] = vars(self._of_thread).setdefault("stores", [])
+        return stores
 
 
 def _place(barrier: Any) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import inf
@@ -12,6 +13,7 @@ from lamina.backends.cuda.bench import Bench
 from lamina.backends.cuda.compile import Compiler
 from lamina.backends.cuda.device import Device, OutOfMemory, current
 from lamina.backends.cuda.kernel_versions import KernelVersions
+from lamina.backends.cuda.primitive import Answer
 from lamina.backends.cuda.problems import (
     ROUNDS,
     first_of_each,
@@ -20,6 +22,7 @@ from lamina.backends.cuda.problems import (
     problem_key,
     worth_timing,
 )
+from lamina.backends.cuda.request import PlannedAhead
 from lamina.backends.cuda.target import CudaTarget
 from lamina.backends.cuda.timed_step import Trial
 from lamina.backends.cuda.trials import Trials
@@ -263,6 +266,15 @@ class Measurer:
             self.cache.put(problem, name, 0.0)
             return True
         return known or self.cache.failure(problem, name) is not None
+
+    def begin(self, job: Job, candidate: Candidate) -> Future[Answer] | None:
+        """Have what takes long of a candidate's step made beside; None where there is no such."""
+        if not isinstance(candidate.draft, PlannedAhead):
+            return None
+        try:
+            return candidate.draft.begin(job.place(candidate), self.compiler.plan)
+        except LaminaError:
+            return None  # its trials will say why
 
     def trials(self, job: Job, candidate: Candidate) -> list[Trial]:
         """Return what is to be timed of a candidate, or remember why it makes no step."""

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 Problem = Mapping[str, Any]
 """What is to be computed, as plain data: the fields are the library's own."""
+
+Answer = tuple[dict[str, Any], bytes]
+"""What another process says to a question: plain data, and bytes."""
+
+Ask = Callable[[dict[str, Any]], Future[Answer]]
+"""Asks another process to plan something."""
 
 
 class Operation(Protocol):

@@ -5,6 +5,9 @@ neighbours, and what is fastest alone need not be fastest there: kernels with fe
 room for the next one, others fill the device.  So those that come close are tried inside the graph
 of all steps, for the layers that take most of the time first.
 
+Where the program is short, its kernels may then also let the next one start before they have waited
+for the one ahead, instead of behind that: more wait at the same time, but some begin earlier.
+
 What was found is kept in the timing cache, under the problem, the choice by times alone and a
 digest of the program: a later build, also one without a device, chooses the same.
 """
@@ -15,7 +18,7 @@ import hashlib
 import statistics
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from lamina.backends.cuda.bench import TimedGraph, copy_trial
@@ -23,14 +26,14 @@ from lamina.backends.cuda.code import Drafted
 from lamina.backends.cuda.compile import MachineCode
 from lamina.backends.cuda.in_graph import InGraph, Rehearsed, can_rehearse
 from lamina.backends.cuda.measure import Measurer
-from lamina.backends.cuda.problems import forms_of
-from lamina.backends.cuda.request import KernelRequest
+from lamina.backends.cuda.problems import forms_of, is_library
+from lamina.backends.cuda.request import CudaDraft, KernelRequest, directed
 from lamina.backends.cuda.timed_step import Trial
-from lamina.errors import LaminaError
+from lamina.errors import BuildError, LaminaError
 from lamina.ir.graph import Node
 from lamina.ir.types import TensorType
 from lamina.plan.plan import Program
-from lamina.tactics.candidate import Candidate
+from lamina.tactics.candidate import Candidate, Placement
 from lamina.tactics.choices import Choices, describe
 from lamina.tactics.policy import Policy
 from lamina.tactics.views import STRIDED_VIEW
@@ -59,11 +62,17 @@ _LEAST_GAIN: Final = 0.001
 _LEAST_GAIN_IN_ALL: Final = 0.005
 """What one candidate, and all together, must win of the whole time: less may be lost elsewhere."""
 
+_SHORT: Final = 1500.0
+"""Microseconds of kernels, alone, up to which it is tried when they release the next ones."""
+
+_EARLY: Final = " early"
+"""Behind the tactic of a candidate whose kernels release the next ones early."""
+
 _SPREAD: Final = 1 / 32
 """Spread of weights: sums of a thousand products stay about as large as what is multiplied."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Question:
     """Nodes that pose the same problem in a program, with the same choice by times alone.
 
@@ -73,6 +82,8 @@ class Question:
     key: str
     rivals: dict[Node, dict[str, Candidate]] = field(default_factory=dict)
     microseconds: float = 0.0
+    together: bool = False
+    """Whether the other candidates of all such questions are tried at once, first of all."""
 
     @property
     def names(self) -> list[str]:
@@ -90,16 +101,31 @@ class Refinement:
     level: int
     clock: Callable[[], float] = time.monotonic
     _questions: list[Question] = field(default_factory=list)
+    _releases: list[Question] = field(default_factory=list)
     _chosen: dict[Node, Candidate] = field(default_factory=dict)
 
     def settle(self, choices: Mapping[Node, Choices], chosen: dict[Node, Candidate]) -> None:
-        """Put in place, for some nodes of a program, what was found for it earlier."""
-        self._questions = self._asked(choices, chosen)
-        for question in self._questions:
+        """Put in place, for some nodes of a program, what was found for it earlier.
+
+        A candidate that releases kernels early becomes one of the choices.
+        """
+        program = self._program(choices, chosen)
+        self._questions = self._asked(choices, chosen, program)
+        self._put(self._questions, chosen)
+        self._releases = self._asked_of_releases(choices, chosen, program)
+        for question in self._releases:
+            if (name := self._winner(question)) is not None and name != question.names[0]:
+                for node, rivals in question.rivals.items():
+                    choices[node].candidates.append(rivals[name])
+                    choices[node].microseconds.append(_microseconds(choices[node], chosen[node]))
+        self._put(self._releases, chosen)
+        self._chosen = chosen
+
+    def _put(self, questions: Sequence[Question], chosen: dict[Node, Candidate]) -> None:
+        for question in questions:
             winner = self._winner(question)
             for node, rivals in question.rivals.items():
                 chosen[node] = rivals[winner or question.names[0]]
-        self._chosen = chosen
 
     def _winner(self, question: Question) -> str | None:
         """Return the name of the best candidate, None if that is not known."""
@@ -107,23 +133,54 @@ class Refinement:
         times = [(us, n) for n in question.names if (us := get(question.key, n)) is not None]
         return min(times)[1] if times else None
 
+    def _program(self, choices: Mapping[Node, Choices], chosen: Mapping[Node, Candidate]) -> str:
+        """Return a digest of a program: its problems, and the forms that values have."""
+        nodes = [n for n in choices if n in chosen]
+        lines = [f"{self.measurer.problem_of(n)} {forms_of(chosen[n])}" for n in nodes]
+        return hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
+
     def _asked(
-        self, choices: Mapping[Node, Choices], chosen: Mapping[Node, Candidate]
+        self, choices: Mapping[Node, Choices], chosen: Mapping[Node, Candidate], program: str
     ) -> list[Question]:
-        problems = {n: self.measurer.problem_of(n) for n in choices if n in chosen}
-        lines = [f"{problem} {forms_of(chosen[n])}" for n, problem in problems.items()]
-        program = hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
         asked: dict[str, Question] = {}
-        for node, problem in problems.items():
-            first = chosen[node]
-            rivals = self._rivals(choices[node], first)
-            if len(rivals) < 2:
+        for node in choices:
+            if node not in chosen or len(rivals := self._rivals(choices[node], chosen[node])) < 2:
                 continue
-            key = f"{problem} instead of {describe(first)} in program {program}"
-            question = asked.setdefault(key, Question(key))
-            question.rivals[node] = rivals
-            question.microseconds += _microseconds(choices[node], first)
+            self._ask(asked, choices, chosen[node], node, rivals, f"in program {program}")
         return [*asked.values()]
+
+    def _asked_of_releases(
+        self, choices: Mapping[Node, Choices], chosen: Mapping[Node, Candidate], program: str
+    ) -> list[Question]:
+        """Return the questions when kernels should release the next ones, in short programs."""
+        nodes = [n for n in choices if n in chosen]
+        if not self.policy.allows_all:  # who names tactics means those that are offered
+            return []
+        if sum(_microseconds(choices[n], chosen[n]) for n in nodes) > _SHORT:
+            return []
+        asked: dict[str, Question] = {}
+        for node in nodes:
+            if is_library(chosen[node]) or chosen[node].tactic == STRIDED_VIEW:
+                continue
+            rivals = {describe(c): c for c in (chosen[node], _early(chosen[node]))}
+            what = f"released in program {program}"
+            self._ask(asked, choices, chosen[node], node, rivals, what).together = True
+        return [*asked.values()]
+
+    def _ask(
+        self,
+        asked: dict[str, Question],
+        choices: Mapping[Node, Choices],
+        first: Candidate,
+        node: Node,
+        rivals: dict[str, Candidate],
+        what: str,
+    ) -> Question:
+        key = f"{self.measurer.problem_of(node)} instead of {describe(first)} {what}"
+        question = asked.setdefault(key, Question(key))
+        question.rivals[node] = rivals
+        question.microseconds += _microseconds(choices[node], first)
+        return question
 
     def _rivals(self, offered: Choices, first: Candidate) -> dict[str, Candidate]:
         """Return what can stand for a candidate without a change to other steps, that first.
@@ -142,10 +199,18 @@ class Refinement:
         It must be the program of the nodes that were settled last.
         """
         m = self.measurer
-        asked = [q for q in self._questions if self._winner(q) is None]
-        if m.device is None or self.level not in SECONDS or not asked or m.time.is_up():
+        if m.device is None or self.level not in SECONDS or not can_rehearse(program, m.target.env):
             return False
-        if not can_rehearse(program, m.target.env):
+        # When kernels release others is asked of those that were chosen, so behind the choice.
+        return any(self._answer(q, program, drafted) for q in (self._questions, self._releases))
+
+    def _answer(
+        self, questions: Sequence[Question], program: Program, drafted: Sequence[Drafted]
+    ) -> bool:
+        """Time what is not known yet; returns whether any node gets another candidate."""
+        m = self.measurer
+        asked = [q for q in questions if self._winner(q) is None]
+        if not asked or m.time.is_up():
             return False
         asked.sort(key=lambda q: -q.microseconds)
         steps, numbers = self._rehearsed(program, drafted, asked)
@@ -156,7 +221,7 @@ class Refinement:
                 bench.wake()
                 best = _Contest(self, graph, numbers).hold(asked)
         except LaminaError:
-            if m.device.lost:
+            if m.device is not None and m.device.lost:
                 raise
             return False  # there may be no room for all weights at once: times alone decide
         for key, (name, microseconds) in best.items():
@@ -190,6 +255,8 @@ class Refinement:
             draft: Any = c.draft(like.placement)
         except LaminaError:
             return None
+        if isinstance(draft, CudaDraft):
+            draft = directed(draft, backwards=like.backwards)
         fits = self.policy.fits(draft.workspace_bytes)
         return Trial(node, c, like.placement, draft) if fits else None
 
@@ -227,13 +294,16 @@ class _Contest:
         before = self._graph.timed({})
         best: dict[str, tuple[str, float]] = {}
         try:
+            every = {q: q.names[-1] for q in asked if q.together and self._can_try(q, q.names[-1])}
+            taken = every if every and self._takes_over(every) else {}
             for done, question in enumerate(asked):
                 m.report("tactics", done, len(asked), str(next(iter(question.rivals)).loc))
                 if m.time.is_up():
                     break
-                name = question.names[0]
-                for rival in question.names[1:]:
-                    if refinement.clock() < end and self._takes_over(question, rival):
+                name = taken.get(question, question.names[0])
+                for rival in [n for n in question.names if n != name]:
+                    open_ = refinement.clock() < end and self._can_try(question, rival)
+                    if open_ and self._takes_over({question: rival}):
                         name = rival
                 best[question.key] = name, self._whole
             least = _LEAST_GAIN_IN_ALL
@@ -243,12 +313,18 @@ class _Contest:
             before.close()
         return best
 
-    def _takes_over(self, question: Question, rival: str) -> bool:
-        """Let a candidate have its steps from now on if the program is faster with it."""
-        numbers = [self._numbers[n] for n in question.rivals if n in self._numbers]
-        if not numbers or not all(rival in self._graph.steps[i].trials for i in numbers):
-            return False
-        picked = self._picked | dict.fromkeys(numbers, rival)
+    def _steps(self, question: Question) -> list[int]:
+        """Return the numbers of the steps that a question is about."""
+        return [self._numbers[n] for n in question.rivals if n in self._numbers]
+
+    def _can_try(self, question: Question, name: str) -> bool:
+        """Whether all steps of a question may be a candidate."""
+        steps = self._steps(question)
+        return bool(steps) and all(name in self._graph.steps[i].trials for i in steps)
+
+    def _takes_over(self, wanted: Mapping[Question, str]) -> bool:
+        """Let candidates have their steps from now on if the program is faster with them."""
+        picked = self._picked | {i: name for q, name in wanted.items() for i in self._steps(q)}
         now = self._graph.timed(self._picked)
         try:
             faster = self._is_faster(now, picked, _LEAST_GAIN)
@@ -281,6 +357,22 @@ class _Contest:
             return True
         finally:
             then.close()
+
+
+def _early(c: Candidate) -> Candidate:
+    """Return a candidate whose kernels let the next one start before they wait themselves."""
+
+    def draft(at: Placement) -> Any:
+        given: Any = c.draft(at)
+        if not isinstance(given, CudaDraft):
+            raise BuildError("a library decides by itself when the next kernel starts")
+        launches = [
+            replace(x, kernel=replace(x.kernel, releases_early=x.kernel.dependent))
+            for x in given.launches
+        ]
+        return replace(given, launches=tuple(launches))
+
+    return replace(c, tactic=c.tactic + _EARLY, draft=draft)
 
 
 def _ends(c: Candidate) -> tuple[Any, ...]:

@@ -20,7 +20,8 @@ class CudaTarget:
     ``flops_per_microsecond`` holds the dense matrix rate of each element type.  ``env`` gives the
     likeliest value of each symbol.  With ``tf32``, products of f32 numbers may round their factors
     to 11 bits.  ``spatial_ranks`` are the ranks of images in the graph.  ``library`` gives a
-    library of the device by its name, or raises DeviceError; without a device there is none.
+    library of the device by its name, or raises DeviceError; without a device there is none.  It
+    counts for nothing where targets are compared: answers about kernels are kept between builds.
     """
 
     arch: int
@@ -32,7 +33,7 @@ class CudaTarget:
     tf32: bool = False
     env: Mapping[str, int] = field(default_factory=dict, hash=False)
     spatial_ranks: frozenset[int] = frozenset({3, 4, 5})
-    library: Callable[[str], Library] | None = None
+    library: Callable[[str], Library] | None = field(default=None, compare=False)
 
     @property
     def dependent(self) -> bool:

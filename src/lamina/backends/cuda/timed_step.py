@@ -15,12 +15,14 @@ from lamina.backends.cuda.library.steps import sized
 from lamina.backends.cuda.primitive import LibraryCall, Operation
 from lamina.backends.cuda.request import (
     AnyDraft,
+    Boxes,
     Counters,
     KernelRequest,
     Launch,
     LibraryDraft,
     Scalar,
 )
+from lamina.backends.cuda.tensor_maps import map_of
 from lamina.codegen.layout import Layout
 from lamina.ir.dims import evaluate
 from lamina.ir.graph import Node, Value
@@ -145,8 +147,8 @@ def _roles(draft: AnyDraft) -> list[object]:
     """Return the arguments of a draft that are memory, each once."""
     if isinstance(draft, LibraryDraft):
         return [*dict.fromkeys(role for _, role in draft.operands), Scratch()]
-    arguments = dict.fromkeys(a for x in draft.launches for a in x.arguments)
-    return [a for a in arguments if not isinstance(a, Scalar)]
+    arguments = [a for x in draft.launches for a in x.arguments if not isinstance(a, Scalar)]
+    return list(dict.fromkeys(a.role if isinstance(a, Boxes) else a for a in arguments))
 
 
 def aligned(size: int) -> int:
@@ -217,10 +219,15 @@ class TimedStep:
         code, env = self.code[launch.kernel], self.bench.env
         values: list[int] = []
         types: list[str] = []
+        boxes: list[Boxes] = []
         for argument, (_, type) in zip(launch.arguments, launch.kernel.parameters, strict=True):
             if isinstance(argument, Scalar):
                 values.append(evaluate(argument.value, env))
                 types.append(type)
+            elif isinstance(argument, Boxes):
+                values.append(self._pointer(argument.role, number))
+                types.append("m")
+                boxes.append(argument)
             else:
                 values.append(self._pointer(argument, number))
                 types.append("p")
@@ -235,4 +242,8 @@ class TimedStep:
             values=(*values, scratch if code.scratch_bytes else 0, 0),
             types=(*types, "p", "p"),
             dependent=launch.kernel.dependent,
+            maps=tuple(
+                map_of(b.element, b.sizes, b.strides, *of, env)
+                for b, of in zip(boxes, code.boxes, strict=True)
+            ),
         )

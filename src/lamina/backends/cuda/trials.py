@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from lamina.backends.cuda.bench import Bench
-from lamina.backends.cuda.compile import MachineCode
+from lamina.backends.cuda.compile import Awaited, MachineCode
 from lamina.backends.cuda.problems import ROUNDS, is_library
-from lamina.backends.cuda.request import KernelRequest
 from lamina.backends.cuda.timed_step import Trial
 from lamina.errors import DeviceError, LaminaError
 from lamina.tactics.candidate import Candidate
@@ -20,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class _Problem:
-    """A problem on its way: what is offered in this round, and the kernels that it waits for."""
+    """A problem on its way: what is offered in this round, and what it waits for."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.rounds = 0
         self.trials: list[Trial] = []
         self.libraries: list[Candidate] = []
-        self.missing: set[KernelRequest] = set()
+        self.missing: set[Awaited] = set()
         self.best: float | None = None
 
 
@@ -45,16 +43,14 @@ class Trials:
         """Ask ``later`` what is to be timed of a problem until a round."""
         self._measurer, self._bench, self._later = measurer, bench, later
         self._batch = measurer.compiler.begin()
-        self._waiting: dict[KernelRequest, list[_Problem]] = {}
-        self._ahead: deque[_Problem] = deque()
+        self._waiting: dict[Awaited, list[_Problem]] = {}
         self._done, self._count = 0, 0
 
     def run(self, wanted: Sequence[tuple[Job, Sequence[Candidate]]]) -> None:
         """Time candidates of each problem, those that count most first."""
         m = self._measurer
         if any(is_library(c) for job, _ in wanted for c in job.candidates):
-            with m.spent.phase("trials"):  # it needs a kernel, which must not wait behind others
-                self._bench.early_start()
+            self._bench.begin_early_start()
         problems = [_Problem(job) for job, _ in wanted]
         for problem, (_, candidates) in sorted(
             zip(problems, wanted, strict=True), key=lambda x: -x[0].job.microseconds
@@ -64,9 +60,9 @@ class Trials:
             if not problem.missing:
                 self._proceed(problem)
         with m.spent.phase("waiting for kernels"):
-            for kernel in self._batch.finished(m.time.is_up, self._plan_ahead):
-                for problem in self._waiting.pop(kernel, ()):
-                    problem.missing.discard(kernel)
+            for what in self._batch.finished(m.time.is_up):
+                for problem in self._waiting.pop(what, ()):
+                    problem.missing.discard(what)
                     if not problem.missing:
                         self._proceed(problem)
         for problem in problems:
@@ -86,12 +82,15 @@ class Trials:
         problem.libraries = [c for c in candidates if is_library(c)]
         own = [c for c in candidates if not is_library(c)]
         problem.trials = [t for c in own for t in m.trials(job, c)]
-        problem.missing = {x.kernel for t in problem.trials for x in t.draft.launches}
         self._count += len(problem.trials) + len(problem.libraries)
-        for kernel in problem.missing:
-            self._waiting.setdefault(kernel, []).append(problem)
-        if problem.libraries:
-            self._ahead.append(problem)
+        problem.missing = {x.kernel for t in problem.trials for x in t.draft.launches}
+        for c in problem.libraries:
+            if (answer := m.begin(job, c)) is not None:
+                plan = (job.problem, describe(c))
+                problem.missing.add(plan)
+                self._batch.expect(plan, answer)
+        for what in problem.missing:
+            self._waiting.setdefault(what, []).append(problem)
         self._batch.add(x.kernel for t in problem.trials for x in t.draft.launches)
 
     def _proceed(self, problem: _Problem) -> None:
@@ -106,18 +105,8 @@ class Trials:
                 return
             self._offer(problem, self._later(problem.job, problem.rounds))
 
-    def _plan_ahead(self) -> bool:
-        """Plan what one library offers for a problem that waits for kernels, if any does."""
-        while self._ahead:
-            problem = self._ahead[0]
-            if problem.missing and problem.libraries and not self._measurer.time.is_up():
-                self._plan(problem)
-                return True
-            self._ahead.popleft()
-        return False
-
     def _plan(self, problem: _Problem) -> None:
-        """Add what a library offers next, whose plans may take it long."""
+        """Add what a library offers next."""
         m, job = self._measurer, problem.job
         m.report("tactics", self._done, self._count, str(job.node.loc))
         candidate = problem.libraries.pop(0)

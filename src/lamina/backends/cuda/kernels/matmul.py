@@ -37,6 +37,15 @@ def tile_place(tile, rows, columns, GROUP: tl.constexpr):
 
 
 @triton.jit
+def turned(tile, tiles, BACKWARDS):
+    """Return the tile that is worked off in the place of another.
+
+    With ``BACKWARDS`` 1 it is as far from the end as that is from the start, with 0 it is the same.
+    """
+    return tile + BACKWARDS * (tiles - 1 - 2 * tile)
+
+
+@triton.jit
 def load_block(pointers, inside, WHOLE: tl.constexpr):
     """Load a block, zeros outside."""
     if WHOLE:

@@ -20,7 +20,15 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from lamina.backends.cuda.kernels.epilogue import activate_half
-from lamina.backends.cuda.kernels.matmul import tile_place
+from lamina.backends.cuda.kernels.pairs import (
+    arrive,
+    begin_both,
+    end_both,
+    is_mine,
+    meet,
+    paired_place,
+    whole_pairs,
+)
 from lamina.backends.cuda.kernels.ring import following
 
 _HALF = gl.constexpr(64)
@@ -31,46 +39,57 @@ _PART = gl.constexpr(64)
 
 @gluon.jit
 def _load(
-    operand, LENGTH, K, STRIDE, ring, beside, ready, free, tiles_m, tiles_n, steps,
+    boxes, ring, beside, ready, free, tiles_m, tiles_n, steps, BACKWARDS,
     ROWS: gl.constexpr, BLOCK: gl.constexpr, MORE: gl.constexpr, BLOCK_K: gl.constexpr,
     GROUP: gl.constexpr, STAGES: gl.constexpr, DEPENDENT: gl.constexpr,
+    PAIRED: gl.constexpr, SHARED: gl.constexpr,
 ):  # fmt: skip
     """Fill a ring with an operand's part of every step of every tile of this program.
 
-    The operand has ``LENGTH`` rows of ``K`` numbers that begin ``STRIDE`` apart; a tile needs
-    ``BLOCK`` rows in ``ring`` and the ``MORE`` next ones in ``beside``.  ``ROWS``: they are rows of
-    the product.
+    A tile needs ``BLOCK`` rows in ``ring`` and the ``MORE`` next ones in ``beside``, a number of
+    boxes.  ``ROWS``: they are rows of the product; others are constant, so that nobody waits for
+    the kernel ahead to load them.  ``SHARED``: the other program of the pair needs the same ones
+    and loads half, every other box.
     """
     kind: gl.constexpr = ring.dtype
-    laid: gl.constexpr = gl.NVMMASharedLayout.get_default_for([_HALF, BLOCK_K], kind)
-    boxes = tma.make_tensor_descriptor(operand, [LENGTH, K], [STRIDE, 1], [_HALF, BLOCK_K], laid)
+    rows: gl.constexpr = boxes.block_shape[0]
     bytes: gl.constexpr = (BLOCK + MORE) * BLOCK_K * (kind.primitive_bitwidth // 8)
     stage, phase = 0, 1
-    if DEPENDENT:
+    if DEPENDENT and ROWS:
         gdc_wait()
     for tile in range(gl.program_id(0), tiles_m * tiles_n, gl.num_programs(0)):
-        tile_m, tile_n = tile_place(tile, tiles_m, tiles_n, GROUP)
+        tile_m, tile_n = paired_place(tile, tiles_m, tiles_n, BACKWARDS, GROUP, PAIRED)
         row = (tile_m if ROWS else tile_n) * (BLOCK + MORE)
         for step in range(steps):
             mbarrier.wait(free.index(stage), phase)
             came = ready.index(stage)
             mbarrier.expect(came, bytes)
-            for first in gl.static_range(0, BLOCK, _HALF):
-                part = ring.index(stage).slice(first, _HALF, dim=0)
-                tma.async_copy_global_to_shared(boxes, [row + first, step * BLOCK_K], came, part)
-            for first in gl.static_range(0, MORE, _HALF):
-                part = beside.index(stage).slice(first, _HALF, dim=0)
-                at = row + BLOCK + first
-                tma.async_copy_global_to_shared(boxes, [at, step * BLOCK_K], came, part)
+            if SHARED:
+                begin_both()
+            for first in gl.static_range(0, BLOCK + MORE, rows):
+                if first < BLOCK:
+                    part = ring.index(stage).slice(first, rows, dim=0)
+                else:
+                    part = beside.index(stage).slice(first - BLOCK, rows, dim=0)
+                mine = is_mine(first // rows) if SHARED else True
+                at = [row + first, step * BLOCK_K]
+                tma.async_copy_global_to_shared(boxes, at, came, part, pred=mine)
+            if SHARED:
+                end_both()
+            stage, phase = following(stage, phase, STAGES)
+    if SHARED:
+        for _ in range(STAGES):  # the other program still tells this one that it has read
+            mbarrier.wait(free.index(stage), phase)
             stage, phase = following(stage, phase, STAGES)
 
 
 @gluon.jit
 def _multiply(
     a_ring, b_ring, c_ring, sums, rest, ready, free, full, empty, bias, residual, y, M, N,
-    tiles_m, tiles_n, steps, RESIDUAL_ROW, Y_ROW, WHO: gl.constexpr, WIDTH: gl.constexpr,
+    tiles_m, tiles_n, steps, RESIDUAL_ROW, Y_ROW, BACKWARDS, WHO: gl.constexpr, WIDTH: gl.constexpr,
     BLOCK_N: gl.constexpr, MORE: gl.constexpr, STAGES: gl.constexpr, GROUP: gl.constexpr,
     KIND: gl.constexpr, ALPHA: gl.constexpr, BETA: gl.constexpr, DEPENDENT: gl.constexpr,
+    PAIRED: gl.constexpr,
 ):  # fmt: skip
     """Sum half ``WHO`` of the rows of every tile and hand the sums in, rounded to 16 bits.
 
@@ -99,14 +118,14 @@ def _multiply(
                 total, more = warpgroup_mma_wait(num_outstanding=2, deps=[total, more])
             else:
                 total = warpgroup_mma_wait(num_outstanding=1, deps=[total])
-            mbarrier.arrive(free.index(before), count=1, pred=step > 0)
+            arrive(free.index(before), step > 0, PAIRED)
             before = stage
             stage, phase = following(stage, phase, STAGES)
         if MORE > 0:
             total, more = warpgroup_mma_wait(num_outstanding=0, deps=[total, more])
         else:
             total = warpgroup_mma_wait(num_outstanding=0, deps=[total])
-        mbarrier.arrive(free.index(before), count=1)
+        arrive(free.index(before), True, PAIRED)
         mbarrier.wait(empty.index(WHO), turn)
         sums.index(WHO).store(total.to(sums.dtype))
         if MORE > 0:
@@ -118,16 +137,17 @@ def _multiply(
     last = tiles - 1 - (tiles - 1 - gl.program_id(0)) % apart
     _finish_half(
         sums, rest, None, None, 0, bias, residual, y, last, M, N, tiles_m, tiles_n, RESIDUAL_ROW,
-        Y_ROW, WHO, 4, BLOCK_N, MORE, GROUP, KIND, ALPHA, BETA,
+        Y_ROW, BACKWARDS, WHO, 4, BLOCK_N, MORE, GROUP, KIND, ALPHA, BETA, PAIRED,
     )  # fmt: skip
 
 
 @gluon.jit
 def _finish_half(
     sums, rest, full, empty, turn, bias, residual, y, tile, M, N, tiles_m, tiles_n, RESIDUAL_ROW,
-    Y_ROW, who, WARPS: gl.constexpr,
+    Y_ROW, BACKWARDS, who, WARPS: gl.constexpr,
     BLOCK_N: gl.constexpr, MORE: gl.constexpr, GROUP: gl.constexpr,
     KIND: gl.constexpr, ALPHA: gl.constexpr, BETA: gl.constexpr,
+    PAIRED: gl.constexpr,
 ):  # fmt: skip
     """Finish and store half ``who`` of the rows of a tile.
 
@@ -139,7 +159,7 @@ def _finish_half(
     parts: gl.constexpr = (BLOCK_N + MORE) // _PART
     # Parts of a residual that are asked for before they are needed.
     ahead: gl.constexpr = WARPS // 2
-    tile_m, tile_n = tile_place(tile, tiles_m, tiles_n, GROUP)
+    tile_m, tile_n = paired_place(tile, tiles_m, tiles_n, BACKWARDS, GROUP, PAIRED)
     rows = (2 * tile_m + who) * _HALF + gl.arange(0, _HALF, gl.SliceLayout(1, flat))
     row_inside, rows = rows < M, rows.to(gl.int64)
     first = tile_n * (BLOCK_N + MORE)
@@ -185,8 +205,9 @@ def _finish_half(
 @gluon.jit
 def _finish(
     sums, rest, full, empty, bias, residual, y, M, N, tiles_m, tiles_n, RESIDUAL_ROW, Y_ROW,
-    WARPS: gl.constexpr, BLOCK_N: gl.constexpr, MORE: gl.constexpr, GROUP: gl.constexpr,
+    BACKWARDS, WARPS: gl.constexpr, BLOCK_N: gl.constexpr, MORE: gl.constexpr, GROUP: gl.constexpr,
     KIND: gl.constexpr, ALPHA: gl.constexpr, BETA: gl.constexpr, DEPENDENT: gl.constexpr,
+    PAIRED: gl.constexpr,
 ):  # fmt: skip
     """Finish and store what is handed in: every tile of this program but the last."""
     apart = gl.num_programs(0)
@@ -198,24 +219,28 @@ def _finish(
         for who in range(2):
             _finish_half(
                 sums, rest, full, empty, turn, bias, residual, y, tile, M, N, tiles_m, tiles_n,
-                RESIDUAL_ROW, Y_ROW, who, WARPS, BLOCK_N, MORE, GROUP, KIND, ALPHA, BETA,
+                RESIDUAL_ROW, Y_ROW, BACKWARDS, who, WARPS, BLOCK_N, MORE, GROUP, KIND, ALPHA,
+                BETA, PAIRED,
             )  # fmt: skip
         turn ^= 1
 
 
 @gluon.jit
 def matmul_specialized(
-    a, b, bias, residual, y, M, N, K, A_ROW, B_COLUMN, RESIDUAL_ROW, Y_ROW,
+    a, b, bias, residual, y, M, N, K, RESIDUAL_ROW, Y_ROW, BACKWARDS,
     BLOCK_N: gl.constexpr, MORE: gl.constexpr, BLOCK_K: gl.constexpr, STAGES: gl.constexpr,
     GROUP: gl.constexpr, FINISHERS: gl.constexpr,
     KIND: gl.constexpr, ALPHA: gl.constexpr, BETA: gl.constexpr, DEPENDENT: gl.constexpr,
+    PAIRED: gl.constexpr,
 ):  # fmt: skip
     """Compute every tile of 128 rows of a product; b is [N, K].  Grid: any number of programs.
 
     Operands, bias, residual and results are of one type of 16 bits.  Sums are rounded to it before
     bias, residual and activation, which are applied in f32; one beyond its range is infinite.
+    With ``BACKWARDS`` 1 programs begin with the last tile.  Pairs of programs, an even number of
+    them, share operand ``PAIRED``, see :mod:`lamina.backends.cuda.kernels.pairs`.
     """
-    kind: gl.constexpr = a.dtype.element_ty
+    kind: gl.constexpr = a.dtype
     left: gl.constexpr = gl.NVMMASharedLayout.get_default_for([2 * _HALF, BLOCK_K], kind)
     right: gl.constexpr = gl.NVMMASharedLayout.get_default_for([BLOCK_N, BLOCK_K], kind)
     laid: gl.constexpr = gl.NVMMASharedLayout.get_default_for([_HALF, BLOCK_N], kind)
@@ -234,12 +259,15 @@ def matmul_specialized(
     empty = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     for stage in gl.static_range(STAGES):
         mbarrier.init(ready.index(stage), count=2)
-        mbarrier.init(free.index(stage), count=2)
+        mbarrier.init(free.index(stage), count=4 if PAIRED != "" else 2)
     for who in gl.static_range(2):
         mbarrier.init(full.index(who), count=1)
         mbarrier.init(empty.index(who), count=1)
     tiles_m, tiles_n = gl.cdiv(M, 2 * _HALF), gl.cdiv(N, BLOCK_N + MORE)
+    tiles_m, tiles_n = whole_pairs(tiles_m, tiles_n, PAIRED)
     steps = gl.cdiv(K, BLOCK_K)
+    if PAIRED != "":
+        meet()
     # One instruction for all columns of sums takes more registers than 512 threads begin with.
     width: gl.constexpr = BLOCK_N if FINISHERS == 2 else 128
     if DEPENDENT:
@@ -249,29 +277,30 @@ def matmul_specialized(
             (
                 _multiply,
                 (a_ring, b_ring, c_ring, sums, rest, ready, free, full, empty, bias, residual, y,
-                 M, N, tiles_m, tiles_n, steps, RESIDUAL_ROW, Y_ROW, 0, width, BLOCK_N, MORE,
-                 STAGES, GROUP, KIND, ALPHA, BETA, DEPENDENT),
+                 M, N, tiles_m, tiles_n, steps, RESIDUAL_ROW, Y_ROW, BACKWARDS, 0, width, BLOCK_N,
+                 MORE, STAGES, GROUP, KIND, ALPHA, BETA, DEPENDENT, PAIRED),
             ),
             (
                 _multiply,
                 (a_ring, b_ring, c_ring, sums, rest, ready, free, full, empty, bias, residual, y,
-                 M, N, tiles_m, tiles_n, steps, RESIDUAL_ROW, Y_ROW, 1, width, BLOCK_N, MORE,
-                 STAGES, GROUP, KIND, ALPHA, BETA, DEPENDENT),
+                 M, N, tiles_m, tiles_n, steps, RESIDUAL_ROW, Y_ROW, BACKWARDS, 1, width, BLOCK_N,
+                 MORE, STAGES, GROUP, KIND, ALPHA, BETA, DEPENDENT, PAIRED),
             ),
             (
                 _finish,
                 (sums, rest, full, empty, bias, residual, y, M, N, tiles_m, tiles_n, RESIDUAL_ROW,
-                 Y_ROW, FINISHERS, BLOCK_N, MORE, GROUP, KIND, ALPHA, BETA, DEPENDENT),
+                 Y_ROW, BACKWARDS, FINISHERS, BLOCK_N, MORE, GROUP, KIND, ALPHA, BETA, DEPENDENT,
+                 PAIRED),
             ),
             (
                 _load,
-                (a, M, K, A_ROW, a_ring, None, ready, free, tiles_m, tiles_n, steps, True,
-                 2 * _HALF, 0, BLOCK_K, GROUP, STAGES, DEPENDENT),
+                (a, a_ring, None, ready, free, tiles_m, tiles_n, steps, BACKWARDS, True, 2 * _HALF,
+                 0, BLOCK_K, GROUP, STAGES, DEPENDENT, PAIRED, PAIRED == "a"),
             ),
             (
                 _load,
-                (b, N, K, B_COLUMN, b_ring, c_ring, ready, free, tiles_m, tiles_n, steps, False,
-                 BLOCK_N, MORE, BLOCK_K, GROUP, STAGES, DEPENDENT),
+                (b, b_ring, c_ring, ready, free, tiles_m, tiles_n, steps, BACKWARDS, False, BLOCK_N,
+                 MORE, BLOCK_K, GROUP, STAGES, DEPENDENT, PAIRED, PAIRED == "b"),
             ),
         ],
         [4, FINISHERS, 1, 1],

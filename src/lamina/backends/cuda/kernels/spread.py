@@ -117,7 +117,7 @@ def spread(
 
 @triton.jit
 def spread_boxes(
-    x, w, bias, y, PIXELS, IN_D, IN_H, IN_W, CHANNELS, FILTERS, X_PIXEL, W_FILTER,
+    x, w, bias, y, PIXELS, IN_D, IN_H, IN_W, CHANNELS, FILTERS,
     Y_FIRST, Y_BATCH, Y_DEPTH, Y_ROW, Y_COLUMN,
     TAPS_D: tl.constexpr, TAPS_H: tl.constexpr, TAPS_W: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
@@ -126,10 +126,6 @@ def spread_boxes(
 ):  # fmt: skip
     """Compute what ``spread`` does; the copy engine brings operands.  Grid: any number."""
     taps: tl.constexpr = TAPS_D * TAPS_H * TAPS_W
-    pixels = tl.make_tensor_descriptor(x, [PIXELS, CHANNELS], [X_PIXEL, 1], [BLOCK_M, BLOCK_K])
-    weights = tl.make_tensor_descriptor(
-        w, [taps * FILTERS, CHANNELS], [W_FILTER, 1], [BLOCK_N, BLOCK_K]
-    )
     tiles_m, tiles_n = tl.cdiv(PIXELS, BLOCK_M), taps * FILTERS // BLOCK_N
     steps = tl.cdiv(CHANNELS, BLOCK_K)
     if DEPENDENT:
@@ -139,8 +135,8 @@ def spread_boxes(
         tile_m, tile_n = tile_place(tile, tiles_m, tiles_n, GROUP)
         total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
         for step in range(steps):
-            left = pixels.load([tile_m * BLOCK_M, step * BLOCK_K])
-            right = weights.load([tile_n * BLOCK_N, step * BLOCK_K])
+            left = x.load([tile_m * BLOCK_M, step * BLOCK_K])
+            right = w.load([tile_n * BLOCK_N, step * BLOCK_K])
             total = tl.dot(left, right.T, total)
         _store_spread(
             total, bias, y, tile_m * BLOCK_M + tl.arange(0, BLOCK_M), PIXELS, tile_n * BLOCK_N,

@@ -17,6 +17,7 @@ from lamina.backends.cuda.tactics.few_channels import TritonFewChannels
 from lamina.backends.cuda.tactics.few_taps import TritonFewTaps
 from lamina.backends.cuda.tactics.generated import Generated, GeneratedLast
 from lamina.backends.cuda.tactics.matmul import TritonMatmul, TritonMatmulBoxes, TritonMatvec
+from lamina.backends.cuda.tactics.normed import TritonNormed
 from lamina.backends.cuda.tactics.plugins import PluginKernels
 from lamina.backends.cuda.tactics.pooled import TritonPooled
 from lamina.backends.cuda.tactics.recurrent import Walk
@@ -28,7 +29,10 @@ from lamina.backends.cuda.tactics.separable import TritonSeparable
 from lamina.backends.cuda.tactics.slices import ChannelView
 from lamina.backends.cuda.tactics.specialized import TritonMatmulSpecialized
 from lamina.backends.cuda.tactics.specialized_boxes import SpecializedConvolution
+from lamina.backends.cuda.tactics.specialized_pair import SpecializedPair
 from lamina.backends.cuda.tactics.spread import TritonSpread
+from lamina.backends.cuda.tactics.stem import StemConvolution
+from lamina.backends.cuda.tactics.streamed import StreamedChain
 from lamina.backends.cuda.tactics.uneven import TritonUneven
 from lamina.backends.cuda.tactics.winograd import TritonWinograd
 from lamina.backends.cuda.target import CudaTarget
@@ -47,15 +51,19 @@ TACTICS: tuple[Tactic[CudaTarget], ...] = (
     TritonFewTaps(),
     TritonWinograd(),
     TritonPaired(),
+    SpecializedPair(),
     TritonChained(),
+    StreamedChain(),
     TritonSeparable(),
     TritonPooled(),
+    StemConvolution(),
     TritonMatmul(),
     TritonMatmulBoxes(),
     TritonMatmulBoxed(),
     TritonMatmulSpecialized(),
     TritonMatvec(),
     TritonUneven(),
+    TritonNormed(),
     CublasLtMatmul(),
     CudnnConvolution(),
     CudnnAttention(),

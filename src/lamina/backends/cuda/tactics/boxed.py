@@ -33,8 +33,7 @@ _NARROWEST: Final = 16
 _WARP: Final = 32
 _MANY_SUMS: Final = 128
 """In the registers of a thread."""
-_LAUNCH_MICROSECONDS: Final = 3.0
-"""A launch, and the descriptors that every program makes."""
+_LAUNCH_MICROSECONDS: Final = 2.5
 _FILL_MICROSECONDS: Final = 0.8
 _RATE_SHARE: Final = 0.82
 """Share of the matrix rate that large tiles reach together."""
@@ -92,7 +91,8 @@ def _candidate(case: MatmulCase, box: _Box, parts: int, target: CudaTarget) -> C
         if why := _why_not_stored(p):
             raise BuildError(f"the copy engine does not store a result that lies like this: {why}")
         tiles_m, tiles_n = ceildiv(p.rows, box.rows), ceildiv(p.columns, box.columns)
-        call = boxes_call(p, ("boxed", "matmul_boxed"), tile, tiles_m, target)
+        stored = (box.rows, box.columns // parts)
+        call = boxes_call(p, ("boxed", "matmul_boxed"), tile, tiles_m, target, stored)
         call.constants(PARTS=parts)
         programs = dim_min(target.sms * box.resident, tiles_m * tiles_n)
         launch = call.launch(

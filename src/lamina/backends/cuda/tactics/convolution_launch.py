@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lamina.backends.cuda.request import Launch
+from lamina.backends.cuda.request import Boxes, Launch
 from lamina.backends.cuda.tactics.call import Call
 from lamina.backends.cuda.tactics.fused import Fused
 from lamina.backends.cuda.tactics.product import (
@@ -15,11 +15,11 @@ from lamina.backends.cuda.tactics.product import (
     shared,
     why_not_shared,
 )
-from lamina.backends.cuda.tactics.tf32 import packed_precision, rounded_descriptors
+from lamina.backends.cuda.tactics.tf32 import is_tf32, packed_precision
 from lamina.backends.cuda.tactics.tiles import Tile
 from lamina.backends.cuda.tactics.windows import Image, Windows
 from lamina.backends.cuda.target import CudaTarget
-from lamina.ir.dims import Dim, ceildiv, dim_min, divides, is_static
+from lamina.ir.dims import Dim, ceildiv, dim_min, divides, floordiv, is_static
 from lamina.ir.types import DType
 from lamina.tactics.candidate import Role, Scratch
 
@@ -116,18 +116,19 @@ def boxes_launch(c: Convolved, box: tuple[int, int, int], tile: Tile, target: Cu
     tiles_m: Dim = 1
     for size, side in zip((at.images, *at.outer[1:]), box, strict=True):
         tiles_m = tiles_m * ceildiv(size, side)
-    call = _call(c, "boxes", "convolution_boxes")
-    call.rounded_descriptors = rounded_descriptors(c.x.dtype, target)
-    call.sizes(IMAGES=at.images)
-    for name, sizes in (("IN", at.inner), ("OUT", at.outer)):
-        call.sizes(**{f"{name}_H": sizes[1], f"{name}_W": sizes[2]})
+    call = Call("boxes", "convolution_boxes")
+    rounded = is_tf32(c.x.dtype, target)
+    pass_pixel_boxes(call, "x", c, box, tile.depth, rounded=rounded)
+    pass_filter_boxes(call, "w", c, (tile.columns, tile.depth), rounded=rounded)
+    _rest(call, c)
+    call.sizes(IMAGES=at.images, OUT_H=at.outer[1], OUT_W=at.outer[2])
     call.sizes(CHANNELS=at.channels, FILTERS=at.filters)
-    call.sizes(X_BATCH=c.x.batch, X_ROW=c.x.spatial[1], X_COLUMN=c.x.spatial[2])
-    call.sizes(W_FILTER=c.w.filter, W_TAP=c.w.tap)
+    call.sizes(X_COLUMN=c.x.spatial[2], W_TAP=c.w.tap)
     for name, image in (("RESIDUAL", c.residual), ("Y", c.y)):
         part = ABSENT if image is None else image
         call.sizes(**{f"{name}_FIRST": part.first, f"{name}_BATCH": part.batch})
         call.sizes(**{f"{name}_ROW": part.spatial[1], f"{name}_COLUMN": part.spatial[2]})
+    call.direction("BACKWARDS")
     window = window_numbers(at)
     call.constants(
         BOX_N=box[0],
@@ -146,6 +147,42 @@ def boxes_launch(c: Convolved, box: tuple[int, int, int], tile: Tile, target: Cu
     return call.launch(
         (programs,), warps=tile.warps, stages=tile.stages, dependent=target.dependent
     )
+
+
+def pass_pixel_boxes(
+    call: Call,
+    name: str,
+    c: Convolved | None,
+    box: tuple[int, int, int],
+    depth: int,
+    *,
+    rounded: bool = False,
+) -> None:
+    """Pass boxes of images, rows, columns and channels of an image of up to two axes.
+
+    Rows and columns are cut into classes of equal remainder of the stride, each with an axis; a box
+    has one class of rows, and pixels of one class of columns lie beside each other as channels do.
+    """
+    if c is None:
+        call.boxes(name, None, ())
+        return
+    at = c.windows
+    (_, down, across), (_, row, column) = at.strides, c.x.spatial
+    sizes = (at.images, floordiv(at.inner[1], down), down, floordiv(at.inner[2], across))
+    strides = (c.x.batch, down * row, row, across * column, 1)
+    pixels = Boxes(c.x.role, c.x.dtype, (*sizes, across * column), strides, rounded)
+    call.boxes(name, pixels, (box[0], box[1], 1, box[2], depth))
+
+
+def pass_filter_boxes(
+    call: Call, name: str, c: Convolved | None, box: tuple[int, int], *, rounded: bool = False
+) -> None:
+    """Pass boxes of filters and of what each has of taps and channels, which are one axis."""
+    if c is None:
+        call.boxes(name, None, ())
+        return
+    sizes, strides = (c.windows.filters, c.w.filter), (c.w.filter, 1)
+    call.boxes(name, Boxes(c.w.role, c.w.dtype, sizes, strides, rounded), box)
 
 
 def direct_launch(
@@ -256,26 +293,32 @@ def _call(c: Convolved, module: str, function: str) -> Call:
 
 def _rest(call: Call, c: Convolved) -> None:
     c.fused.vectors(call)
-    _pass_added(call, c)
+    pass_added(call, c)
 
 
 def pass_operands(call: Call, c: Convolved) -> None:
     """Pass the operands and the result of a convolution of numbers that are not quantized."""
     call.pointer("x", c.x.role, c.x.dtype)
     call.pointer("w", c.w.role, c.w.dtype)
-    _pass_added(call, c)
+    pass_added(call, c)
 
 
-def _pass_added(call: Call, c: Convolved) -> None:
-    if c.bias is None:
-        call.pointer("bias", None)
-    else:
-        call.pointer("bias", *c.bias)
+def pass_added(call: Call, c: Convolved) -> None:
+    """Pass bias, residual and result of a convolution."""
+    pass_bias(call, "bias", c)
     for name, image in (("residual", c.residual), ("y", c.y)):
         if image is None:
             call.pointer(name, None)
         else:
             call.pointer(name, image.role, image.dtype)
+
+
+def pass_bias(call: Call, name: str, c: Convolved | None) -> None:
+    """Pass the bias of a convolution, if there are such."""
+    if c is None or c.bias is None:
+        call.pointer(name, None)
+    else:
+        call.pointer(name, *c.bias)
 
 
 def _sizes(call: Call, c: Convolved) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lamina.backends.cuda.request import Counters, CudaDraft
+from lamina.backends.cuda.request import Boxes, Counters, CudaDraft
 from lamina.backends.cuda.tactics.call import Call
 from lamina.backends.cuda.tactics.fused import Fused
-from lamina.backends.cuda.tactics.tf32 import packed_precision, rounded_descriptors
+from lamina.backends.cuda.tactics.tf32 import is_tf32, packed_precision
 from lamina.backends.cuda.tactics.tiles import Tile
 from lamina.backends.cuda.target import CudaTarget
 from lamina.ir.dims import Dim, ceildiv, dim_max, dim_min, divides, floordiv, is_static, product
@@ -139,17 +139,26 @@ def boxes_draft(p: Product, tile: Tile, target: CudaTarget) -> CudaDraft:
 
 
 def boxes_call(
-    p: Product, kernel: tuple[str, str], tile: Tile, tiles_m: Dim, target: CudaTarget
+    p: Product,
+    kernel: tuple[str, str],
+    tile: Tile,
+    tiles_m: Dim,
+    target: CudaTarget,
+    stored: tuple[int, int] | None = None,
 ) -> Call:
-    """Return the call of a kernel, by module and name, that reads operands through descriptors."""
+    """Return the call of a kernel, by module and name, that reads operands in boxes.
+
+    With ``stored`` it writes results in boxes of this shape.
+    """
     call = Call(*kernel)
-    call.rounded_descriptors = rounded_descriptors(p.a.dtype, target)
-    call.pointer("a", p.a.role, p.a.dtype)
-    call.pointer("b", p.b.role, p.b.dtype)
+    pass_factors(call, p, (tile.rows, tile.depth), (tile.columns, tile.depth), target)
     p.fused.vectors(call)
-    pass_added(call, p)
-    call.sizes(M=p.rows, N=p.columns, K=p.depth, A_ROW=p.a.row, B_COLUMN=p.b.column)
-    call.sizes(RESIDUAL_ROW=p.residual.row if p.residual else 0, Y_ROW=p.y.row)
+    pass_added(call, p, stored)
+    call.sizes(M=p.rows, N=p.columns, K=p.depth)
+    call.sizes(RESIDUAL_ROW=p.residual.row if p.residual else 0)
+    if stored is None:
+        call.sizes(Y_ROW=p.y.row)
+    call.direction("BACKWARDS")
     call.constants(
         BLOCK_M=tile.rows,
         BLOCK_N=tile.columns,
@@ -159,6 +168,17 @@ def boxes_call(
         **p.fused.constants(),
     )
     return call
+
+
+def pass_factors(
+    call: Call, p: Product, left: tuple[int, int], right: tuple[int, int], target: CudaTarget
+) -> None:
+    """Pass both factors in boxes, the second one as rows that are columns of the matrix."""
+    rounded = is_tf32(p.a.dtype, target)
+    a = Boxes(p.a.role, p.a.dtype, (p.rows, p.depth), (p.a.row, 1), rounded)
+    b = Boxes(p.b.role, p.b.dtype, (p.columns, p.depth), (p.b.column, 1), rounded)
+    call.boxes("a", a, left)
+    call.boxes("b", b, right)
 
 
 def not_simple(p: Product) -> str:
@@ -249,10 +269,14 @@ def _named(p: Product) -> list[tuple[str, Matrix]]:
     ]
 
 
-def pass_added(call: Call, p: Product) -> None:
-    """Pass bias, residual and result."""
-    for name, matrix in (("bias", p.bias), ("residual", p.residual), ("y", p.y)):
+def pass_added(call: Call, p: Product, stored: tuple[int, int] | None = None) -> None:
+    """Pass bias, residual and result, the latter for ``stored`` in boxes of this shape."""
+    for name, matrix in (("bias", p.bias), ("residual", p.residual)):
         if matrix is None:
             call.pointer(name, None)
         else:
             call.pointer(name, matrix.role, matrix.dtype)
+    if stored is None:
+        call.pointer("y", p.y.role, p.y.dtype)
+    else:
+        call.boxes("y", Boxes(p.y.role, p.y.dtype, (p.rows, p.columns), (p.y.row, 1)), stored)

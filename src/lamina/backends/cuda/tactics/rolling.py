@@ -6,14 +6,17 @@ import math
 from dataclasses import dataclass, replace
 from typing import Final
 
-from lamina.backends.cuda.request import CudaDraft, Launch
+from lamina.backends.cuda.request import Boxes, CudaDraft, Launch
 from lamina.backends.cuda.tactics.call import Call
 from lamina.backends.cuda.tactics.convolution_case import Case, case_of
-from lamina.backends.cuda.tactics.convolution_launch import Convolved, boxes_fit, pass_operands
-from lamina.backends.cuda.tactics.specialized_boxes import (
-    pass_strides,
-    why_not_alike,
+from lamina.backends.cuda.tactics.convolution_launch import (
+    ABSENT,
+    Convolved,
+    boxes_fit,
+    pass_added,
+    pass_filter_boxes,
 )
+from lamina.backends.cuda.tactics.specialized_boxes import why_not_alike
 from lamina.backends.cuda.target import CudaTarget
 from lamina.errors import BuildError
 from lamina.ir.dims import Dim, ceildiv
@@ -148,10 +151,17 @@ def _candidate(case: Case, strip: _Strip, estimate: float, target: CudaTarget) -
 def _launch(c: Convolved, strip: _Strip, target: CudaTarget) -> Launch:
     at = c.windows
     call = Call("rolling", "convolution_rolling")
-    pass_operands(call, c)
-    call.sizes(IMAGES=at.images, IN_H=at.inner[1], IN_W=at.inner[2])
-    call.sizes(OUT_H=at.outer[1], OUT_W=at.outer[2], CHANNELS=at.channels, FILTERS=at.filters)
-    pass_strides(call, c)
+    sizes, strides = (at.images, *at.inner[1:], at.channels), (c.x.batch, *c.x.spatial[1:], 1)
+    pixels = Boxes(c.x.role, c.x.dtype, sizes, strides)
+    call.boxes("x", pixels, (strip.images, 1, strip.columns, _CHANNELS))
+    pass_filter_boxes(call, "w", c, (_FILTERS, _CHANNELS))
+    pass_added(call, c)
+    call.sizes(IMAGES=at.images, OUT_H=at.outer[1], OUT_W=at.outer[2], FILTERS=at.filters)
+    call.sizes(W_TAP=c.w.tap)
+    for name, image in (("RESIDUAL", c.residual or ABSENT), ("Y", c.y)):
+        call.sizes(**{f"{name}_BATCH": image.batch, f"{name}_ROW": image.spatial[1]})
+        call.sizes(**{f"{name}_COLUMN": image.spatial[2]})
+    call.direction("BACKWARDS")
     fused = c.fused.constants()
     call.constants(
         TAPS_W=at.taps[2],

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from lamina.backends.cuda.request import CudaDraft, Launch
+from lamina.backends.cuda.request import Boxes, CudaDraft, Launch
 from lamina.backends.cuda.tactics.call import Call
 from lamina.backends.cuda.tactics.convolution_case import Case, case_of
 from lamina.backends.cuda.tactics.convolution_launch import Convolved
@@ -84,18 +84,25 @@ class TritonSpread:
 
     def candidates(self, node: Node, target: CudaTarget) -> list[Candidate] | Reject | None:
         """Offer tiles, on Hopper also for programs whose operands the copy engine brings."""
-        if not isinstance(node.op, Deconvolution):
-            return None
-        case = case_of(node, target)
-        if not isinstance(case, Case):
-            return Reject(case) if isinstance(case, str) else None
-        if why := _why_not(case):
-            return Reject(why)
-        x, w = (v.tensor for v in node.inputs[:2])
-        p = _Problem(case, windows(case.op, x, w, node.output.tensor))
+        p = _problem(node, target)
+        if p is None or isinstance(p, Reject):
+            return p
         return [*_candidates(p, target), *_boxes_candidates(p, target)] or Reject(
             "no tile's columns divide the filters"
         )
+
+
+def _problem(node: Node, target: CudaTarget) -> _Problem | Reject | None:
+    """Return a transposed convolution whose windows are apart, or why a node is none."""
+    if not isinstance(node.op, Deconvolution):
+        return None
+    case = case_of(node, target)
+    if not isinstance(case, Case):
+        return Reject(case) if isinstance(case, str) else None
+    if why := _why_not(case):
+        return Reject(why)
+    x, w = (v.tensor for v in node.inputs[:2])
+    return _Problem(case, windows(case.op, x, w, node.output.tensor))
 
 
 def _why_not(case: Case) -> str:
@@ -174,8 +181,17 @@ def _launch(p: _Problem, c: Convolved, tile: Tile, precision: str, target: CudaT
     programs: Dim = tiles_m * (at.filters * at.tap_count // tile.columns)
     size = at.filters * at.tap_count * p.stride * dtype.itemsize
     call = Call("spread", "spread" if precision else "spread_boxes")
-    call.pointer("x", c.x.role, dtype)
-    call.pointer("w", Packed(dtype, size, lambda: Weight(p.packed(filters))), dtype)
+    w = Packed(dtype, size, lambda: Weight(p.packed(filters)))
+    if precision:
+        call.pointer("x", c.x.role, dtype)
+        call.pointer("w", w, dtype)
+        call.sizes(X_PIXEL=c.x.spatial[-1], W_FILTER=p.stride)
+    else:
+        shape, stride = (pixels, at.channels), c.x.spatial[-1]
+        rows = at.filters * at.tap_count
+        call.boxes("x", Boxes(c.x.role, dtype, shape, (stride, 1)), (tile.rows, tile.depth))
+        packed = Boxes(w, dtype, (rows, at.channels), (p.stride, 1))
+        call.boxes("w", packed, (tile.columns, tile.depth))
     if c.bias is None:
         call.pointer("bias", None)
     else:
@@ -184,7 +200,6 @@ def _launch(p: _Problem, c: Convolved, tile: Tile, precision: str, target: CudaT
     call.sizes(PIXELS=pixels)
     call.sizes(**{f"IN_{a}": size for a, size in zip("DHW", at.inner, strict=True)})
     call.sizes(CHANNELS=at.channels, FILTERS=at.filters)
-    call.sizes(X_PIXEL=c.x.spatial[-1], W_FILTER=p.stride)
     call.sizes(Y_FIRST=c.y.first, Y_BATCH=c.y.batch)
     call.sizes(**dict(zip(("Y_DEPTH", "Y_ROW", "Y_COLUMN"), c.y.spatial, strict=True)))
     fused = c.fused.constants()
