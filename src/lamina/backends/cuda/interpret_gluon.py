@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -69,8 +68,7 @@ class _Product:
 class _Copies:
     """Stands for the module of asynchronous copies."""
 
-    def __init__(self, warps: Warps) -> None:
-        self._warps = warps
+    def __init__(self) -> None:
         self._groups: list[list[tuple[_Shared, Any]]] = []
         self._open: list[tuple[_Shared, Any]] = []
 
@@ -81,12 +79,6 @@ class _Copies:
     def commit_group(self) -> None:
         self._groups.append(self._open)
         self._open = []
-
-    def mbarrier_arrive(self, mbarrier: _Shared, increment_count: bool = True) -> None:
-        """Let a phase of a barrier, which somebody ends, end when the copies are carried out."""
-        assert increment_count, "how many threads arrive is not known here"
-        copies, self._open = self._open, []
-        self._warps.end_with(mbarrier, [partial(shared.store, value) for shared, value in copies])
 
     def wait_group(self, num_outstanding: int = 0) -> None:
         while len(self._groups) > num_outstanding:
@@ -191,7 +183,7 @@ def stand_ins(warps: Warps) -> list[tuple[Any, Any]]:
         (gluon_language, _Language(warps)),
         (hopper.mbarrier, warps),
         (hopper.tma, warps),
-        (async_copy, _Copies(warps)),
+        (async_copy, _Copies()),
         (hopper.fence_async_shared, nothing),
         (hopper.warpgroup_mma, products.warpgroup_mma),
         (hopper.warpgroup_mma_init, same),

@@ -142,10 +142,6 @@ class Warps:
             self._barriers[_place(barrier)].bytes += int(bytes)
             self.arrive(barrier)
 
-    def end_with(self, barrier: Any, copies: Sequence[Callable[[], None]]) -> None:
-        """Carry out copies when the phase ends."""
-        self._barriers[_place(barrier)].copies.extend(copies)
-
     def wait(self, barrier: Any, phase: Any, pred: Any = True) -> None:
         """Let others run until the phase of a parity has ended."""
         if pred:

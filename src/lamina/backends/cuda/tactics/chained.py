@@ -66,12 +66,11 @@ class TritonPaired:
 
     def candidates(self, node: Node, target: CudaTarget) -> list[Candidate] | Reject | None:
         """Offer the tiles of a convolution with the depth of both."""
-        found = chain_case(node, target)
+        found = pair_case(node, target)
         if found is None or isinstance(found, Reject):
             return found
         stages, chain = found
-        if chain.other is None or chain.front is not None or chain.back is not None:
-            return Reject("it is not one sum of two convolutions")
+        assert chain.other is not None
         first, second = (_case(n, target) for n in (chain.middle, chain.other))
         works = [case.work() for case in (first, second)]
         work = replace(
@@ -175,6 +174,16 @@ def chain_case(node: Node, target: CudaTarget) -> tuple[Stages, Chain] | Reject 
         if n.output.tensor.dtype not in FLOATS:
             return Reject(f"the matrix units take f16, bf16 and f32, not {n.output.tensor.dtype}")
     return stages, chain
+
+
+def pair_case(node: Node, target: CudaTarget) -> tuple[Stages, Chain] | Reject | None:
+    """Return two convolutions of a region that meet in a sum, if they are all of it."""
+    found = chain_case(node, target)
+    if isinstance(found, tuple):
+        chain = found[1]
+        if chain.other is None or chain.front is not None or chain.back is not None:
+            return Reject("it is not one sum of two convolutions")
+    return found
 
 
 def _why_not_chained(stages: Stages, chain: Chain, target: CudaTarget) -> str:

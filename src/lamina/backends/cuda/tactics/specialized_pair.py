@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from lamina.backends.cuda.request import CudaDraft
-from lamina.backends.cuda.tactics.chained import chain_case, moved_bytes
+from lamina.backends.cuda.tactics.chained import moved_bytes, pair_case
 from lamina.backends.cuda.tactics.convolution import covering
 from lamina.backends.cuda.tactics.convolution_launch import Convolved
 from lamina.backends.cuda.tactics.specialized_boxes import (
@@ -37,12 +37,10 @@ class SpecializedPair:
 
     def candidates(self, node: Node, target: CudaTarget) -> list[Candidate] | Reject | None:
         """Offer tiles for a second convolution that reads one pixel for each result."""
-        found = chain_case(node, target)
+        found = pair_case(node, target)
         if found is None or isinstance(found, Reject):
             return found
         stages, chain = found
-        if chain.other is None or chain.front is not None or chain.back is not None:
-            return Reject("it is not one sum of two convolutions")
         if why := _why_not(*_both(stages, chain, stages.dense, target), target):
             return Reject(why)
         offered = [_candidate(stages, chain, shape, target) for shape in SHAPES]
