@@ -11,6 +11,7 @@ import numpy.typing as npt
 from lamina import ops
 from lamina.ir.graph import Array, Op, Value
 from lamina.ir.rewrite import Match, Pat, anything, match
+from lamina.ir.threads import cast
 from lamina.ir.traced import asarray, is_open
 from lamina.ir.types import DType, TensorType
 
@@ -81,7 +82,7 @@ def emit_constant(m: Match, array: npt.ArrayLike, dtype: DType) -> Value:
 
 def widened(a: Array) -> Array:
     """Return f16 and bf16 as f32, so that folded weights are rounded once."""
-    return a.astype(np.float32) if a.dtype.itemsize < 4 and a.dtype.kind not in "iub" else a
+    return cast(a, np.float32) if a.dtype.itemsize < 4 and a.dtype.kind not in "iub" else a
 
 
 def channel_vector(a: Array, shape: tuple[Any, ...], axis: int) -> Array | None:

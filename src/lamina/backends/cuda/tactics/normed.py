@@ -25,6 +25,7 @@ from lamina.backends.cuda.target import CudaTarget
 from lamina.ir.dims import Dim, ceildiv, divides, evaluate, product
 from lamina.ir.graph import Array, Node, Value
 from lamina.ir.pattern import Reject
+from lamina.ir.threads import cast
 from lamina.ir.types import DType
 from lamina.ir.weight import Weight
 from lamina.ops import LayerNorm, Matmul, Region
@@ -220,17 +221,20 @@ class _Case:
         return widened(weight.array)
 
     @cached_property
-    def weights(self) -> Array:
-        """[columns, depth], the norm's scale multiplied in, rounded to the type of the rows."""
+    def plain_weights(self) -> Array:
+        """The constant operand of the product in f32."""
         w = self.array(self.w)
         assert w is not None
-        if not self.op.transpose_b:
-            w = w.T
+        return w
+
+    @cached_property
+    def weights(self) -> Array:
+        """[columns, depth], the norm's scale multiplied in, rounded to the type of the rows."""
+        w = self.plain_weights if self.op.transpose_b else self.plain_weights.T
         scale = None if self.rows is None else self.array(self.rows.scale)
         if scale is not None:
             w = w * scale
-        rounded: Array = w.astype(self.dtype.numpy)
-        return rounded
+        return cast(w, self.dtype.numpy)
 
     @property
     def factors(self) -> Array:
@@ -241,8 +245,7 @@ class _Case:
     @property
     def added(self) -> Array:
         """What is added to each column: the bias, and the product of the norm's shift."""
-        w, bias = self.array(self.w), self.array(self.bias)
-        assert w is not None
+        w, bias = self.plain_weights, self.array(self.bias)
         shift = None if self.rows is None else self.array(self.rows.shift)
         total = widened(self.weights)[:, 0] * 0 if bias is None else bias.reshape(-1)
         if shift is not None:
