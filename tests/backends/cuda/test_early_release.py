@@ -26,6 +26,11 @@ def test_release_and_wait_trade_places():
     assert with_early_release(wanted) == wanted
 
 
+def test_memory_stays_behind_the_wait():
+    text = f"{WAIT}\n\t@%p1 ld.global.b32 {{ %r1 }}, [ %rd1 + 0 ];\n\t{RELEASE}\n\tret;"
+    assert with_early_release(text) == text
+
+
 @pytest.mark.parametrize("text", [WAIT, RELEASE, WAIT + WAIT + RELEASE, WAIT + RELEASE + RELEASE])
 def test_kernels_that_wait_or_release_in_other_ways_stay(text):
     assert with_early_release(text) == text

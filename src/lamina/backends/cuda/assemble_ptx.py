@@ -20,6 +20,7 @@ from lamina.ops.plugin_kernels import MACHINE_CODE
 _TARGET: Final = re.compile(r"^\s*\.target\s+sm_(\d+)([af]?)", re.MULTILINE)
 _WAIT: Final = re.compile(r"griddepcontrol\.wait\b")
 _RELEASE: Final = re.compile(r"griddepcontrol\.launch_dependents\b")
+_MEMORY: Final = re.compile(r"\b(?:ld(?!\.param)|ldu|st|cp|red|atom|wgmma|tensormap|prefetch)\.")
 _SECONDS: Final = 120
 _BLACKWELL: Final = 100
 _ELF: Final = b"\x7fELF"
@@ -59,15 +60,17 @@ def with_early_release(text: str) -> str:
     """Return PTX that lets the next kernel start before it waits for the one ahead.
 
     A kernel that does either in several places, as one whose warps do different work, stays as it
-    is.  The next one still waits for the end of this one, which waits for the one ahead.
+    is, and so does one that uses memory in between, which would no longer be behind the wait.  The
+    next one still waits for the end of this one, which waits for the one ahead.
     """
-    if len(_WAIT.findall(text)) != 1 or len(_RELEASE.findall(text)) != 1:
+    waits, releases = [*_WAIT.finditer(text)], [*_RELEASE.finditer(text)]
+    if len(waits) != 1 or len(releases) != 1:
         return text
-    between = _WAIT.search(text), _RELEASE.search(text)
-    if between[0].start() > between[1].start():  # type: ignore[union-attr]
+    (wait,), (release,) = waits, releases
+    between = text[wait.end() : release.start()]
+    if wait.start() > release.start() or _MEMORY.search(between):
         return text
-    released = _RELEASE.sub("griddepcontrol.wait", text)
-    return _WAIT.sub("griddepcontrol.launch_dependents", released, count=1)
+    return text[: wait.start()] + release[0] + between + wait[0] + text[release.end() :]
 
 
 @cache
